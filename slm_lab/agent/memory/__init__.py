@@ -1,0 +1,1 @@
+"""Memories: preallocated stores of experience. A new one is one file with `@register("memory")`."""

@@ -1,0 +1,1 @@
+"""Networks, their initialization and their optimizers. A new net is one file with `@register("net")`."""

@@ -1,0 +1,1 @@
+"""Environments: always vectorized, same-step autoreset with the true final observation."""

@@ -1,0 +1,1 @@
+"""Session < Trial < Experiment: running specs, saving, resuming and measuring."""

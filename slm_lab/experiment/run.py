@@ -1,0 +1,60 @@
+"""Which session this is: passed explicitly to whoever needs it; no lab mode in env variables, no index in the spec."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.seeding import session_seed
+from slm_lab.spec.model import Spec
+
+
+class Mode(StrEnum):
+    """What is done with the spec."""
+
+    DEV = "dev"
+    TRAIN = "train"
+    SEARCH = "search"
+    ENJOY = "enjoy"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the spec. Saved with the run; none of it changes the mathematics but `seed`."""
+
+    out: Path = field(default_factory=lambda: Path("data"))
+    """Folder that run folders are made in."""
+    seed: int | None = None
+    """Over meta.random_seed."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto: what the net's `gpu` key says, where a GPU is present."""
+    cuda_offset: int = 0
+    render: bool = False
+    log_level: str = "INFO"
+    log_metrics: bool = False
+    """Log strength, efficiency, stability, gradient norms."""
+    profile: bool = False
+    keep: int = 3
+    """Trials of a search whose models are kept; -1: all."""
+    progress: bool = True
+    """Live display where there is a terminal; log lines otherwise."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One session of one trial."""
+
+    spec: Spec
+    mode: Mode
+    layout: Layout
+    trial: int = 0
+    session: int = 0
+    threads: int = 1
+    """torch threads of the session's process."""
+    options: Options = Options()
+
+    @property
+    def seed(self) -> int:
+        """From --seed, else meta.random_seed, else 0; and from trial and session index."""
+        given = self.options.seed
+        return session_seed(self.spec.meta.random_seed if given is None else given, self.trial, self.session)

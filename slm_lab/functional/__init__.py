@@ -1,0 +1,1 @@
+"""The mathematics: tensors in, tensors out; no state, no spec, no `.item()`."""

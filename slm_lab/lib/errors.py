@@ -1,0 +1,20 @@
+"""The errors a user can cause. The CLI prints their message without a traceback and exits with 2."""
+
+
+class LabError(Exception):
+    """Something the user can mend: the message says where, what was got and what is known."""
+
+
+class SpecError(LabError):
+    """A spec that can't be used.
+
+    Args:
+        faults: one line each, beginning with the key path (`agent.algorithm.gamma: ...`); all of them at once.
+        source: where the spec came from (`file.json: spec_name`), printed above the faults.
+    """
+
+    def __init__(self, faults: list[str], source: str = "") -> None:
+        self.faults = list(faults)
+        self.source = source
+        head = [source] if source else []
+        super().__init__("\n".join([*head, *("  " + f for f in self.faults)]))

@@ -1,0 +1,128 @@
+"""Where a run's files lie. Names and places are those of SLM-Lab: people's scripts and notebooks read them.
+
+    data/<name>_<timestamp>/
+        <name>_spec.json, <name>_t0_spec.json, <name>_t0_trial_metrics_scalar.json, graphs worth a first look
+        info/   session tables (CSV), metrics (JSON)
+        graph/  PNG
+        log/    text logs, crash tracebacks, TensorBoard events
+        model/  checkpoints and weights
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+TIMESTAMP = "%Y_%m_%d_%H%M%S"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one run folder. `trial` and `session` count from 0."""
+
+    root: Path
+    name: str
+    """Name of the spec."""
+
+    @classmethod
+    def new(cls, out: Path, name: str, now: datetime | None = None) -> "Layout":
+        """A folder that does not exist yet, `<out>/<name>_<timestamp>`; made at once, so that no other run takes it."""
+        stamp = (now or datetime.now()).strftime(TIMESTAMP)
+        for suffix in ["", *(f"_{i}" for i in range(2, 1000))]:
+            root = Path(out).resolve() / f"{name}_{stamp}{suffix}"
+            try:
+                root.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return cls(root, name)
+        raise FileExistsError(f"{out}: a thousand runs of '{name}' within one second")
+
+    @classmethod
+    def open(cls, root: Path) -> "Layout":
+        """The layout of an existing run folder; the name is taken from its spec file.
+
+        Raises:
+            FileNotFoundError: the folder holds no spec file of a run.
+        """
+        root = Path(root).resolve()
+        for path in sorted(root.glob("*_spec.json"), key=lambda p: len(p.name)):
+            name = path.name.removesuffix("_spec.json")
+            if re.fullmatch(re.escape(name) + r"_\d{4}_\d\d_\d\d_\d{6}(_\d+)?", root.name):
+                return cls(root, name)
+        raise FileNotFoundError(f"{root}: not a run folder (no <name>_spec.json that fits the folder's name)")
+
+    def t(self, trial: int) -> str:
+        """Stem of a trial's files."""
+        return f"{self.name}_t{trial}"
+
+    def s(self, trial: int, session: int) -> str:
+        """Stem of a session's files."""
+        return f"{self.name}_t{trial}_s{session}"
+
+    def spec(self) -> Path:
+        """The spec as the user wrote it, variables filled in."""
+        return self.root / f"{self.name}_spec.json"
+
+    def run_file(self) -> Path:
+        """Mode, options, versions, git commit and status of the run."""
+        return self.root / "info" / f"{self.name}_run.json"
+
+    def trial_spec(self, trial: int) -> Path:
+        """The spec that the trial ran."""
+        return self.root / f"{self.t(trial)}_spec.json"
+
+    def session_df(self, trial: int, session: int, kind: str = "train") -> Path:
+        """CSV, a row a log checkpoint. kind: train or eval."""
+        return self.root / "info" / f"{self.s(trial, session)}_session_df_{kind}.csv"
+
+    def session_metrics(self, trial: int, session: int, kind: str = "train") -> Path:
+        """JSON {scalar, local}."""
+        return self.root / "info" / f"{self.s(trial, session)}_session_metrics_{kind}.json"
+
+    def session_scalar(self, trial: int, session: int, kind: str = "train") -> Path:
+        """JSON, the scalar metrics alone."""
+        return self.root / "info" / f"{self.s(trial, session)}_session_metrics_scalar_{kind}.json"
+
+    def trial_metrics(self, trial: int) -> Path:
+        """JSON {scalar, local}."""
+        return self.root / "info" / f"{self.t(trial)}_trial_metrics.json"
+
+    def trial_scalar(self, trial: int, *, top: bool = False) -> Path:
+        """JSON, the scalar metrics alone; top: the copy in the run folder itself."""
+        folder = self.root if top else self.root / "info"
+        return folder / f"{self.t(trial)}_trial_metrics_scalar.json"
+
+    def graph(self, stem: str, y: str, x: str = "frames", *, top: bool = False) -> Path:
+        """PNG of y over x. stem: `s(..) + '_session_graph_train'` or `t(..) + '_trial_graph'`; top: copy in the run folder."""
+        folder = self.root if top else self.root / "graph"
+        return folder / f"{stem}_{y}_vs_{x}.png"
+
+    def checkpoint(self, trial: int, session: int) -> Path:
+        """The whole state of a session; the one before it lies beside it as `.prev`."""
+        return self.root / "model" / f"{self.s(trial, session)}_ckpt.pt"
+
+    def best(self, trial: int, session: int) -> Path:
+        """Agent and normalizers at the best total_reward_ma of the session."""
+        return self.root / "model" / f"{self.s(trial, session)}_ckpt-best.pt"
+
+    def weights(self, trial: int, session: int, *, best: bool = False) -> Path:
+        """The nets' weights alone, for use elsewhere."""
+        tag = "_ckpt-best" if best else ""
+        return self.root / "model" / f"{self.s(trial, session)}{tag}_model.safetensors"
+
+    def log(self, stem: str) -> Path:
+        """Text log of a run, trial or session."""
+        return self.root / "log" / f"{stem}.log"
+
+    def crash(self, trial: int, session: int) -> Path:
+        """Traceback of a crashed session."""
+        return self.root / "log" / f"{self.s(trial, session)}_crash.txt"
+
+    def tensorboard(self, trial: int, session: int) -> Path:
+        """Folder of TensorBoard events."""
+        return self.root / "log" / f"events_{self.s(trial, session)}"
+
+    def make_folders(self) -> None:
+        """Create info, graph, log and model."""
+        for folder in ("info", "graph", "log", "model"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,284 @@
+"""The spec: what the user wrote, checked once and frozen.
+
+The models here hold what every algorithm, memory and net has in common. What one class alone needs stands in its own
+`Spec`, beside its code; the classes are found by name through `lib.registry`.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import pydash
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from slm_lab.lib.registry import UnknownName, lookup
+
+Count = Annotated[int, Field(ge=1)]
+"""A whole number from 1."""
+Natural = Annotated[int, Field(ge=0)]
+"""A whole number from 0."""
+Unit = Annotated[float, Field(ge=0, le=1)]
+"""A real from 0 to 1."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class SpecModel(BaseModel):
+    """Frozen; unknown keys are errors; field docstrings become descriptions in `specs/schema.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ScheduleSpec(SpecModel):
+    """A number that follows the frame counter (functional/schedules.py)."""
+
+    name: Literal["no_decay", "linear_decay", "rate_decay", "periodic_decay"]
+    start_val: Real
+    """Value until start_step."""
+    end_val: Real | None = None
+    """Value from end_step on; also in enjoy and evaluation. May lie above or below start_val, 0 included."""
+    start_step: Natural = 0
+    """Frame at which the change begins."""
+    end_step: Natural | None = None
+    """Frame at which it ends."""
+
+    @model_validator(mode="after")
+    def _ends_stated(self) -> Self:
+        if self.name != "no_decay":
+            for key in ("end_val", "end_step"):
+                if getattr(self, key) is None:
+                    raise PydanticCustomError("schedule", f"{self.name} needs '{key}'")
+            if self.end_step is not None and self.end_step <= self.start_step:
+                raise PydanticCustomError("schedule", "end_step must lie after start_step")
+        return self
+
+
+class OpenSpec(SpecModel):
+    """A name and the keyword arguments of the class it names."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """All keys but the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class OptimSpec(OpenSpec):
+    """Any class of torch.optim; other keys go to its constructor. Lookahead and RAdam of older specs mean AdamW."""
+
+    name: str = "Adam"
+    lr: NonNegative = 1e-3
+    """Learning rate at frame 0."""
+
+
+class LrSchedulerSpec(OpenSpec):
+    """`LinearToZero` (key `frame`: where the rate reaches 0) or any class of torch.optim.lr_scheduler.
+    All its steps, periods and milestones are in frames."""
+
+
+class LossSpec(OpenSpec):
+    """Any loss class of torch.nn."""
+
+    name: str = "MSELoss"
+
+
+class AlgorithmSpec(SpecModel):
+    """Keys that every algorithm has. Each algorithm adds its own."""
+
+    name: str
+    action_pdtype: str = "default"
+    """Action distribution; default: Categorical for discrete actions, Normal for continuous ones."""
+    action_policy: str = "default"
+    """How an action is chosen: default samples from the distribution."""
+    gamma: Unit = 0.99
+    """Discount per step."""
+    training_frequency: Count = 1
+    """How often to learn; the unit is the memory's: steps for batch memories, episodes for episodic ones."""
+    lr: NonNegative | None = None
+    """Sets the learning rate of every optimizer, over what their own specs say."""
+
+
+class MemorySpec(SpecModel):
+    """Keys that every memory has."""
+
+    name: str
+
+
+class NetSpec(SpecModel):
+    """Keys that every net has. Any key may carry the prefix `actor_` or `critic_`: it then counts for that net alone."""
+
+    type: str
+    shared: bool = False
+    """One body for policy and value (true), or two nets (false)."""
+    hid_layers_activation: str = "relu"
+    """Name of a torch.nn activation, case ignored."""
+    out_layer_activation: str | None = None
+    """Activation behind the output, none by default."""
+    init_fn: str | None = None
+    """Function of torch.nn.init for the weights, with the gain of the activation; biases 0. None: torch's default."""
+    init_std: Positive | None = None
+    """Gain of the orthogonal initialization of the output layer: 0.01 for actors and 1 for critics are usual."""
+    log_std_init: Real | None = None
+    """Continuous actions: a free, state-independent log standard deviation that starts here. None: a head of the net."""
+    loss_spec: LossSpec = LossSpec()
+    """Loss of the value function."""
+    optim_spec: OptimSpec = OptimSpec()
+    lr_scheduler_spec: LrSchedulerSpec | None = None
+    clip_grad_val: Positive | None = None
+    """Global norm to which gradients are clipped."""
+    use_same_optim: bool = False
+    """The critic takes the actor's net and optimizer spec."""
+    update_type: Literal["replace", "polyak"] = "replace"
+    """Target nets: copied, or blended with polyak_coef."""
+    update_frequency: Count = 1
+    """Frames between target updates."""
+    polyak_coef: Unit = 1.0
+    """Share of the online net in a polyak blend; 0.005 is slow."""
+    gpu: bool | Literal["auto"] = "auto"
+
+    roles: ClassVar[tuple[str, ...]] = ("actor", "critic")
+
+    def for_role(self, role: Literal["actor", "critic"]) -> Self:
+        """This spec as one net sees it: keys with its prefix applied, without any prefixed key."""
+        source = "actor" if role == "critic" and (self.use_same_optim or self.shared) else role
+        mine, base = {}, {}
+        for key in self.model_fields_set:
+            prefix, _, rest = key.partition("_")
+            if prefix in self.roles:
+                if prefix == source and rest in type(self).model_fields:
+                    mine[rest] = getattr(self, key)
+            else:
+                base[key] = getattr(self, key)
+        # only what the two roles never share is kept apart: the gain of the output layer
+        if source != role and f"{role}_init_std" in self.model_fields_set:
+            mine["init_std"] = getattr(self, f"{role}_init_std")
+        return self.model_copy(update={**dict.fromkeys(self._role_keys()), **base, **mine})
+
+    @classmethod
+    def _role_keys(cls) -> list[str]:
+        return [k for k in cls.model_fields if k.partition("_")[0] in cls.roles]
+
+
+def with_role_keys(cls: type[NetSpec]) -> type[NetSpec]:
+    """Class decorator for a net's Spec: adds each key once more with `actor_` and once with `critic_` before it."""
+    extra: dict[str, Any] = {}
+    for key, field in cls.model_fields.items():
+        if key in ("type", "shared", "use_same_optim"):
+            continue
+        kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        for role in NetSpec.roles:
+            extra[f"{role}_{key}"] = (kind | None, Field(default=None, description=f"{key} of the {role} alone"))
+    model = create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **extra)
+    model.__doc__ = cls.__doc__
+    return model
+
+
+class Nested(PydanticCustomError):
+    """Carries the faults of a part of the spec that another model checked; `spec.explain` unfolds them."""
+
+    def __new__(cls, inner: ValidationError) -> Self:
+        return super().__new__(cls, "nested", "faults inside", {"errors": inner.errors()})
+
+
+def _by_name(kind: str, key: str, base: type[SpecModel]) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, base):
+            return value
+        if not isinstance(value, dict):
+            raise PydanticCustomError("object", "must be an object")
+        name = value.get(key)
+        if not isinstance(name, str):
+            raise PydanticCustomError("name", f"must have a '{key}'")
+        try:
+            model = lookup(kind, name).Spec
+        except UnknownName as e:
+            raise PydanticCustomError("unknown_name", "{why}", {"why": str(e), "key": key, "got": name}) from None
+        try:
+            return model.model_validate(value)
+        except ValidationError as e:
+            raise Nested(e) from None
+
+    return BeforeValidator(check)
+
+
+class AgentSpec(SpecModel):
+    """Who learns."""
+
+    name: str
+    """A free label."""
+    algorithm: Annotated[SerializeAsAny[AlgorithmSpec], _by_name("algorithm", "name", AlgorithmSpec)]
+    memory: Annotated[SerializeAsAny[MemorySpec], _by_name("memory", "name", MemorySpec)]
+    net: Annotated[SerializeAsAny[NetSpec], _by_name("net", "type", NetSpec)]
+
+
+class EnvSpec(SpecModel):
+    """Where it learns. A key not listed here goes to gym.make."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    """Id of a gymnasium env."""
+    num_envs: Count = 1
+    """N, envs stepped together."""
+    max_frame: Count
+    """Length of a session, in frames over all envs."""
+    max_t: Count | None = None
+    """Steps after which an episode is truncated; None: the env's own limit."""
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keys for gym.make."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class MetaSpec(SpecModel):
+    """How it is run and measured."""
+
+    distributed: Literal[False] = False
+    max_session: Count = 1
+    """Sessions (seeds) of a trial."""
+    max_trial: Count | None = None
+    """Trials of a search."""
+    log_frequency: Count = 10_000
+    """Frames between log rows."""
+    eval_frequency: Count = 10_000
+    """Frames between evaluations, where rigorous_eval asks for them."""
+    rigorous_eval: Natural = 0
+    """Episodes of each evaluation, on envs of its own; 0: none."""
+    checkpoint_interval: NonNegative = 2.0
+    """Least seconds between two checkpoints on disk; the end of a session is always saved. 0: one at every log row."""
+    random_seed: Natural | None = None
+    """Sessions derive their seeds from it, and from trial and session index. None is 0."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the update; auto: where the run is long enough to earn the compilation back."""
+    plugins: list[str] = []
+    """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
+    search_resources: dict[str, NonNegative] | None = None
+    search_scheduler: dict[str, Any] | None = None
+
+
+class Spec(SpecModel):
+    """One experiment."""
+
+    name: str
+    agent: AgentSpec
+    env: EnvSpec
+    meta: MetaSpec
+    search: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the user wrote, as plain JSON data."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def replace(spec: Spec, path: str, value: Any) -> Spec:
+    """A copy of the spec with the value at a dotted key path changed, checked anew.
+
+    Example: `replace(spec, "agent.algorithm.gamma", 0.9)`.
+
+    Raises:
+        pydantic.ValidationError: the new value does not fit.
+    """
+    return Spec.model_validate(pydash.set_(spec.to_dict(), path, value))

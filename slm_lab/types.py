@@ -1,0 +1,170 @@
+"""The glossary: what flows through the lab, with shapes and units.
+
+Dimensions: `N` envs, `T` steps of a rollout, `B` transitions of a batch, `*O` observation shape, `*A` action shape
+(empty for discrete actions). A *frame* is one step of one env: a vector step is N frames.
+Envs speak numpy, algorithms speak torch; the agent stands between.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """One of n actions, `0 .. n-1`. Action arrays are [N] int64."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """A vector of `dim` reals. The agent acts in [-1, 1]; the env rescales to [low, high] and clips. Arrays [N, dim] f32."""
+
+    dim: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """One of `nvec[i]` actions in each place i. Arrays [N, len(nvec)] int64."""
+
+    nvec: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MultiBinary:
+    """n switches, each 0 or 1. Arrays [N, n] int64."""
+
+    n: int
+
+
+ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary
+
+
+@dataclass(frozen=True)
+class EnvInfo:
+    """What an agent must know of its env."""
+
+    name: str
+    """Id of the env, as gymnasium knows it."""
+    obs_shape: tuple[int, ...]
+    """*O, of one env."""
+    obs_dtype: str
+    """numpy name: float32, uint8."""
+    action: ActionSpace
+    num_envs: int
+    """N"""
+    max_t: int | None
+    """Steps after which an episode is truncated; None: never."""
+
+
+class Step(NamedTuple):
+    """What one vector step gives. Envs reset in the same step: `obs` is always the one to act on next.
+
+    The arrays belong to the env and are overwritten by its next step: copy what you keep.
+    """
+
+    obs: NDArray[np.generic]
+    """[N, *O] to act on next; the first observation of the new episode where one ended."""
+    reward: Floats
+    """[N] f32, what the agent learns from (after reward wrappers)."""
+    terminated: Bools
+    """[N] the episode came to a true end: nothing to bootstrap from."""
+    truncated: Bools
+    """[N] the episode was cut off, by a time limit say: the value of `final_obs` stands for the rest."""
+    final_obs: NDArray[np.generic]
+    """[N, *O] the true successor; equals `obs` where no episode ended."""
+    episode_return: list[float]
+    """Undiscounted raw returns of the episodes that ended in this step."""
+    episode_length: list[int]
+    """Their lengths, in steps t."""
+
+
+class Act(NamedTuple):
+    """What the policy chose. `log_prob` and `value` are for the reader; algorithms that need them for a whole rollout
+    evaluate it in one batched pass before the update, under the same parameters that acted."""
+
+    action: Tensor
+    """[N, *A]"""
+    log_prob: Tensor | None = None
+    """[N] log pi(action | obs)"""
+    value: Tensor | None = None
+    """[N] V(obs)"""
+
+
+class Rollout(NamedTuple):
+    """T steps of N envs, as an on-policy memory hands them over."""
+
+    obs: Tensor
+    """[T+1, N, *O]; the last row is acted on next"""
+    action: Tensor
+    """[T, N, *A]"""
+    reward: Tensor
+    """[T, N] f32"""
+    terminated: Tensor
+    """[T, N] bool"""
+    truncated: Tensor
+    """[T, N] bool"""
+    final_index: Tensor
+    """[K] int64, positions t * N + n where an episode was truncated (and not terminated)"""
+    final_obs: Tensor
+    """[K, *O] the true successors there"""
+
+
+class Evaluated(NamedTuple):
+    """What the acting policy and its critic think of a rollout; same parameters as acted."""
+
+    log_prob: Tensor
+    """[T, N] log pi(action | obs)"""
+    value: Tensor
+    """[T+1, N] V(obs)"""
+    final_value: Tensor
+    """[T, N] V of the true successor where truncated, else 0"""
+
+
+class Minibatch(NamedTuple):
+    """Transitions of a rollout, flattened time-major to [B]."""
+
+    obs: Tensor
+    """[B, *O]"""
+    action: Tensor
+    """[B, *A]"""
+    log_prob: Tensor
+    """[B] under the policy that acted"""
+    value: Tensor
+    """[B] V(obs) before the update"""
+    advantage: Tensor
+    """[B]"""
+    ret: Tensor
+    """[B] the target of the value function"""
+
+
+class Transition(NamedTuple):
+    """A batch drawn from a replay memory."""
+
+    obs: Tensor
+    """[B, *O]"""
+    action: Tensor
+    """[B, *A]"""
+    reward: Tensor
+    """[B] f32"""
+    next_obs: Tensor
+    """[B, *O] the true successor, also across an episode's end"""
+    terminated: Tensor
+    """[B] f32, 1 where nothing may be bootstrapped"""
+    index: Tensor
+    """[B] int64, places in the memory"""
+    weight: Tensor
+    """[B] f32 importance weights; ones unless prioritized"""
+
+
+Stats = dict[str, Tensor]
+"""What an update reports: 0-d tensors by name. Read with `.item()` at checkpoints only."""
