@@ -1,0 +1,28 @@
+"""What every test gets: one torch thread, no window, and none of the developer's own settings."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# read when the libraries are imported, by subprocesses too
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["SDL_VIDEODRIVER"] = "dummy"
+os.environ["NO_COLOR"] = "1"
+os.environ["COLUMNS"] = "160"
+for name in ("LOG_METRICS", "LOG_EXTRA", "LOG_LEVEL", "RENDER", "PROFILE", "CUDA_OFFSET", "HF_TOKEN", "HF_REPO", "FORCE_COLOR"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small nets are slower on more threads, and sums may then differ in their last bit."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).resolve().parent.parent
