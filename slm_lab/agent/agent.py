@@ -1,0 +1,145 @@
+"""The agent: it stands between env and algorithm, numpy and torch, and decides *when* to learn."""
+
+from typing import Any
+
+import torch
+from loguru import logger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slm_lab.agent.algorithm.base import Algorithm, Setting
+from slm_lab.agent.memory.base import Memory
+from slm_lab.lib.errors import SpecError
+from slm_lab.lib.registry import lookup
+from slm_lab.lib.seeding import derive
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import Spec
+from slm_lab.types import EnvInfo, Step, Stats
+
+
+class Agent:
+    """Acts, observes, and learns when it is time.
+
+    Args:
+        spec: the whole spec
+        info: of the env it will act in
+        seed: decides initial weights and every later choice
+        device: torch name
+        compile: compile the update
+        debug: check after each update that it changed the parameters
+
+    Raises:
+        SpecError: algorithm, memory and env do not fit each other
+    """
+
+    def __init__(
+        self, spec: Spec, info: EnvInfo, *, seed: int, device: str = "cpu", compile: bool = False, debug: bool = False
+    ) -> None:
+        self.info = info
+        self.seed = seed
+        self.device = torch.device(device)
+        self._debug = debug
+        algorithm_class: type[Algorithm] = lookup("algorithm", spec.agent.algorithm.name)
+        memory_class: type[Memory] = lookup("memory", spec.agent.memory.name)
+        if algorithm_class.on_policy != memory_class.on_policy:
+            kind = "an on-policy" if algorithm_class.on_policy else "a replay"
+            raise SpecError([f"agent.memory.name: {spec.agent.algorithm.name} needs {kind} memory (got '{spec.agent.memory.name}')"])
+        self._generator = torch.Generator().manual_seed(derive(seed, 1))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, 0))
+            try:
+                self.algorithm = algorithm_class(
+                    Setting(spec.agent, info, self.device, compile and memory_class.fixed_size, self._generator)
+                )
+            except ValueError as e:
+                raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
+        self.memory = memory_class(spec.agent.memory, self)
+        self._cpu = self.device.type == "cpu"
+
+    @property
+    def training_frequency(self) -> int:
+        """Of the algorithm."""
+        return self.algorithm.training_frequency
+
+    @property
+    def opt_step(self) -> int:
+        """Gradient steps taken."""
+        return self.algorithm.opt_step
+
+    def act(self, obs: NDArray[Any], explore: bool = True) -> NDArray[Any]:
+        """[N, *O] -> actions [N, *A]; explore False: the greedy ones."""
+        with torch.inference_mode():
+            seen = torch.from_numpy(obs)
+            if self._cpu:
+                return self.algorithm.act(seen, explore).action.numpy()
+            action: NDArray[Any] = self.algorithm.act(seen.to(self.device), explore).action.cpu().numpy()
+            return action
+
+    def observe(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
+        """Remember one vector step: what was seen [N, *O], done [N, *A], and what came of it."""
+        self.memory.add(obs, action, step)
+
+    def maybe_update(self, frame: int) -> Stats | None:
+        """Learn if the memory says it is time.
+
+        Returns:
+            0-d tensors by name, or None where nothing was learned
+
+        Raises:
+            NonFiniteLoss: the loss is not finite
+        """
+        if not self.memory.ready():
+            return None
+        batch = self.memory.sample()
+        if not self._cpu:
+            batch = batch._make(t.to(self.device) for t in batch)
+        before = self.weights() if self._debug else {}
+        with torch.no_grad():
+            stats = self.algorithm.update(batch, frame)
+        self.algorithm.set_frame(frame)
+        if self._debug:
+            self._check_changed(before, frame)
+        return stats
+
+    def variables(self) -> dict[str, float]:
+        """Learning rate and coefficients as they stand."""
+        return self.algorithm.variables()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of all parameters, on the CPU, by name: `net.…`, `critic_net.…`."""
+        return {
+            f"{k}.{name}": p.detach().cpu().clone()
+            for k, net in self.algorithm.nets.items()
+            for name, p in net.state_dict().items()
+        }
+
+    def policy_state(self) -> State:
+        """The nets: enough to act."""
+        return {k: {n: v.detach().cpu().clone() for n, v in net.state_dict().items()} for k, net in self.algorithm.nets.items()}
+
+    def load_policy_state(self, state: State) -> None:
+        """Take over nets that `policy_state` gave."""
+        for key, net in self.algorithm.nets.items():
+            net.load_state_dict(state[key])
+
+    def state_dict(self) -> State:
+        """Everything: nets, optimizers, memory, chance."""
+        return {
+            "algorithm": self.algorithm.state_dict(),
+            "memory": self.memory.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.memory.load_state_dict(state["memory"])
+        self._generator.set_state(state["generator"])
+
+    def _check_changed(self, before: dict[str, Tensor], frame: int) -> None:
+        """An update that leaves a learned tensor as it was is a fault in an algorithm, or a learning rate of 0."""
+        after = self.weights()
+        still = [k for k in after if after[k].is_floating_point() and torch.equal(before[k], after[k])]
+        if still and self.variables().get("lr", 1.0) > 0:
+            logger.warning("frame {}: the update did not change {}", frame, ", ".join(still))
+

@@ -1,0 +1,177 @@
+"""Advantage actor-critic (A2C). Mnih et al. 2016, arXiv:1602.01783; Sutton and Barto 2018, section 13.5.
+
+The idea: REINFORCE, with a critic. A learned value function V says what a state was worth anyway; an action is made more
+likely in proportion to how much better than that it turned out, its advantage. The critic learns from the same steps.
+
+    repeat:
+        gather T steps of N envs with the policy pi
+        A_t, R_t = advantages and value targets, by one of
+            lam: GAE              A by (16) of arXiv:1506.02438, R = A + V
+            num_step_returns: n   R = discounted rewards to the end of the n steps gathered + gamma^k V there, A = R - V
+            neither: Monte Carlo  the same over training_frequency steps
+        ascend c_pi * mean(log pi(a|s) * A) + c_H * mean(H) - c_V * loss(V, R)
+
+Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
+"""
+
+from typing import Any, Self
+
+import torch
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
+from slm_lab.agent.algorithm.learner import Learner
+from slm_lab.agent.algorithm.noise import NoiseStream
+from slm_lab.agent.net.actor_critic import ActorCriticNet
+from slm_lab.agent.net.init import loss_function
+from slm_lab.agent.net.optim import Optim
+from slm_lab.functional.distributions import distribution_for
+from slm_lab.functional.losses import policy_gradient_loss
+from slm_lab.functional.normalize import standardize
+from slm_lab.functional.returns import discounted_returns, gae
+from slm_lab.lib.registry import lookup, register
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, ScheduleSpec, Unit
+from slm_lab.types import Act, Evaluated, Rollout, Stats
+
+
+class ActorCriticBaseSpec(AlgorithmSpec):
+    """Keys that all actor-critics have."""
+
+    entropy_coef_spec: ScheduleSpec | None = None
+    """c_H, weight of the entropy bonus that keeps the policy from settling too early; none by default."""
+    val_loss_coef: NonNegative = 1.0
+    """c_V, weight of the value loss."""
+
+
+class ActorCriticSpec(ActorCriticBaseSpec):
+    """Keys of ActorCritic."""
+
+    lam: Unit | None = None
+    """GAE lambda: 0 is one-step TD, 1 is Monte Carlo. None: n-step or Monte Carlo returns."""
+    num_step_returns: Count | None = None
+    """n of n-step returns, where lam is not given; it is the training frequency then."""
+    training_frequency: Count | None = None
+    """T, steps per env between two updates."""
+    policy_loss_coef: NonNegative = 1.0
+    """c_pi, weight of the policy gradient."""
+
+    @model_validator(mode="after")
+    def _frequency_stated(self) -> Self:
+        if self.training_frequency is None and (self.num_step_returns is None or self.lam is not None):
+            raise PydanticCustomError("missing_key", "'training_frequency' is missing (or 'num_step_returns' without 'lam')")
+        return self
+
+
+@register("algorithm")
+class ActorCritic(Algorithm):
+    """A policy and a value function, in one net or two.
+
+    Hooks for subclasses: `loss` with its `stat_names`, and `learn`.
+    """
+
+    Spec: Any = ActorCriticSpec
+    on_policy = True
+    stat_names: tuple[str, ...] = ("policy_loss", "value_loss", "entropy")
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        spec, info, device = setting.spec, setting.info, setting.device
+        dist = distribution_for(self.spec.action_pdtype, info.action)
+        self.net = ActorCriticNet(lookup("net", spec.net.type), spec.net, info.obs_shape, dist, info.action).to(device)
+        self.noise = NoiseStream(dist, info.action, info.num_envs, setting.generator)
+        self.nets = {"net": self.net.actor}
+        if self.net.critic is not None:
+            self.nets["critic_net"] = self.net.critic
+        roles = {"net": "actor", "critic_net": "critic"}
+        self.optims = {k: Optim(m, spec.net.for_role(roles[k]), self.spec.lr) for k, m in self.nets.items()}  # type: ignore[arg-type]
+        self.value_loss: nn.Module = loss_function(spec.net.for_role("actor").loss_spec)
+        self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, device)}
+        self.learner = Learner(self.nets, self.optims, self.loss, self.stat_names, compile=setting.compile)
+
+    @property
+    def training_frequency(self) -> int:
+        """T, steps per env of a rollout."""
+        spec = self.spec
+        by_n = spec.lam is None and spec.num_step_returns is not None
+        return int(spec.num_step_returns if by_n else spec.training_frequency)
+
+    @property
+    def opt_step(self) -> int:
+        """Gradient steps taken, summed over nets."""
+        return self.learner.steps * len(self.optims)
+
+    def act(self, obs: Tensor, explore: bool = True) -> Act:
+        """[N, *O] -> actions [N, *A]"""
+        dist = self.net.policy(obs)
+        return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
+
+    def evaluate(self, rollout: Rollout) -> Evaluated:
+        """What actor and critic think of a rollout, in one batched pass of each: they have not changed since it was played.
+
+        Returns:
+            log_prob [T, N], value [T+1, N], final_value [T, N]
+        """
+        t, n = rollout.reward.shape
+        policy, value = self.net.policy_value(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]))
+        action = torch.cat([rollout.action.flatten(0, 1), rollout.action.new_zeros((len(value) - t * n, *rollout.action.shape[2:]))])
+        final_value = value.new_zeros(t * n)
+        final_value[rollout.final_index] = value[(t + 1) * n :]
+        return Evaluated(
+            log_prob=policy.log_prob(action)[: t * n].view(t, n),
+            value=value[: (t + 1) * n].view(t + 1, n),
+            final_value=final_value.view(t, n),
+        )
+
+    def advantages(self, rollout: Rollout, evaluated: Evaluated) -> tuple[Tensor, Tensor]:
+        """Advantages and value targets, [T, N] each, by the estimator the spec names."""
+        value, ends = evaluated.value, (rollout.terminated, rollout.truncated)
+        if self.spec.lam is not None:
+            advantage = gae(rollout.reward, *ends, value, evaluated.final_value, self.spec.gamma, self.spec.lam)
+            return advantage, advantage + value[:-1]
+        ret = discounted_returns(rollout.reward, *ends, value[-1], evaluated.final_value, self.spec.gamma)
+        return ret - value[:-1], ret
+
+    def loss(
+        self, obs: Tensor, action: Tensor, log_prob: Tensor, value: Tensor, advantage: Tensor, ret: Tensor, *coefs: Tensor
+    ) -> tuple[Tensor, Stats]:
+        """The negative of what is ascended above, over a batch [B, ...]; coefs: (entropy_coef,)."""
+        (entropy_coef,) = coefs
+        policy, new_value = self.net.policy_value(obs)
+        entropy = policy.entropy().mean()
+        policy_loss = policy_gradient_loss(policy.log_prob(action), standardize(advantage))
+        value_loss = self.value_loss(new_value, ret)
+        loss = self.spec.policy_loss_coef * policy_loss - entropy_coef * entropy + self.spec.val_loss_coef * value_loss
+        return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+
+    def update(self, batch: Rollout, frame: int) -> Stats:
+        """Learn from a rollout."""
+        evaluated = self.evaluate(batch)
+        advantage, ret = self.advantages(batch, evaluated)
+        self.learn(
+            (
+                batch.obs[:-1].flatten(0, 1),
+                batch.action.flatten(0, 1),
+                evaluated.log_prob.flatten(),
+                evaluated.value[:-1].flatten(),
+                advantage.flatten(),
+                ret.flatten(),
+            )
+        )
+        return self.learner.take_stats()
+
+    def learn(self, data: tuple[Tensor, ...]) -> None:
+        """Take gradient steps on the fields of a Minibatch, [T * N, ...] each."""
+        self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
+
+    def state_dict(self) -> State:
+        """Nets, optimizers, noise."""
+        return super().state_dict() | {"noise": self.noise.state_dict(), "steps": self.learner.steps}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        super().load_state_dict(state)
+        self.noise.load_state_dict(state["noise"])
+        self.learner.steps = int(state["steps"])

@@ -1,0 +1,131 @@
+"""What every algorithm is: it chooses actions and turns experience into better nets. *When* it does so is the agent's."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from slm_lab.functional.schedules import SCHEDULES
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import AgentSpec, AlgorithmSpec, ScheduleSpec
+from slm_lab.types import Act, EnvInfo, Stats
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an algorithm is built from, beside its spec."""
+
+    spec: AgentSpec
+    info: EnvInfo
+    device: torch.device
+    compile: bool
+    generator: torch.Generator
+    """Source of all its chance, on the CPU."""
+
+
+class Schedule:
+    """A coefficient that follows the frame counter, as a 0-d tensor: compiled code sees an argument, not a constant.
+
+    Args:
+        spec: None is a constant 0
+        device: of the tensor
+    """
+
+    def __init__(self, spec: ScheduleSpec | None, device: torch.device) -> None:
+        self.spec = spec
+        self.tensor = torch.zeros((), device=device)
+        self.value = 0.0
+        self.set_frame(0)
+
+    def set_frame(self, frame: int) -> None:
+        """Move to where the schedule is at this frame."""
+        if self.spec is None:
+            return
+        s = self.spec
+        end_val = s.start_val if s.end_val is None else s.end_val
+        end_step = s.start_step + 1 if s.end_step is None else s.end_step
+        self.value = SCHEDULES[s.name](s.start_val, end_val, s.start_step, end_step, frame)
+        self.tensor.fill_(self.value)
+
+
+class Algorithm(ABC):
+    """Base of all algorithms.
+
+    A subclass sets `Spec`, builds its nets in `__init__` and says how it acts and learns. What it acts with is found in
+    `nets`, what it learns with in `optims`; both are saved for it.
+    """
+
+    Spec: ClassVar[type[AlgorithmSpec]]
+    on_policy: ClassVar[bool]
+    """Whether a batch must come from the policy that is learned."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.spec: Any = setting.spec.algorithm
+        self.info = setting.info
+        self.nets: dict[str, torch.nn.Module] = {}
+        self.optims: dict[str, Any] = {}
+        self.schedules: dict[str, Schedule] = {}
+
+    @property
+    def training_frequency(self) -> int:
+        """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
+        return int(self.spec.training_frequency)
+
+    @property
+    @abstractmethod
+    def opt_step(self) -> int:
+        """Gradient steps taken, summed over optimizers."""
+
+    @abstractmethod
+    def act(self, obs: Tensor, explore: bool = True) -> Act:
+        """Choose actions.
+
+        Args:
+            obs: [N, *O]
+            explore: draw from the policy; False: its likeliest action
+        """
+
+    @abstractmethod
+    def update(self, batch: Any, frame: int) -> Stats:
+        """Learn from what the memory gave.
+
+        Args:
+            batch: Rollout or Transition
+            frame: the frame counter, for schedules
+
+        Returns:
+            0-d tensors by name
+
+        Raises:
+            NonFiniteLoss: the loss is not finite
+        """
+
+    def set_frame(self, frame: int) -> None:
+        """Move every schedule to this frame."""
+        for schedule in self.schedules.values():
+            schedule.set_frame(frame)
+        for optim in self.optims.values():
+            optim.set_frame(frame)
+
+    def variables(self) -> dict[str, float]:
+        """Learning rate (mean over optimizers) and coefficients as they stand."""
+        rates = [float(o.lr) for o in self.optims.values()]
+        lr = {"lr": sum(rates) / len(rates)} if rates else {}
+        return lr | {name: s.value for name, s in self.schedules.items() if s.spec is not None}
+
+    def state_dict(self) -> State:
+        """Nets, optimizers, and what subclasses add."""
+        return {
+            "nets": {k: {n: v.clone() for n, v in net.state_dict().items()} for k, net in self.nets.items()},
+            "optims": {k: o.state_dict() for k, o in self.optims.items()},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        for key, net in self.nets.items():
+            net.load_state_dict(state["nets"][key])
+        for key, optim in self.optims.items():
+            optim.load_state_dict(state["optims"][key])

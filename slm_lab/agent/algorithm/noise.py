@@ -1,0 +1,46 @@
+"""Random numbers for acting, drawn a block at a time: one call of the generator serves many steps."""
+
+import torch
+from torch import Generator, Tensor
+
+from slm_lab.functional.distributions import Distribution
+from slm_lab.lib.stateful import State
+from slm_lab.types import ActionSpace
+
+BLOCK = 128
+"""Steps drawn at once."""
+
+
+class NoiseStream:
+    """The noise of one act after the other.
+
+    Args:
+        dist: says what noise it samples with
+        action: action space
+        num_envs: N
+        generator: its state moves on by a block at a time
+    """
+
+    def __init__(self, dist: type[Distribution], action: ActionSpace, num_envs: int, generator: Generator) -> None:
+        self._dist = dist
+        self._action = action
+        self._num_envs = num_envs
+        self._generator = generator
+        self._rows: list[Tensor] = []
+
+    def next(self, n: int | None = None) -> Tensor:
+        """[N, ...] for one act; of another batch size n: drawn apart, the stream unmoved in its block."""
+        if n is not None and n != self._num_envs:
+            return self._dist.noise((n,), self._action, self._generator)
+        if not self._rows:
+            block = self._dist.noise((BLOCK, self._num_envs), self._action, self._generator)
+            self._rows = list(block.unbind())[::-1]
+        return self._rows.pop()
+
+    def state_dict(self) -> State:
+        """The rest of the block."""
+        return {"rows": torch.stack(self._rows) if self._rows else None}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self._rows = [] if state["rows"] is None else list(state["rows"].unbind())

@@ -1,0 +1,105 @@
+"""REINFORCE: Monte Carlo policy gradient. Williams 1992; Sutton and Barto 2018, section 13.3.
+
+The idea: play, and make every action more likely in proportion to the return that followed it.
+
+    repeat:
+        gather steps with the policy pi
+        G_t = r_t + gamma * G_{t+1}, within each episode
+        A_t = G_t, standardized over the batch (a baseline and a scale in one)
+        ascend mean( log pi(a_t | s_t) * A_t ) + c_H * mean( H(pi(. | s_t)) )
+
+Differs from the paper: batches of steps in place of single episodes, so an episode may be cut off by a batch's end. There
+is no value function to stand for the rest, which then counts as 0, as after a time limit: batches should be long against
+episodes. Returns are standardized.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
+from slm_lab.agent.algorithm.learner import Learner
+from slm_lab.agent.algorithm.noise import NoiseStream
+from slm_lab.agent.net.actor_critic import Policy, policy_head_size
+from slm_lab.agent.net.optim import Optim
+from slm_lab.functional.distributions import distribution_for
+from slm_lab.functional.losses import policy_gradient_loss
+from slm_lab.functional.normalize import standardize
+from slm_lab.functional.returns import discounted_returns
+from slm_lab.lib.registry import lookup, register
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, ScheduleSpec
+from slm_lab.types import Act, Rollout, Stats
+
+
+class ReinforceSpec(AlgorithmSpec):
+    """Keys of Reinforce."""
+
+    training_frequency: Count
+    """Steps per env between two updates (OnPolicyBatchReplay)."""
+    center_return: bool = True
+    """Subtract the batch's mean from the returns, before they are divided by its standard deviation."""
+    policy_loss_coef: NonNegative = 1.0
+    """Weight of the policy gradient."""
+    entropy_coef_spec: ScheduleSpec | None = None
+    """c_H, weight of the entropy bonus; none by default."""
+
+
+@register("algorithm")
+class Reinforce(Algorithm):
+    """A policy net alone."""
+
+    Spec = ReinforceSpec
+    on_policy = True
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        spec, info = setting.spec, setting.info
+        dist = distribution_for(self.spec.action_pdtype, info.action)
+        net_spec: Any = spec.net.for_role("actor")
+        head = policy_head_size(dist, info.action, net_spec.log_std_init)
+        net = lookup("net", spec.net.type)(net_spec, info.obs_shape, {"policy": head})
+        self.policy = Policy(net, dist, info.action, net_spec.log_std_init).to(setting.device)
+        self.noise = NoiseStream(dist, info.action, info.num_envs, setting.generator)
+        self.nets = {"net": self.policy}
+        self.optims = {"net": Optim(self.policy, net_spec, self.spec.lr)}
+        self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, setting.device)}
+        self.learner = Learner(self.nets, self.optims, self.loss, ("entropy",), compile=setting.compile)
+
+    @property
+    def opt_step(self) -> int:
+        """Gradient steps taken."""
+        return self.learner.steps
+
+    def act(self, obs: Tensor, explore: bool = True) -> Act:
+        """[N, *O] -> actions [N, *A]"""
+        dist = self.policy(obs)
+        return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
+
+    def loss(self, obs: Tensor, action: Tensor, advantage: Tensor, entropy_coef: Tensor) -> tuple[Tensor, Stats]:
+        """`-c_pi * mean(log pi * A) - c_H * mean H` over a batch [B, ...]."""
+        dist = self.policy(obs)
+        entropy = dist.entropy().mean()
+        policy_loss = policy_gradient_loss(dist.log_prob(action), advantage)
+        return self.spec.policy_loss_coef * policy_loss - entropy_coef * entropy, {"entropy": entropy}
+
+    def update(self, batch: Rollout, frame: int) -> Stats:
+        """One gradient step on the rollout."""
+        zero = batch.reward.new_zeros(())
+        ret = discounted_returns(
+            batch.reward, batch.terminated, batch.truncated, zero, zero.expand_as(batch.reward), self.spec.gamma
+        )
+        advantage = standardize(ret) if self.spec.center_return else ret / (ret.std() + 1e-8)
+        data = (batch.obs[:-1].flatten(0, 1), batch.action.flatten(0, 1), advantage.flatten())
+        self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
+        return self.learner.take_stats()
+
+    def state_dict(self) -> State:
+        """Net, optimizer, noise."""
+        return super().state_dict() | {"noise": self.noise.state_dict(), "steps": self.learner.steps}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        super().load_state_dict(state)
+        self.noise.load_state_dict(state["noise"])
+        self.learner.steps = int(state["steps"])

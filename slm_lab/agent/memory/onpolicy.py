@@ -1,0 +1,102 @@
+"""Memories of the policy that acts: filled, handed over once, emptied."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slm_lab.agent.memory.base import Memory, Owner
+from slm_lab.lib.registry import register
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import MemorySpec
+from slm_lab.types import Continuous, Discrete, MultiDiscrete, Rollout, Step
+
+
+class OnPolicyBatchReplaySpec(MemorySpec):
+    """OnPolicyBatchReplay has no keys of its own: its length is the algorithm's."""
+
+
+@register("memory")
+class OnPolicyBatchReplay(Memory):
+    """T vector steps of N envs, T being the algorithm's training frequency.
+
+    Bytes: about `(T + 1) * N * (size of obs + size of action + 6)`.
+    """
+
+    Spec = OnPolicyBatchReplaySpec
+    on_policy = True
+    fixed_size = True
+
+    def __init__(self, memory_spec: OnPolicyBatchReplaySpec, agent: Owner) -> None:
+        super().__init__(memory_spec, agent)
+        info, self.horizon = agent.info, agent.training_frequency
+        t, n = self.horizon, info.num_envs
+        action = info.action
+        action_shape: tuple[int, ...]
+        if isinstance(action, Discrete):
+            action_shape, action_dtype = (), torch.int64
+        elif isinstance(action, Continuous):
+            action_shape, action_dtype = (action.dim,), torch.float32
+        else:
+            action_shape = (len(action.nvec),) if isinstance(action, MultiDiscrete) else (action.n,)
+            action_dtype = torch.int64
+        obs_dtype = torch.from_numpy(np.zeros(0, info.obs_dtype)).dtype
+        self._tensors: dict[str, Tensor] = {
+            "obs": torch.zeros((t + 1, n, *info.obs_shape), dtype=obs_dtype),
+            "action": torch.zeros((t, n, *action_shape), dtype=action_dtype),
+            "reward": torch.zeros((t, n), dtype=torch.float32),
+            "terminated": torch.zeros((t, n), dtype=torch.bool),
+            "truncated": torch.zeros((t, n), dtype=torch.bool),
+        }
+        views = {k: v.numpy() for k, v in self._tensors.items()}
+        self._obs, self._action, self._reward = views["obs"], views["action"], views["reward"]
+        self._terminated, self._truncated = views["terminated"], views["truncated"]
+        self._final: list[tuple[int, NDArray[Any]]] = []
+        self._t = 0
+
+    def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
+        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        t = self._t
+        self._obs[t] = obs
+        self._action[t] = action
+        self._reward[t] = step.reward
+        self._terminated[t] = step.terminated
+        self._truncated[t] = step.truncated
+        if step.episode_return:
+            for n in np.flatnonzero(step.truncated & ~step.terminated):
+                self._final.append((t * self.info.num_envs + int(n), step.final_obs[n].copy()))
+        self._t = t + 1
+        if self._t == self.horizon:
+            self._obs[self._t] = step.obs
+
+    def ready(self) -> bool:
+        """Whether T steps are stored."""
+        return self._t == self.horizon
+
+    def sample(self) -> Rollout:
+        """The rollout; the memory is empty afterwards. Its tensors are the memory's own: used up before the next `add`."""
+        index = torch.tensor([i for i, _ in self._final], dtype=torch.int64)
+        shape = (0, *self.info.obs_shape)
+        final = np.stack([o for _, o in self._final]) if self._final else np.zeros(shape, self._obs.dtype)
+        self._final = []
+        self._t = 0
+        return Rollout(**self._tensors, final_index=index, final_obs=torch.from_numpy(final))
+
+    def state_dict(self) -> State:
+        """The steps stored so far."""
+        return {
+            "t": self._t,
+            "steps": {k: v[: self._t].clone() for k, v in self._tensors.items()},
+            "final_index": [i for i, _ in self._final],
+            "final_obs": [torch.from_numpy(o.copy()) for _, o in self._final],
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self._t = int(state["t"])
+        for key, value in state["steps"].items():
+            self._tensors[key][: self._t] = value
+        finals = zip(state["final_index"], state["final_obs"], strict=True)
+        self._final = [(int(i), o.numpy().copy()) for i, o in finals]

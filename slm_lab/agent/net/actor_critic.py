@@ -1,0 +1,87 @@
+"""Policy and value function as one module: two nets, or one body with two heads."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from slm_lab.agent.net.base import Net
+from slm_lab.functional.distributions import Distribution
+from slm_lab.types import ActionSpace, Continuous
+
+
+class Policy(nn.Module):
+    """obs -> distribution over actions; without a value function.
+
+    Args:
+        net: has a head `policy` first
+        dist: distribution class
+        action: action space
+        log_std_init: a free log standard deviation in place of the head's, where actions are continuous
+    """
+
+    def __init__(self, net: Net, dist: type[Distribution], action: ActionSpace, log_std_init: float | None) -> None:
+        super().__init__()
+        self.net = net
+        self.dist = dist
+        self.log_std = None
+        if log_std_init is not None and isinstance(action, Continuous):
+            self.log_std = nn.Parameter(torch.full((action.dim,), float(log_std_init)))
+
+    def distribution(self, raw: Tensor) -> Distribution:
+        """From the policy head's output [B, K], or [B, dim] where the log standard deviation is free."""
+        if self.log_std is not None:
+            raw = torch.cat([raw, self.log_std.expand_as(raw)], -1)
+        return self.dist.from_head(raw)
+
+    def forward(self, obs: Tensor) -> Distribution:
+        """[B, *O] -> distribution over B actions"""
+        return self.distribution(self.net(obs)[0])
+
+
+def policy_head_size(dist: type[Distribution], action: ActionSpace, log_std_init: float | None) -> int:
+    """Width of the policy head; the free log standard deviation is no part of it."""
+    if log_std_init is not None and isinstance(action, Continuous):
+        return action.dim
+    return dist.head_size(action)
+
+
+class ActorCriticNet(nn.Module):
+    """`actor`: the policy; `critic`: the value net, or None where the actor's body is shared.
+
+    Args:
+        net_class: class of both nets
+        spec: NetSpec with its role keys
+        obs_shape: *O
+        dist: distribution class of the policy
+        action: action space
+    """
+
+    def __init__(
+        self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], dist: type[Distribution], action: ActionSpace
+    ) -> None:
+        super().__init__()
+        actor_spec, critic_spec = spec.for_role("actor"), spec.for_role("critic")
+        width = policy_head_size(dist, action, actor_spec.log_std_init)
+        heads = {"policy": width, "value": 1} if spec.shared else {"policy": width}
+        self.actor = Policy(net_class(actor_spec, obs_shape, heads), dist, action, actor_spec.log_std_init)
+        self.critic = None if spec.shared else net_class(critic_spec, obs_shape, {"value": 1})
+        if spec.shared and critic_spec.init_std is not None:
+            value_head = cast(nn.Linear, cast(nn.ModuleDict, self.actor.net.heads)["value"])
+            nn.init.orthogonal_(value_head.weight, gain=critic_spec.init_std)
+
+    def policy(self, obs: Tensor) -> Distribution:
+        """[B, *O] -> distribution over B actions"""
+        return cast(Distribution, self.actor(obs))
+
+    def value(self, obs: Tensor) -> Tensor:
+        """[B, *O] -> V [B]"""
+        out = self.actor.net(obs)[1] if self.critic is None else self.critic(obs)[0]
+        return cast(Tensor, out.squeeze(-1))
+
+    def policy_value(self, obs: Tensor) -> tuple[Distribution, Tensor]:
+        """[B, *O] -> distribution, V [B]; one pass where the body is shared"""
+        if self.critic is None:
+            raw, value = self.actor.net(obs)
+            return self.actor.distribution(raw), value.squeeze(-1)
+        return self.policy(obs), self.value(obs)

@@ -1,0 +1,204 @@
+"""`Optim`: the parameters of some modules as one flat vector, with their optimizer, learning rate and gradient clip.
+
+One vector makes an update a handful of operations in place of hundreds. The modules stay ordinary: their parameters are
+views of the vector, their gradients views of `grad`, so `loss.backward()` fills it.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_
+from slm_lab.lib.errors import SpecError
+from slm_lab.lib.stateful import State
+from slm_lab.lib.suggest import did_you_mean
+from slm_lab.spec.model import LrSchedulerSpec, NetSpec, OptimSpec
+
+_OLD = ("Lookahead", "RAdam", "GlobalAdam", "GlobalRMSprop")
+
+
+class FlatParams:
+    """All parameters of a module as one vector `flat` [P], and their gradients as one vector `grad` [P].
+
+    Args:
+        module: its parameters become views of the vector; do not call `module.to(...)` afterwards
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        named = list(module.named_parameters())
+        self.names = [name for name, _ in named]
+        self.shapes = [p.shape for _, p in named]
+        self.flat = torch.cat([p.detach().reshape(-1) for _, p in named])
+        self.grad = torch.zeros_like(self.flat)
+        for (_, p), value, grad in zip(named, self.views(self.flat), self.views(self.grad), strict=True):
+            p.data = value
+            p.grad = grad
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """[P] -> one view a parameter, in its shape"""
+        return [v.view(s) for v, s in zip(vector.split([s.numel() for s in self.shapes]), self.shapes, strict=True)]
+
+
+class Optim:
+    """Optimizer, learning-rate schedule and gradient clip of one module.
+
+    Args:
+        module: whose parameters are learned
+        spec: net spec as one role sees it
+        lr: over the spec's learning rate (`agent.algorithm.lr`)
+
+    Raises:
+        SpecError: torch has no such optimizer or schedule, or refuses its arguments
+    """
+
+    def __init__(self, module: nn.Module, spec: NetSpec, lr: float | None = None) -> None:
+        self.params = FlatParams(module)
+        self.clip = spec.clip_grad_val
+        self.base_lr = spec.optim_spec.lr if lr is None else lr
+        self.lr = torch.tensor(self.base_lr, dtype=torch.float32)
+        self._schedule = lr_schedule(spec.lr_scheduler_spec, self.base_lr)
+        name, kwargs = _resolve(spec.optim_spec)
+        self.torch_optim: torch.optim.Optimizer | None = None
+        self.state: dict[str, Tensor] = {}
+        leaf = nn.Parameter(self.params.flat)
+        leaf.grad = self.params.grad
+        reference = _construct(name, leaf, self.base_lr, kwargs)
+        if name in OPTIMIZERS and kwargs.keys() <= _keywords(OPTIMIZERS[name][1]):
+            init, self._step = OPTIMIZERS[name]
+            self.kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+            self.state = init(self.params.flat)
+        else:
+            self.torch_optim = reference
+
+    @property
+    def functional(self) -> bool:
+        """Whether a step is a function of tensors, and so can be compiled."""
+        return self.torch_optim is None
+
+    def tensors(self) -> list[Tensor]:
+        """What a step reads and changes: parameters, learning rate, state."""
+        return [self.params.flat, self.lr, *self.state.values()]
+
+    def apply_(self, tensors: list[Tensor], grad: Tensor) -> Tensor:
+        """Clip `grad` and change `tensors` (as from `tensors()`) by one step; returns the 0-d norm before clipping."""
+        flat, lr, *values = tensors
+        norm = clip_grad_norm_(grad, self.clip)
+        self._step(flat, grad, dict(zip(self.state, values, strict=True)), lr, **self.kwargs)
+        return norm
+
+    def step_(self) -> Tensor:
+        """One eager step on the gradients that `backward` left; returns the 0-d norm before clipping."""
+        if self.torch_optim is None:
+            return self.apply_(self.tensors(), self.params.grad)
+        norm = clip_grad_norm_(self.params.grad, self.clip)
+        for group in self.torch_optim.param_groups:
+            group["lr"] = float(self.lr)
+        self.torch_optim.step()
+        return norm
+
+    def set_frame(self, frame: int) -> None:
+        """Move the learning rate to where its schedule is at this frame."""
+        if self._schedule is not None:
+            self.lr.fill_(self._schedule(frame))
+
+    def state_dict(self) -> State:
+        """Optimizer state and learning rate; the parameters belong to the module."""
+        own = self.torch_optim.state_dict() if self.torch_optim else {k: v.clone() for k, v in self.state.items()}
+        return {"lr": float(self.lr), "state": own}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self.lr.fill_(state["lr"])
+        if self.torch_optim is not None:
+            self.torch_optim.load_state_dict(state["state"])
+            return
+        for key, value in self.state.items():
+            value.copy_(state["state"][key])
+
+
+def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int], float] | None:
+    """frame -> learning rate. Steps, periods and milestones of torch's schedules count frames.
+
+    Args:
+        spec: `LinearToZero` (`base_lr * max(0, 1 - t / frame)`) or a class of torch.optim.lr_scheduler
+        base_lr: rate at frame 0
+
+    Raises:
+        SpecError: torch has no such schedule, or refuses its arguments
+
+    >>> f = lr_schedule(LrSchedulerSpec(name="LinearToZero", frame=100), 0.1); f(25), f(200)
+    (0.07500000000000001, 0.0)
+    >>> g = lr_schedule(LrSchedulerSpec(name="StepLR", step_size=10, gamma=0.5), 1.0); g(9), g(10), g(25)
+    (1.0, 0.5, 0.25)
+    """
+    if spec is None:
+        return None
+    if spec.name == "LinearToZero":
+        end = spec.kwargs.get("frame")
+        if not isinstance(end, int | float) or isinstance(end, bool) or end <= 0:
+            raise SpecError([f"agent.net.lr_scheduler_spec.frame: must be a positive number of frames (got {end!r})"])
+        return lambda frame: base_lr * max(0.0, 1 - frame / end)
+    module = torch.optim.lr_scheduler
+    cls = getattr(module, spec.name, None)
+    known = [n for n in dir(module) if inspect.isclass(getattr(module, n)) and n.endswith(("LR", "Restarts"))]
+    if cls is None or spec.name.startswith("_"):
+        near = did_you_mean(spec.name, [*known, "LinearToZero"])
+        raise SpecError([f"agent.net.lr_scheduler_spec.name: unknown schedule '{spec.name}'{near}"])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=base_lr)
+    try:
+        scheduler: Any = cls(optimizer, **spec.kwargs)
+    except (TypeError, ValueError) as e:
+        raise SpecError([f"agent.net.lr_scheduler_spec: {spec.name}: {e}"]) from e
+
+    def at(frame: int) -> float:
+        if hasattr(scheduler, "_get_closed_form_lr"):
+            scheduler.last_epoch = frame
+            return float(scheduler._get_closed_form_lr()[0])
+        if frame < scheduler.last_epoch:
+            raise SpecError([f"agent.net.lr_scheduler_spec: {spec.name} can't go back to an earlier frame"])
+        optimizer.step()
+        while scheduler.last_epoch < frame:
+            scheduler.step()
+        return float(optimizer.param_groups[0]["lr"])
+
+    return at
+
+
+def _resolve(spec: OptimSpec) -> tuple[str, dict[str, Any]]:
+    name, kwargs = spec.name, spec.kwargs
+    if name in _OLD:
+        new = "RMSprop" if name == "GlobalRMSprop" else "Adam" if name == "GlobalAdam" else "AdamW"
+        logger.info("agent.net.optim_spec.name: {} is {} in this version", name, new)
+        kwargs = {k: v for k, v in kwargs.items() if k in ("betas", "eps", "weight_decay", "alpha")}
+        return new, kwargs if new == "RMSprop" else {k: v for k, v in kwargs.items() if k != "alpha"}
+    cls = getattr(torch.optim, name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
+        known = [n for n in torch.optim.__dict__ if inspect.isclass(getattr(torch.optim, n))]
+        raise SpecError([f"agent.net.optim_spec.name: torch.optim has no '{name}'{did_you_mean(name, known)}"])
+    return name, kwargs
+
+
+def _keywords(fn: Callable[..., None]) -> set[str]:
+    return {k for k, p in inspect.signature(fn).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _construct(name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any]) -> torch.optim.Optimizer:
+    """The class of torch.optim; where it refuses its arguments, so do we."""
+    cls: Any = getattr(torch.optim, name)
+    known = [k for k in inspect.signature(cls).parameters if k != "params"]
+    faults = [
+        f"agent.net.optim_spec.{k}: {name} takes no such argument{did_you_mean(k, known)} (it takes: {', '.join(known)})"
+        for k in kwargs
+        if k not in known
+    ]
+    if faults:
+        raise SpecError(faults)
+    try:
+        optimizer: torch.optim.Optimizer = cls([leaf], lr=lr, **kwargs)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise SpecError([f"agent.net.optim_spec: {name}: {e}"]) from e
+    return optimizer
