@@ -1,0 +1,145 @@
+"""Where rows go. A sink is called with each row of a tracker and knows nothing of it."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from slm_lab.agent.metrics import Row
+from slm_lab.lib.files import write_atomic
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a table that a CsvSink wrote; a half-written last line is left out, a missing file has no rows.
+
+    Whole numbers come back as int, others as float, empty cells as None: exactly what was written.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    # what follows the last line break was cut off while it was written, even where it looks complete
+    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    header, body = (lines[0], lines[1:]) if lines else ([], [])
+    return [dict(zip(header, map(_value, cells), strict=True)) for cells in body if len(cells) == len(header)]
+
+
+class CsvSink:
+    """A table, a line a row, appended to: the cost of a row does not grow with the run. Floats are written exactly.
+
+    Args:
+        path: its folder must exist. An existing table is continued, in its own columns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._header: list[str] | None = None
+        if self.path.exists():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                line = file.readline()
+            self._header = next(csv.reader([line])) if line.endswith("\n") else None
+
+    def __call__(self, row: Row) -> None:
+        """Append the row; the first one of a file brings the header."""
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if self._header is None:
+                self._header = list(row)
+                writer.writerow(self._header)
+            writer.writerow([_cell(row.get(name)) for name in self._header])
+
+    def truncate_after(self, frame: int) -> list[Row]:
+        """Drop the rows beyond a frame, and a half-written last line: what a resume from that frame will write again.
+
+        Args:
+            frame: of the checkpoint; -1 empties the table.
+
+        Returns:
+            The rows that remain.
+        """
+        rows = [row for row in read_rows(self.path) if (row["frame"] or 0) <= frame]
+        if rows:
+            self._header = list(rows[0])
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerows([self._header, *([_cell(v) for v in row.values()] for row in rows)])
+            write_atomic(self.path, text.getvalue())
+        else:
+            self._header = None
+            self.path.unlink(missing_ok=True)
+        return rows
+
+
+class ConsoleSink:
+    """One compact line of the log per row.
+
+    Args:
+        label: put first, `t0 s1` say.
+        max_frame: length of the session; shows the share done.
+    """
+
+    def __init__(self, label: str = "", max_frame: int | None = None) -> None:
+        self.label = label
+        self.max_frame = max_frame
+
+    def __call__(self, row: Row) -> None:
+        """Log the row at level INFO."""
+        frame = int(row["frame"] or 0)
+        share = f" ({100 * frame / self.max_frame:.0f}%)" if self.max_frame else ""
+        parts = [f"{self.label} frame {frame}{share}".strip()]
+        parts += [f"{text} {value:{form}}" for name, text, form in _SHOWN if (value := row.get(name)) is not None]
+        logger.info("{}", "  ".join(parts))
+
+
+_SHOWN = (
+    ("fps", "fps", ".0f"),
+    ("total_reward", "return", ".2f"),
+    ("total_reward_ma", "ma", ".2f"),
+    ("loss", "loss", ".4g"),
+    ("lr", "lr", ".3g"),
+    ("explore_var", "explore", ".3g"),
+    ("entropy", "entropy", ".3g"),
+)
+
+
+class TensorBoardSink:
+    """Scalars over frames, as TensorBoard events.
+
+    Args:
+        folder: made where missing.
+        purge_after: after a resume: TensorBoard hides what was written beyond this frame before.
+    """
+
+    def __init__(self, folder: Path, purge_after: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
+
+        purge = None if purge_after is None else purge_after + 1
+        self.writer: Any = SummaryWriter(str(folder), purge_step=purge)
+
+    def __call__(self, row: Row) -> None:
+        """Write every column that has a value."""
+        frame = int(row["frame"] or 0)
+        for name, value in row.items():
+            if name != "frame" and value is not None:
+                self.writer.add_scalar(name, value, frame)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is pending and close the file."""
+        self.writer.close()
+
+
+def _cell(value: float | None) -> str:
+    # repr of a plain float is the shortest text that reads back as the same number
+    return "" if value is None else str(value) if isinstance(value, int) else repr(float(value))
+
+
+def _value(cell: str) -> float | int | None:
+    if not cell:
+        return None
+    try:
+        return int(cell)
+    except ValueError:
+        return float(cell)

@@ -1,0 +1,66 @@
+"""Files that are either whole or not there: written beside their place under another name, then moved onto it."""
+
+import json
+import math
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
+    """Write a file so that a reader, or whoever comes after a crash, finds the old content or the new, never a part.
+
+    Args:
+        path: its folder must exist.
+        data: text is written as UTF-8.
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temp.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temp.replace(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside the folder survive a loss of power; does nothing where the system can't open folders."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write JSON atomically: keys in their order, indent 2, NaN and infinities as null, numpy values as plain ones."""
+    write_atomic(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(obj: Any) -> Any:
+    """What JSON can say: NaN and infinities become None, tuples lists, numpy arrays and scalars numbers, paths text.
+
+    >>> plain({"a": float("nan"), "b": (1, 2.5)})
+    {'a': None, 'b': [1, 2.5]}
+    """
+    if isinstance(obj, float):
+        # a numpy float64 is a float as well
+        return float(obj) if math.isfinite(obj) else None
+    if isinstance(obj, dict):
+        return {str(k): plain(v) for k, v in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [plain(v) for v in obj]
+    if isinstance(obj, Path):
+        return str(obj)
+    if hasattr(obj, "tolist"):
+        return plain(obj.tolist())
+    return obj

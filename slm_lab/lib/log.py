@@ -1,0 +1,82 @@
+"""The text log.
+
+Modules say `from loguru import logger` and log with arguments (`logger.debug("loss {}", x)`), so that a message below
+the level is never put together. Who runs them sets up, once per process, where the lines go.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from loguru import Message
+    from rich.console import Console
+
+LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+CONSOLE_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <8} {name}:{line} {message}"
+
+
+def check_level(level: str) -> str:
+    """The level in capitals.
+
+    Raises:
+        LabError: there is no such level.
+    """
+    known = level.upper()
+    if known not in LEVELS:
+        raise LabError(f"log level: unknown '{level}'{did_you_mean(level, LEVELS)} (known: {', '.join(LEVELS)})")
+    return known
+
+
+def setup(level: str = "INFO", file: Path | None = None, console: "bool | Console" = True) -> None:
+    """Send the log of this process to the console, to a file, or both; earlier settings are dropped.
+
+    Args:
+        level: least level shown; DEBUG, INFO, WARNING ..., case ignored.
+        file: appended to; its folder is made. None: no file.
+        console: True: standard error. A rich Console: lines are printed through it, so that they appear above a live
+            display instead of tearing it. False: nothing on the console.
+
+    Raises:
+        LabError: there is no such level.
+    """
+    level = check_level(level)
+    logger.remove()
+    # diagnose would format the values of variables, tensors too, into every traceback
+    if file is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        logger.add(file, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
+    if console is True:
+        colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        logger.add(_to_stderr, level=level, format=CONSOLE_FORMAT, colorize=colour, backtrace=False, diagnose=False)
+    elif console is not False:
+        logger.add(
+            _RichSink(console),
+            level=level,
+            format=CONSOLE_FORMAT,
+            colorize=console.is_terminal and not console.no_color,
+            backtrace=False,
+            diagnose=False,
+        )
+
+
+def _to_stderr(message: "Message") -> None:
+    # looked up at each line: a live display and pytest put their own stream there
+    sys.stderr.write(message)
+
+
+class _RichSink:
+    def __init__(self, console: "Console") -> None:
+        self.console = console
+
+    def __call__(self, message: "Message") -> None:
+        from rich.text import Text  # only who shows a live display has rich loaded
+
+        self.console.print(Text.from_ansi(message.rstrip("\n")), soft_wrap=True, highlight=False)
