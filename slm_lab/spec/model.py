@@ -4,24 +4,61 @@ The models here hold what every algorithm, memory and net has in common. What on
 `Spec`, beside its code; the classes are found by name through `lib.registry`.
 """
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydash
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
-from pydantic import model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import UnknownName, lookup
 
-Count = Annotated[int, Field(ge=1)]
+
+def _number(value: Any) -> Any:
+    # pydantic takes true for 1
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "must be a number")
+    return value
+
+
+_NUMBER = BeforeValidator(_number)
+Count = Annotated[int, _NUMBER, Field(ge=1)]
 """A whole number from 1."""
-Natural = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, _NUMBER, Field(ge=0)]
 """A whole number from 0."""
-Unit = Annotated[float, Field(ge=0, le=1)]
+Unit = Annotated[float, _NUMBER, Field(ge=0, le=1)]
 """A real from 0 to 1."""
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Real = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, _NUMBER, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, _NUMBER, Field(ge=0, allow_inf_nan=False)]
+Real = Annotated[float, _NUMBER, Field(allow_inf_nan=False)]
+
+
+def _switch(value: Any) -> Any:
+    # YAML 1.1 reads `on` and `off` as true and false
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+=-]{0,99}", value, re.ASCII):
+        why = "must be 1 to 100 letters, digits and _ - + = . (it names the run's folder), a letter or digit first"
+        raise PydanticCustomError("file_name", why)
+    return value
+
+
+def _module_name(value: str) -> str:
+    if not all(part.isidentifier() for part in value.split(".")):
+        raise PydanticCustomError("module", "must be the name of a Python module, such as my_package.my_module")
+    return value
 
 
 class SpecModel(BaseModel):
@@ -76,7 +113,9 @@ class OptimSpec(OpenSpec):
 
 class LrSchedulerSpec(OpenSpec):
     """`LinearToZero` (key `frame`: where the rate reaches 0) or any class of torch.optim.lr_scheduler.
-    All its steps, periods and milestones are in frames."""
+
+    All its steps, periods and milestones are in frames.
+    """
 
 
 class LossSpec(OpenSpec):
@@ -95,8 +134,6 @@ class AlgorithmSpec(SpecModel):
     """How an action is chosen: default samples from the distribution."""
     gamma: Unit = 0.99
     """Discount per step."""
-    training_frequency: Count = 1
-    """How often to learn; the unit is the memory's: steps for batch memories, episodes for episodic ones."""
     lr: NonNegative | None = None
     """Sets the learning rate of every optimizer, over what their own specs say."""
 
@@ -108,7 +145,7 @@ class MemorySpec(SpecModel):
 
 
 class NetSpec(SpecModel):
-    """Keys that every net has. Any key may carry the prefix `actor_` or `critic_`: it then counts for that net alone."""
+    """Keys that every net has. With the prefix `actor_` or `critic_` a key counts for that net alone."""
 
     type: str
     shared: bool = False
@@ -122,7 +159,7 @@ class NetSpec(SpecModel):
     init_std: Positive | None = None
     """Gain of the orthogonal initialization of the output layer: 0.01 for actors and 1 for critics are usual."""
     log_std_init: Real | None = None
-    """Continuous actions: a free, state-independent log standard deviation that starts here. None: a head of the net."""
+    """Continuous actions: a free log standard deviation, the same in every state, that starts here. None: a head."""
     loss_spec: LossSpec = LossSpec()
     """Loss of the value function."""
     optim_spec: OptimSpec = OptimSpec()
@@ -155,11 +192,9 @@ class NetSpec(SpecModel):
         # only what the two roles never share is kept apart: the gain of the output layer
         if source != role and f"{role}_init_std" in self.model_fields_set:
             mine["init_std"] = getattr(self, f"{role}_init_std")
-        return self.model_copy(update={**dict.fromkeys(self._role_keys()), **base, **mine})
-
-    @classmethod
-    def _role_keys(cls) -> list[str]:
-        return [k for k in cls.model_fields if k.partition("_")[0] in cls.roles]
+        values = {**base, **mine}
+        made: Self = type(self).model_construct(_fields_set=set(values), **values)  # type: ignore[assignment]
+        return made
 
 
 def with_role_keys(cls: type[NetSpec]) -> type[NetSpec]:
@@ -170,17 +205,27 @@ def with_role_keys(cls: type[NetSpec]) -> type[NetSpec]:
             continue
         kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
         for role in NetSpec.roles:
-            extra[f"{role}_{key}"] = (kind | None, Field(default=None, description=f"{key} of the {role} alone"))
+            # the default only says "not given": null is no value unless the key itself takes it
+            extra[f"{role}_{key}"] = (kind, Field(default=None, description=f"{key} of the {role} alone"))
     model = create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **extra)
     model.__doc__ = cls.__doc__
     return model
 
 
 class Nested(PydanticCustomError):
-    """Carries the faults of a part of the spec that another model checked; `spec.explain` unfolds them."""
+    """Carries the faults of a part of the spec that another model checked; `spec.explain` unfolds them.
 
-    def __new__(cls, inner: ValidationError) -> Self:
-        return super().__new__(cls, "nested", "faults inside", {"errors": inner.errors()})
+    Args:
+        inner: the faults, their places relative to the part
+        model: what checked the part
+    """
+
+    def __new__(cls, inner: ValidationError, model: type[BaseModel]) -> Self:
+        """Fill in type, message and context."""
+        errors = inner.errors(include_url=False)
+        return super().__new__(
+            cls, "nested", "{count} faults inside", {"count": len(errors), "errors": errors, "model": model}
+        )
 
 
 def _by_name(kind: str, key: str, base: type[SpecModel]) -> BeforeValidator:
@@ -189,17 +234,19 @@ def _by_name(kind: str, key: str, base: type[SpecModel]) -> BeforeValidator:
             return value
         if not isinstance(value, dict):
             raise PydanticCustomError("object", "must be an object")
-        name = value.get(key)
+        if key not in value:
+            raise PydanticCustomError("no_name", "{key} is missing", {"key": key})
+        name = value[key]
         if not isinstance(name, str):
-            raise PydanticCustomError("name", f"must have a '{key}'")
+            raise PydanticCustomError("unknown_name", "{why}", {"why": "must be text", "key": key, "got": name})
         try:
             model = lookup(kind, name).Spec
         except UnknownName as e:
-            raise PydanticCustomError("unknown_name", "{why}", {"why": str(e), "key": key, "got": name}) from None
+            raise PydanticCustomError("unknown_name", "{why}", {"why": str(e), "key": key}) from None
         try:
             return model.model_validate(value)
         except ValidationError as e:
-            raise Nested(e) from None
+            raise Nested(e, model) from None
 
     return BeforeValidator(check)
 
@@ -251,9 +298,9 @@ class MetaSpec(SpecModel):
     """Least seconds between two checkpoints on disk; the end of a session is always saved. 0: one at every log row."""
     random_seed: Natural | None = None
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
-    plugins: list[str] = []
+    plugins: list[Annotated[str, AfterValidator(_module_name)]] = []
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
     search_resources: dict[str, NonNegative] | None = None
     search_scheduler: dict[str, Any] | None = None
@@ -262,7 +309,8 @@ class MetaSpec(SpecModel):
 class Spec(SpecModel):
     """One experiment."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_file_name)]
+    """From the file's key; it begins the name of the run's folder."""
     agent: AgentSpec
     env: EnvSpec
     meta: MetaSpec

@@ -1,0 +1,192 @@
+"""What is wrong with a spec, in words: pydantic's errors become lines that begin with the key path."""
+
+import re
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from slm_lab.lib.suggest import did_you_mean, nearest
+from slm_lab.spec.model import EnvSpec, MetaSpec, NetSpec, Spec
+
+GOT_LENGTH = 60
+"""Longest `got` value, in characters; longer ones are cut."""
+
+_RULES = {
+    "missing": "missing",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "finite_number": "must be finite",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "none_required": "must be null",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "too_short": "must have {min_length} entries or more",
+    "too_long": "must have {max_length} entries or fewer",
+    "string_too_short": "must have {min_length} characters or more",
+    "string_too_long": "must have {max_length} characters or fewer",
+    "unknown_name": "{why}",
+    "no_name": "missing",
+}
+_WITHOUT_GOT = {"missing", "no_name"}
+_ELSEWHERE: tuple[tuple[str, type[BaseModel]], ...] = (("env", EnvSpec), ("meta", MetaSpec))
+
+
+Place = tuple[int | str, ...]
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong."""
+
+    path: str
+    """Key path, `agent.net.hid_layers[0]`; empty for the whole."""
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+def explain(error: ValidationError, model: type[BaseModel] = Spec) -> list[Fault]:
+    """The faults behind a validation error, in the order of the model's keys.
+
+    Args:
+        error: what pydantic raised
+        model: the model that raised it
+    """
+    return _explain(error.errors(include_url=False), model, ())
+
+
+def shorten(value: Any) -> str:
+    """The value as Python writes it, cut to GOT_LENGTH.
+
+    >>> shorten([1] * 100)
+    '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ...'
+    """
+    text = repr(value)
+    return text if len(text) <= GOT_LENGTH else text[: GOT_LENGTH - 3].rstrip() + "..."
+
+
+def _explain(errors: Sequence[Mapping[str, Any]], model: type[BaseModel], prefix: Place) -> list[Fault]:
+    faults: list[Fault] = []
+    choices: dict[str, list[str]] = {}  # path -> what each member of a union asks for
+    got: dict[str, Any] = {}
+    for error in errors:
+        place, holder, in_union = _locate(model, error["loc"])
+        if error["type"] == "nested":
+            faults += _explain(error["ctx"]["errors"], error["ctx"]["model"], (*prefix, *place))
+            continue
+        context = error.get("ctx") or {}
+        path = dotted((*prefix, *place, *([context["key"]] if error["type"] in ("unknown_name", "no_name") else [])))
+        if in_union:
+            if path not in choices:
+                faults.append(Fault(path, ""))  # keeps the place in the order; the text follows below
+                got[path] = error["input"] if len(error["loc"]) == len(place) + 1 else None
+            choices.setdefault(path, []).append(_rule(error))
+        else:
+            faults.append(Fault(path, _text(error, holder)))
+    return [Fault(f.path, _either(choices[f.path], got[f.path])) if f.path in choices else f for f in faults]
+
+
+def dotted(place: Sequence[int | str]) -> str:
+    """A key path as users write it.
+
+    >>> dotted(("agent", "net", "hid_layers", 0))
+    'agent.net.hid_layers[0]'
+    """
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _text(error: Mapping[str, Any], holder: type[BaseModel] | None) -> str:
+    kind, rule = error["type"], _rule(error)
+    context = error.get("ctx") or {}
+    value = context.get("got", error["input"])
+    if kind == "extra_forbidden":
+        return _unknown_key(str(error["loc"][-1]), holder, value)
+    if kind == "literal_error" and isinstance(value, str):
+        rule += did_you_mean(value, re.findall(r"'([^']*)'", context["expected"]))
+    if kind in _WITHOUT_GOT or (kind == "unknown_name" and "got" not in context):
+        return rule
+    if kind not in _RULES and isinstance(value, dict):  # a rule about several keys names them
+        return rule
+    return f"{rule} (got {shorten(value)})"
+
+
+def _rule(error: Mapping[str, Any]) -> str:
+    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in (error.get("ctx") or {}).items()}
+    if error["type"] in _RULES:
+        return _RULES[error["type"]].format(**context)
+    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return text.replace("Input should be", "must be").replace("Input should", "must")
+
+
+def _either(rules: list[str], value: Any) -> str:
+    words = [rule.removeprefix("must be ") for rule in dict.fromkeys(rules)]
+    text = "must be " + " or ".join(words)
+    return text if value is None else f"{text} (got {shorten(value)})"
+
+
+def _unknown_key(key: str, holder: type[BaseModel] | None, value: Any) -> str:
+    known = list(holder.model_fields) if holder else []
+    near = nearest(key, known)
+    if near:
+        return f"unknown key, did you mean '{near}'? (got {shorten(value)})"
+    for section, model in _ELSEWHERE:
+        if key in model.model_fields and model is not holder and key != "name":
+            return f"unknown key, it belongs to '{section}' (got {shorten(value)})"
+    if holder is not None and issubclass(holder, NetSpec):
+        known = [k for k in known if k.partition("_")[0] not in NetSpec.roles]
+    listed = f"; known: {', '.join(known)}" if known else ""
+    return f"unknown key (got {shorten(value)}{listed})"
+
+
+def _locate(root: type[BaseModel], loc: Place) -> tuple[Place, type[BaseModel] | None, bool]:
+    """The key path in a pydantic location, the model that holds its last key, and whether a union was met on the way.
+
+    Below a union, pydantic's location goes on with the names of its members: those are left out.
+    """
+    kind: Any = root
+    holder: type[BaseModel] | None = None
+    for i, part in enumerate(loc):
+        kind = _unwrap(kind)
+        if get_origin(kind) in (Union, UnionType):
+            return loc[:i], holder, True
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            holder = kind
+            field = kind.model_fields.get(str(part))
+            kind = field.annotation if field else None
+        else:
+            holder = None
+            inner = get_args(kind)
+            kind = inner[-1] if get_origin(kind) in (list, dict) and inner else None
+    return loc, holder, False
+
+
+def _unwrap(kind: Any) -> Any:
+    """Without Annotated; `X | None` is X, which pydantic gives no member name."""
+    while True:
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+            continue
+        if get_origin(kind) in (Union, UnionType):
+            members = [m for m in get_args(kind) if m is not NoneType]
+            if len(members) == 1:
+                kind = members[0]
+                continue
+        return kind

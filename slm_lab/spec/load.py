@@ -1,0 +1,252 @@
+"""From a file to a checked spec."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.registry import import_plugins
+from slm_lab.lib.suggest import did_you_mean, nearest
+from slm_lab.spec.explain import Fault, explain
+from slm_lab.spec.model import EnvSpec, Spec
+from slm_lab.spec.parse import decode, parse_json, parse_yaml, plain_data
+from slm_lab.spec.variables import apply_sets, short_env, variables
+
+SUFFIXES = (".json", ".yaml", ".yml")
+_PREFIXES = ("slm_lab/spec/benchmark/", "slm_lab/specs/", "slm_lab/spec/", "specs/", "benchmark/")
+_PACKAGE = Path(__file__).resolve().parent.parent
+EnvCheck = Callable[[EnvSpec], list[str]]
+"""Faults of an env that only making it can tell, as lines `env.<key>: ...`."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of a raw spec."""
+
+    name: str
+    spec: Spec | None
+    """None where something is missing or wrong."""
+    faults: list[str] = field(default_factory=list)
+    open_variables: dict[str, list[str]] = field(default_factory=dict)
+    """Variables without a value, each with the key paths where it stands."""
+
+
+def bundled_folder() -> Path:
+    """The folder of the specs that come with slm_lab."""
+    checkout = _PACKAGE.parent
+    return checkout / "specs" if (checkout / "pyproject.toml").is_file() else _PACKAGE / "specs"
+
+
+def find_file(path: str | Path) -> Path:
+    """The spec file meant by a path: absolute, relative to the working folder, or of a bundled spec.
+
+    For a bundled spec the path in its folder will do (`ppo/ppo_cartpole.json`), or its name alone; the suffix may be
+    left out, and `specs/` or `slm_lab/spec/` may stand before it.
+
+    Raises:
+        SpecError: no such file; with the nearest name.
+    """
+    path = Path(path).expanduser()
+    if _is_file(path):
+        return path
+    if not path.is_absolute():
+        found = _bundled(path.as_posix())
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(_bundled_name(p) for p in found)
+            raise SpecError([f"more than one bundled spec file is called so: {names}"], str(path))
+    if _is_folder(path):
+        raise SpecError(["is a folder, must be a spec file"], str(path))
+    raise SpecError([f"no such spec file{_near_files(path)}"], str(path))
+
+
+def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The specs of a file by name, as they stand there: neither variables filled in nor checked.
+
+    A file holds an object of specs. Names that begin with `_` (YAML anchors) and `$` (`$schema`) are no specs. A file
+    may also hold one bare spec, such as the copy of it in a run folder.
+
+    Raises:
+        SpecError: no such file, not readable, or no JSON or YAML; with line and column where there is one.
+    """
+    path = find_file(path)
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise SpecError([f"can't be read: {e.strerror}"], str(path)) from None
+    text = decode(data, str(path))
+    parse = parse_yaml if path.suffix.lower() in (".yaml", ".yml") else parse_json
+    return _specs(parse(text, str(path)), str(path), path.stem.removesuffix("_spec"))
+
+
+def load_spec(
+    source: str | Path | dict[str, Any],
+    name: str | None = None,
+    *,
+    sets: dict[str, str] | None = None,
+    check_env: EnvCheck | None = None,
+) -> Spec:
+    """Load, fill in and check a spec. Imports the modules that its `meta.plugins` lists.
+
+    Args:
+        source: file (see `find_file`), or an object of specs, or one spec
+        name: of the spec in the file; may be left out where there is one only
+        sets: values of `${variables}`, and of keys by dotted path. With `env` among the variables, the name of the spec
+            takes over the env's short name (`ppo_atari` with env=ALE/Pong-v5: `ppo_atari_pong`).
+        check_env: tells what is wrong with the env, so that its faults are listed with the others
+
+    Raises:
+        SpecError: all that is wrong, a line each.
+    """
+    where = "spec" if isinstance(source, dict) else str(source)
+    specs = _specs(plain_data(source, where), where, "spec") if isinstance(source, dict) else read_file(source)
+    if name is None:
+        if len(specs) != 1:
+            raise SpecError([f"which of the specs? {', '.join(specs) or 'there is none'}"], where)
+        name = next(iter(specs))
+    if name not in specs:
+        listed = f"in this file: {', '.join(specs)}" if specs else "the file holds none"
+        raise SpecError([f"no spec '{name}'{did_you_mean(name, specs)} ({listed})"], where)
+    checked = check(specs[name], name, sets=sets, check_env=check_env)
+    if checked.spec is None:
+        raise SpecError(_open_faults(checked) + checked.faults, f"{where}: {name}")
+    return checked.spec
+
+
+def check(
+    raw: dict[str, Any], name: str, *, sets: dict[str, str] | None = None, check_env: EnvCheck | None = None
+) -> Checked:
+    """Fill in and check one raw spec; nothing is raised.
+
+    Where variables have no value, the rest is checked all the same.
+
+    Args:
+        raw: the spec as it stands in its file
+        name: its name there
+        sets: as for `load_spec`
+        check_env: as for `load_spec`
+    """
+    filled, faults = apply_sets({**raw, "name": name}, sets or {})
+    if sets and "env" in sets and "env" in variables(raw):
+        filled["name"] = f"{name}_{short_env(sets['env'])}"
+    missing = variables(filled)
+    open_paths = {path for paths in missing.values() for path in paths}
+    try:
+        import_plugins(_plugins(filled))
+    except LabError as e:
+        faults.append(str(e))
+    spec = None
+    try:
+        spec = Spec.model_validate(filled)
+    except ValidationError as e:
+        faults += [str(f) for f in explain(e) if not _concerns(f, open_paths)]
+    if check_env is not None and not any(path.startswith("env.") for path in open_paths):
+        env = _env(filled)
+        faults += check_env(env) if env else []
+    good = spec if not faults and not missing else None
+    return Checked(filled["name"], good, faults, missing)
+
+
+def _specs(data: Any, where: str, stem: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(data, dict):
+        what = "is empty" if data is None else "must hold an object: spec names and their specs"
+        raise SpecError([what], where)
+    if {"agent", "env", "meta"} <= data.keys():
+        name = data.get("name", stem)
+        return {name if isinstance(name, str) else stem: {k: v for k, v in data.items() if k[:1] != "$"}}
+    specs = {name: spec for name, spec in data.items() if name[:1] not in ("_", "$")}
+    wrong = [name for name, spec in specs.items() if not isinstance(spec, dict)]
+    if wrong:
+        raise SpecError([f"{name}: must be a spec, an object with agent, env and meta" for name in wrong], where)
+    return specs
+
+
+def _open_faults(checked: Checked) -> list[str]:
+    return [
+        f"{path}: ${{{name}}} has no value, give it one with -s {name}=..."
+        for name, paths in checked.open_variables.items()
+        for path in paths
+    ]
+
+
+def _concerns(fault: Fault, open_paths: set[str]) -> bool:
+    # a class can't be looked up, nor its keys be checked, while its name is open
+    return fault.path in open_paths or any(path.startswith(fault.path + ".") for path in open_paths)
+
+
+def _plugins(data: dict[str, Any]) -> list[str]:
+    meta = data.get("meta")
+    listed = meta.get("plugins") if isinstance(meta, dict) else None
+    names = listed if isinstance(listed, list) else []
+    return [n for n in names if isinstance(n, str) and all(part.isidentifier() for part in n.split("."))]
+
+
+def _env(data: dict[str, Any]) -> EnvSpec | None:
+    try:
+        return EnvSpec.model_validate(data.get("env"))
+    except ValidationError:
+        return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name; a NUL in it
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _bundled(name: str) -> list[Path]:
+    folder = bundled_folder()
+    name = name.removeprefix("./")
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    names = [name] if name.endswith(SUFFIXES) else [name + suffix for suffix in SUFFIXES]
+    here = [folder / n for n in names if ".." not in Path(n).parts and _is_file(folder / n)]
+    if here or "/" in name:
+        return here
+    return [p for p in bundled_files() if p.name in names]
+
+
+def bundled_files() -> list[Path]:
+    """All spec files that come with slm_lab."""
+    return spec_files(bundled_folder())
+
+
+def spec_files(folder: Path) -> list[Path]:
+    """The spec files in a folder and below; `schema.json` and names that begin with `_` or `.` are none."""
+    return sorted(
+        p
+        for p in Path(folder).rglob("*")
+        if p.suffix in SUFFIXES and p.name[0] not in "._" and p.name != "schema.json" and _is_file(p)
+    )
+
+
+def _bundled_name(path: Path) -> str:
+    return path.relative_to(bundled_folder()).as_posix()
+
+
+def _near_files(path: Path) -> str:
+    """A hint at the file name most like the path: beside where it would be, or among the bundled ones."""
+    known = {_bundled_name(p): _bundled_name(p) for p in bundled_files()}
+    try:
+        beside = [p for p in path.parent.iterdir() if p.suffix in SUFFIXES and p.name[0] not in "._"]
+    except (OSError, ValueError):
+        beside = []
+    known |= {p.as_posix(): p.as_posix() for p in beside}
+    near = nearest(path.as_posix(), known, cutoff=0.75)
+    if near is None:
+        by_name = {Path(k).name: v for k, v in known.items()}
+        name = nearest(path.name, by_name, cutoff=0.75)
+        near = by_name[name] if name else None
+    return f", did you mean '{near}'?" if near else ""

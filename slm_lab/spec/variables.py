@@ -1,0 +1,133 @@
+"""`-s key=value`: fills `${key}` in a spec, or sets the key at a dotted path (`agent.algorithm.gamma`)."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from slm_lab.lib.suggest import did_you_mean, nearest
+
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SECTIONS = ("agent", "env", "meta", "search")
+_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "none": None}
+
+
+def parse_value(text: str) -> Any:
+    """What a word of the command line means: a number, true, false, null, a JSON list or object; else text.
+
+    >>> parse_value("1e6"), parse_value("0.5"), parse_value("[64, 64]"), parse_value("CartPole-v1")
+    (1000000, 0.5, [64, 64], 'CartPole-v1')
+    """
+    word = text.strip()
+    if word.lower() in _WORDS:
+        return _WORDS[word.lower()]
+    try:
+        if word[:1] in ("[", "{"):
+            return json.loads(word)
+        number = float(word)
+    except (ValueError, RecursionError):
+        return text
+    if not math.isfinite(number):
+        return text
+    if re.fullmatch(r"[-+]?\d{1,4000}", word, re.ASCII):  # beyond 2^53 a float is not exact
+        return int(word)
+    return int(number) if number.is_integer() else number
+
+
+def variables(data: Any) -> dict[str, list[str]]:
+    """Names of the variables in the data, each with the key paths where it stands."""
+    found: dict[str, list[str]] = {}
+    for path, text in _texts(data, ""):
+        for name in VARIABLE.findall(text):
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def fill(data: Any, values: dict[str, str]) -> Any:
+    """A copy with each `${name}` that has a value replaced. Alone in its text it becomes what `parse_value` reads."""
+
+    def one(text: str) -> Any:
+        alone = VARIABLE.fullmatch(text)
+        if alone and alone[1] in values:
+            return parse_value(values[alone[1]])
+        return VARIABLE.sub(lambda m: values.get(m[1], m[0]), text)
+
+    return _map_texts(data, one)
+
+
+def apply_sets(spec: dict[str, Any], sets: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The spec with variables filled in and dotted keys set; and a fault for each key that is neither."""
+    known = variables(spec)
+    faults = []
+    result = fill(spec, sets)
+    for key, text in sets.items():
+        if key in known:
+            continue
+        if "." not in key:
+            faults.append(_unknown_variable(key, sorted(known)))
+        elif key.partition(".")[0] not in _SECTIONS:
+            near = did_you_mean(key, [*key_paths(spec), *known])
+            faults.append(f"-s {key}: no such key path{near}")
+        elif not _set(result, key.split("."), parse_value(text)):
+            faults.append(f"-s {key}: no such key path (what holds it is not an object)")
+    return result, faults
+
+
+def key_paths(data: Any, prefix: str = "") -> list[str]:
+    """Dotted paths of all keys of an object, outer ones first."""
+    found = []
+    if isinstance(data, dict):
+        for key, value in data.items():
+            path = f"{prefix}.{key}" if prefix else str(key)
+            found += [path, *key_paths(value, path)]
+    return found
+
+
+def short_env(name: str) -> str:
+    """What a spec's name takes over from the variable `env`.
+
+    >>> short_env("ALE/MsPacman-v5"), short_env("CartPole-v1")
+    ('mspacman', 'cartpole')
+    """
+    return name.rpartition("/")[2].partition("-")[0].lower()
+
+
+def _unknown_variable(key: str, known: list[str]) -> str:
+    if not known:
+        return f"-s {key}: this spec has no variables (to set a key, give its whole path, such as env.max_frame)"
+    near = nearest(key, known)
+    hint = f", did you mean '{near}'?" if near else ""
+    return f"-s {key}: no ${{{key}}} in this spec{hint} (variables: {', '.join(known)})"
+
+
+def _set(data: dict[str, Any], path: list[str], value: Any) -> bool:
+    for key in path[:-1]:
+        if data.get(key) is None:
+            data[key] = {}
+        data = data[key]
+        if not isinstance(data, dict):
+            return False
+    data[path[-1]] = value
+    return True
+
+
+def _texts(data: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(data, str):
+        yield path, data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _texts(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(data, list):
+        for i, value in enumerate(data):
+            yield from _texts(value, f"{path}[{i}]")
+
+
+def _map_texts(data: Any, change: Callable[[str], Any]) -> Any:
+    if isinstance(data, str):
+        return change(data)
+    if isinstance(data, dict):
+        return {k: _map_texts(v, change) for k, v in data.items()}
+    if isinstance(data, list):
+        return [_map_texts(v, change) for v in data]
+    return data
