@@ -258,8 +258,9 @@ def _draw(path: Path, lines: Sequence[Line], title: str, note: str, ylabel: str,
         axes.margins(x=0.01)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if any(line.label for line in lines):
-            short = max(len(line.label) for line in lines) <= 40
-            figure.legend(loc="outside lower left", fontsize=9, ncols=2 if short and len(lines) > 3 else 1)
+            columns = 2 if len(lines) > 3 and max(len(line.label) for line in lines) <= 40 else 1
+            figure.set_figheight(4.4 + 0.19 * -(-len(lines) // columns))
+            figure.legend(loc="outside lower left", fontsize=9, ncols=columns)
         figure.savefig(path, dpi=150)
     return [path]
 
