@@ -65,7 +65,9 @@ def test_no_star_imports_and_no_global_state(path: Path) -> None:
 
 
 def test_matplotlib_has_one_door() -> None:
-    users = {label(p) for p in SOURCES if any(m.split(".")[0] == "matplotlib" for m in imports(ast.parse(p.read_text())))}
+    users = {
+        label(p) for p in SOURCES if any(m.split(".")[0] == "matplotlib" for m in imports(ast.parse(p.read_text())))
+    }
     assert users == {"slm_lab/experiment/plot.py"}
 
 
@@ -73,7 +75,11 @@ def test_matplotlib_has_one_door() -> None:
 def test_functional_is_pure(path: Path) -> None:
     """Torch in, torch out: no spec, no state, and nothing that waits for a device."""
     tree = ast.parse(path.read_text())
-    assert not {m for m in imports(tree) if m.startswith("slm_lab.") and not m.startswith(("slm_lab.functional", "slm_lab.types"))}
+    assert not {
+        m
+        for m in imports(tree)
+        if m.startswith("slm_lab.") and not m.startswith(("slm_lab.functional", "slm_lab.types"))
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             assert node.attr not in {"item", "tolist", "cpu", "numpy"}, f"line {node.lineno}: .{node.attr}"

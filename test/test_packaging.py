@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-REQUIREMENT = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==(\S+)((?: ; [^\\\n]*)?)((?: \\\n    --hash=sha256:[0-9a-f]{64})*)$")
+REQUIREMENT = re.compile(
+    r"(?m)^([a-z0-9][a-z0-9._-]*)==(\S+)((?: ; [^\\\n]*)?)((?: \\\n    --hash=sha256:[0-9a-f]{64})*)$"
+)
 
 
 def pinned(text: str) -> dict[tuple[str, str], tuple[str, frozenset[str]]]:
@@ -33,7 +35,19 @@ def test_lock_has_hashes_and_no_addresses(lock: str) -> None:
     assert [key for key, (_, hashes) in pins.items() if not hashes] == []
     requirements = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
     assert len(requirements) == len(pins), "a line that is no pinned requirement"
-    for word in ("://", "--index", "--extra-index", "--find-links", "-e ", " @ ", "file:", "/home", "/work", "/root", "/opt"):
+    for word in (
+        "://",
+        "--index",
+        "--extra-index",
+        "--find-links",
+        "-e ",
+        " @ ",
+        "file:",
+        "/home",
+        "/work",
+        "/root",
+        "/opt",
+    ):
         assert word not in lock
 
 
@@ -78,10 +92,12 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_code_and_specs(root: Path, unpacked: Path) -> None:
     shipped = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*") if p.is_file()}
-    sources = {p.relative_to(root).as_posix() for p in (root / "slm_lab").rglob("*.py")}
+    sources = {
+        p.relative_to(root).as_posix() for p in (root / "slm_lab").rglob("*") if p.is_file() and p.suffix != ".pyc"
+    }
     specs = {"slm_lab/" + p.relative_to(root).as_posix() for p in (root / "specs").rglob("*.json")}
     assert "slm_lab/specs/ppo/ppo_cartpole.json" in specs
-    assert (sources | specs | {"slm_lab/py.typed"}) <= shipped
+    assert (sources | specs) <= shipped
     assert not [name for name in shipped if name.startswith(("test", "benchmark", "data"))]
 
 
@@ -93,6 +109,8 @@ def test_installed_elsewhere_it_finds_its_specs(unpacked: Path, tmp_path: Path) 
         "print(spec.name, pathlib.Path(load.__file__).parents[1])"
     )
     env = {**os.environ, "PYTHONPATH": str(unpacked)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["ppo_cartpole", str(unpacked / "slm_lab")]

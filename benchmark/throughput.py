@@ -1,0 +1,365 @@
+"""How fast is the whole training loop? This project and Stable-Baselines3, alternately, in one run.
+
+Once: `uv venv .peers && uv pip install --python .peers stable-baselines3==2.9.2 torch==2.15.0`, so that the peer has an
+environment of its own. Then `uv run benchmark/throughput.py -o data/throughput.json`; see benchmark/README.md.
+
+Each measurement is a process of its own with one torch thread. Env, nets and hyper-parameters are the same on both
+sides; on ours, log rows, tracking and checkpoints are on. A side prints its result as the last line of its output.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER_PYTHON = ROOT / ".peers" / "bin" / "python"
+SIDES = ("slm_lab", "sb3")
+SESSIONS = 4
+"""Of the whole-command comparison; two run at a time on either side."""
+COMMAND_FRAMES = 200_000
+
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "W1": {"algorithm": "ppo", "num_envs": 4, "horizon": 32, "frames": 300_000, "peer_frames": 60_000},
+    "W1b": {"algorithm": "ppo", "num_envs": 8, "horizon": 128, "frames": 300_000, "peer_frames": 60_000},
+    "W6": {"algorithm": "a2c", "num_envs": 8, "horizon": 5, "frames": 400_000, "peer_frames": 150_000},
+}
+"""All on CartPole-v1 with separate 64x64 tanh nets. horizon: steps of each env between updates."""
+
+WARM_UP = 0.1
+"""Share of the frames before the clock starts: imports, compilation and the first calls are not the steady state."""
+ADAM = {"name": "Adam", "lr": 3e-4, "eps": 1e-5}
+RMSPROP = {"name": "RMSprop", "lr": 7e-4, "alpha": 0.99, "eps": 1e-5}
+MINIBATCH, EPOCHS = 64, 10
+
+
+def slm_lab_spec(workload: str, frames: int, *, sessions: int = 1, compile_mode: str = "auto") -> dict[str, Any]:
+    """The workload as a spec of this project."""
+    w = WORKLOADS[workload]
+    constant = {"name": "no_decay", "start_val": 0.0}
+    shared = {"gamma": 0.99, "entropy_coef_spec": constant, "val_loss_coef": 0.5}
+    if w["algorithm"] == "ppo":
+        algorithm = {
+            "name": "PPO",
+            "lam": 0.95,
+            "clip_eps_spec": {"name": "no_decay", "start_val": 0.2},
+            "time_horizon": w["horizon"],
+            "minibatch_size": MINIBATCH,
+            "training_epoch": EPOCHS,
+            **shared,
+        }
+    else:
+        algorithm = {
+            "name": "ActorCritic",
+            "num_step_returns": w["horizon"],
+            "training_frequency": w["horizon"],
+            **shared,
+        }
+    net = {
+        "type": "MLPNet",
+        "shared": False,
+        "hid_layers": [64, 64],
+        "hid_layers_activation": "tanh",
+        "init_fn": "orthogonal_",
+        "actor_init_std": 0.01,
+        "critic_init_std": 1.0,
+        "clip_grad_val": 0.5,
+        "optim_spec": ADAM if w["algorithm"] == "ppo" else RMSPROP,
+    }
+    return {
+        "name": f"throughput_{workload.lower()}",
+        "agent": {
+            "name": w["algorithm"],
+            "algorithm": algorithm,
+            "memory": {"name": "OnPolicyBatchReplay"},
+            "net": net,
+        },
+        "env": {"name": "CartPole-v1", "num_envs": w["num_envs"], "max_frame": frames},
+        "meta": {"max_session": sessions, "log_frequency": 500, "random_seed": 0, "compile": compile_mode},
+    }
+
+
+def steady(marks: list[tuple[float, float]], frames: int) -> float:
+    """Frames per second from the first mark behind the warm-up to the last one.
+
+    Args:
+        marks: (frame, seconds), ascending.
+        frames: length of the whole run.
+    """
+    first = next(mark for mark in marks if mark[0] >= WARM_UP * frames)
+    return (marks[-1][0] - first[0]) / (marks[-1][1] - first[1])
+
+
+def peak_rss_mb() -> float:
+    """Most memory this process ever held, without its children."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run_slm_lab(workload: str, frames: int, seed: int, *, eager: bool) -> dict[str, Any]:
+    """One session of this project, in this process."""
+    import csv
+
+    import torch
+    from slm_lab.experiment.session import Session
+    from slm_lab.spec.load import load_spec
+
+    from slm_lab.experiment.run import Mode, Options, Run
+    from slm_lab.lib.layout import Layout
+
+    spec = load_spec(slm_lab_spec(workload, frames, compile_mode="off" if eager else "on"))
+    with tempfile.TemporaryDirectory() as folder:
+        layout = Layout.new(Path(folder), spec.name)
+        layout.make_folders()
+        options = Options(out=Path(folder), seed=seed, device="cpu", log_level="WARNING", progress=False)
+        Session(Run(spec, Mode.TRAIN, layout, threads=1, options=options)).run()
+        with layout.session_df(0, 0).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        saved = layout.checkpoint(0, 0).exists()
+    if torch.get_num_threads() != 1 or not saved:
+        raise SystemExit("not a fair run: more than one torch thread, or no checkpoint written")
+    marks = [(float(row["frame"]), float(row["wall_t"])) for row in rows]
+    return {"fps": steady(marks, frames), "score": float(rows[-1]["total_reward"])}
+
+
+def run_sb3(workload: str, frames: int, seed: int) -> dict[str, Any]:
+    """The same workload in Stable-Baselines3, in this process."""
+    import torch
+    from stable_baselines3 import A2C, PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(1)
+
+    class Marks(BaseCallback):
+        """(frame, seconds) at the end of each rollout: between two of them lie one update and one rollout."""
+
+        def _on_training_start(self) -> None:
+            self.marks: list[tuple[float, float]] = []
+
+        def _on_rollout_end(self) -> None:
+            self.marks.append((self.num_timesteps, time.perf_counter()))
+
+        def _on_step(self) -> bool:
+            return True
+
+    w = WORKLOADS[workload]
+    env = make_vec_env("CartPole-v1", n_envs=w["num_envs"], seed=seed)
+    shared = {"gamma": 0.99, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5, "device": "cpu", "seed": seed}
+    policy: dict[str, Any] = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": torch.nn.Tanh}
+    if w["algorithm"] == "ppo":
+        policy["optimizer_kwargs"] = {"eps": ADAM["eps"]}
+        model: Any = PPO(
+            "MlpPolicy",
+            env,
+            learning_rate=ADAM["lr"],
+            n_steps=w["horizon"],
+            batch_size=MINIBATCH,
+            n_epochs=EPOCHS,
+            gae_lambda=0.95,
+            clip_range=0.2,
+            policy_kwargs=policy,
+            **shared,
+        )
+    else:
+        lr, eps = RMSPROP["lr"], RMSPROP["eps"]
+        model = A2C(
+            "MlpPolicy", env, learning_rate=lr, n_steps=w["horizon"], rms_prop_eps=eps, policy_kwargs=policy, **shared
+        )
+    timer = Marks()
+    model.learn(frames, callback=timer)
+    returns = [episode["r"] for episode in model.ep_info_buffer]
+    return {"fps": steady(timer.marks, frames), "score": statistics.fmean(returns)}
+
+
+def start(side: str, workload: str, frames: int, seed: int, *, eager: bool = False) -> subprocess.Popen[str]:
+    """One measurement in a process of its own."""
+    python = sys.executable if side == "slm_lab" else str(PEER_PYTHON)
+    command = [python, __file__, "--side", side, "--workload", workload, "--frames", str(frames), "--seed", str(seed)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # the peer's environment must not see this project's packages
+    env.pop("PYTHONPATH", None)
+    env.pop("VIRTUAL_ENV", None)
+    return subprocess.Popen(command + ["--eager"] * eager, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What the process printed last.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    out, _ = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(f"a side failed ({process.returncode}): {process.args}")
+    found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+    return found
+
+
+def alternate(measure: Any, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Call measure(side, round) for both sides in each round; who is first changes from round to round."""
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for i in range(rounds):
+        for side in SIDES if i % 2 == 0 else SIDES[::-1]:
+            found[side].append(measure(side, i))
+            print(f"  round {i + 1}/{rounds} {side}: {json.dumps(found[side][-1])}", file=sys.stderr, flush=True)
+    return found
+
+
+def compare_loops(workload: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Steady-state frames per second and peak memory of both sides."""
+    w = WORKLOADS[workload]
+    frames = {"slm_lab": args.frames or w["frames"], "sb3": args.peer_frames or w["peer_frames"]}
+    found = alternate(
+        lambda side, i: result(start(side, workload, frames[side], i, eager=args.eager and side == "slm_lab")),
+        args.rounds,
+    )
+    ours, peer = found["slm_lab"], found["sb3"]
+    middle = {side: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for side, rows in found.items()}
+    return {
+        "workload": workload + (" eager" if args.eager else ""),
+        "slm_lab": middle["slm_lab"],
+        "sb3": middle["sb3"],
+        "ratio": statistics.median(a["fps"] / b["fps"] for a, b in zip(ours, peer, strict=True)),
+        "rss_ratio": statistics.median(a["peak_rss_mb"] / b["peak_rss_mb"] for a, b in zip(ours, peer, strict=True)),
+        "rounds": found,
+    }
+
+
+def time_command(side: str, frames: int, *, warm: Path | None) -> dict[str, Any]:
+    """Wall time of training four seeds, two at a time, from the shell's point of view.
+
+    Args:
+        side: which.
+        frames: of each seed.
+        warm: a cache of compiled graphs to use; None: an empty one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        spec = slm_lab_spec("W1", frames, sessions=SESSIONS)
+        file = Path(folder) / "spec.json"
+        file.write_text(json.dumps({spec.pop("name"): spec}))
+        begin = time.perf_counter()
+        if side == "slm_lab":
+            env = {**os.environ, "SLM_LAB_CACHE": str(warm or Path(folder) / "cache")}
+            command = [str(Path(sys.executable).with_name("slm-lab")), "run", str(file), "throughput_w1", "train"]
+            subprocess.run(
+                command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        else:
+            for pair in range(0, SESSIONS, 2):
+                for process in [start("sb3", "W1", frames, seed) for seed in (pair, pair + 1)]:
+                    result(process)
+        return {"seconds": time.perf_counter() - begin}
+
+
+def compare_commands(args: argparse.Namespace) -> dict[str, Any]:
+    """Wall time of `slm-lab run` on four sessions, start included, against the same four seeds in the peer."""
+    frames = args.frames or COMMAND_FRAMES
+    with tempfile.TemporaryDirectory() as cache:
+        warm = Path(cache) if args.warm else None
+        if warm:
+            time_command("slm_lab", frames, warm=warm)
+        found = alternate(lambda side, _: time_command(side, frames, warm=warm), args.rounds)
+    pairs = list(zip(found["slm_lab"], found["sb3"], strict=True))
+    return {
+        "command": f"{SESSIONS} x {frames} frames of W1, {'warm' if args.warm else 'cold'} start",
+        **{side: {"seconds": statistics.median(r["seconds"] for r in rows)} for side, rows in found.items()},
+        "ratio": statistics.median(a["seconds"] / b["seconds"] for a, b in pairs),
+        "rounds": found,
+    }
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    lines = ["| workload | slm-lab | SB3 | median ratio | peak memory | ratio |", "|---|---|---|---|---|---|"]
+    for row in found:
+        ours, peer = row["slm_lab"], row["sb3"]
+        if "workload" in row:
+            cells = [
+                row["workload"],
+                f"{ours['fps']:.0f} frames/s",
+                f"{peer['fps']:.0f} frames/s",
+                f"{row['ratio']:.2f}x",
+            ]
+            cells += [f"{ours['peak_rss_mb']:.0f} / {peer['peak_rss_mb']:.0f} MB", f"{row['rss_ratio']:.2f}x"]
+        else:
+            cells = [
+                row["command"],
+                f"{ours['seconds']:.1f} s",
+                f"{peer['seconds']:.1f} s",
+                f"{row['ratio']:.2f}x",
+                "",
+                "",
+            ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "cores": os.cpu_count(),
+        "cpu": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each side; the medians count")
+    parser.add_argument("--eager", action="store_true", help="without compilation on our side")
+    parser.add_argument("--command", action="store_true", help="time the whole command instead of the loop")
+    parser.add_argument("--warm", action="store_true", help="with --command: compiled graphs are cached already")
+    parser.add_argument("--frames", type=int, help="of our side (with --command: of both); for a quick look")
+    parser.add_argument("--peer-frames", type=int, help="of the peer")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for all measurements")
+    for name, kind in (("side", str), ("workload", str), ("seed", int)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    for name in args.workloads:
+        if name not in WORKLOADS:
+            parser.error(f"unknown workload '{name}' (known: {', '.join(WORKLOADS)})")
+    return args
+
+
+def main() -> None:
+    """Measure and print."""
+    args = arguments()
+    if args.side == "slm_lab":
+        print(
+            json.dumps(
+                {**run_slm_lab(args.workload, args.frames, args.seed, eager=args.eager), "peak_rss_mb": peak_rss_mb()}
+            )
+        )
+        return
+    if args.side == "sb3":
+        print(json.dumps({**run_sb3(args.workload, args.frames, args.seed), "peak_rss_mb": peak_rss_mb()}))
+        return
+    if not PEER_PYTHON.exists():
+        raise SystemExit("no .peers environment: see the first lines of this file for the command that makes it")
+    if args.command:
+        found = [compare_commands(args)]
+    else:
+        found = [compare_loops(name, args) for name in args.workloads or WORKLOADS]
+    print(table(found))
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps({"machine": machine(), "results": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
