@@ -1,0 +1,81 @@
+"""The one face of all envs: N of them stepped together, restarted in the same step in which an episode ends."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.stateful import State
+from slm_lab.types import EnvInfo, Step
+
+MAX_T = 100_000
+"""Steps after which an episode is truncated where neither the env nor the spec states a limit: so the record of actions
+that `state_dict` needs stays bounded, and so does an episode that an agent can't end by itself."""
+
+
+class VecEnv(ABC):
+    """N envs behind one interface; N = 1 is no special case.
+
+    An episode that ends is followed by the first observation of the next one in the same step (`Step.obs`); its true
+    last observation is in `Step.final_obs`. No transition leads from one episode to the next and no frame is counted
+    for a reset. Where an env says that an episode terminated and was truncated at once, it terminated.
+
+    Exact continuation presumes a deterministic env: what happens in an episode follows from the env's own `np_random`,
+    its spaces' random numbers and the actions; nothing else is carried from one episode to the next.
+    """
+
+    info: EnvInfo
+    obs: NDArray[Any]
+    """[N, *O] what is to be acted on next; set by `reset`, `step` and `load_state_dict`."""
+
+    @abstractmethod
+    def reset(self, seed: int) -> NDArray[Any]:
+        """Begin all episodes anew; env i and its action and observation spaces are seeded from (seed, i).
+
+        Returns:
+            obs [N, *O].
+        """
+
+    @abstractmethod
+    def step(self, action: NDArray[Any]) -> Step:
+        """One step of every env.
+
+        Args:
+            action: [N] int64 (Discrete), [N, dim] f32 in [-1, 1] (Continuous; clipped, then rescaled to the env's
+                bounds), [N, k] int64 (MultiDiscrete, MultiBinary).
+
+        Returns:
+            The step. Its arrays are overwritten by later calls: `obs` by the second one from now (so what was acted on
+            can still be read beside the step that followed), all others by the next.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """All that decides what comes next.
+
+        After `load_state_dict` in an env made alike the same actions give the same steps, bit for bit.
+        """
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Continue where `state_dict` was taken; `obs` is then what it was.
+
+        Raises:
+            LabError: the state is that of another env or of another number of envs.
+        """
+
+    @abstractmethod
+    def render(self) -> NDArray[np.uint8] | None:
+        """An RGB frame [H, W, 3] of env 0, if made with render="rgb_array"; else None."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free windows and simulators. Calling it twice is harmless."""
+
+    def _check_state(self, state: State) -> None:
+        """Refuse a state that is not of these envs."""
+        here, there = (self.info.name, self.info.num_envs), (state["name"], state["num_envs"])
+        if here != there:
+            raise LabError(f"env: the saved state is of {there[1]} x {there[0]}, not of {here[1]} x {here[0]}")

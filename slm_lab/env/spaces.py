@@ -1,0 +1,104 @@
+"""Between gymnasium's spaces and the lab's: what an agent sees of them, and how its actions become the env's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from slm_lab.lib.errors import LabError
+from slm_lab.types import ActionSpace, Continuous, Discrete, MultiBinary, MultiDiscrete
+
+
+@dataclass(frozen=True)
+class ActionMap:
+    """How the agent's actions reach an env."""
+
+    space: ActionSpace
+    """As the agent knows it."""
+    shape: tuple[int, ...]
+    """*A"""
+    dtype: np.dtype[Any]
+    """Of the agent's actions."""
+    decode: Callable[[NDArray[Any]], NDArray[Any]]
+    """From the agent's actions [K, *A] to a new array [K, ...] whose entries the env takes."""
+
+
+@dataclass(frozen=True)
+class ObsMap:
+    """How an env's observations reach the agent."""
+
+    shape: tuple[int, ...]
+    """*O"""
+    dtype: np.dtype[Any]
+    first: int | None
+    """None: observations are arrays, taken as they are. Else they are integers from this one on, to be made one-hot."""
+
+    def write(self, row: NDArray[Any], obs: Any) -> None:
+        """Put one observation into its row [*O]."""
+        if self.first is None:
+            row[...] = obs
+        else:
+            row.fill(0)
+            row[int(obs) - self.first] = 1
+
+
+def map_actions(space: spaces.Space[Any], env: str) -> ActionMap:
+    """The action space as the lab sees it.
+
+    Raises:
+        LabError: a kind of space that no algorithm here can act in.
+    """
+    integers = np.dtype(np.int64)
+    match space:
+        case spaces.Discrete():
+            start = int(space.start)
+            # a number of its own for each env: adding also makes a new array
+            return ActionMap(Discrete(int(space.n)), (), integers, lambda a: a + start)
+        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
+            first, kind = np.asarray(space.start), space.dtype
+            nvec = tuple(int(n) for n in space.nvec)
+            return ActionMap(MultiDiscrete(nvec), (len(nvec),), integers, lambda a: (a + first).astype(kind))
+        case spaces.MultiBinary() if len(space.shape) == 1:
+            kind, n = space.dtype, int(space.shape[0])
+            return ActionMap(MultiBinary(n), (n,), integers, lambda a: a.astype(kind))
+        case spaces.Box() if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+            low, high = tuple(map(float, space.low)), tuple(map(float, space.high))
+            described = Continuous(int(space.shape[0]), low, high)
+            return ActionMap(described, space.shape, np.dtype(np.float32), _rescale(space))
+    raise LabError(
+        f"env.name: {env} takes actions from {space}, which no algorithm can choose "
+        "(known: Discrete; Box of reals in one dimension; MultiDiscrete and MultiBinary in one dimension)"
+    )
+
+
+def _rescale(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """From [-1, 1] to the bounds; a place with an infinite bound is passed on as it is."""
+    low, high = space.low, space.high
+    finite = np.isfinite(low) & np.isfinite(high)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = np.where(finite, high / 2 - low / 2, 1).astype(space.dtype)
+        middle = np.where(finite, high / 2 + low / 2, 0).astype(space.dtype)
+
+    if (scale == 1).all() and (middle == 0).all():
+        # min and max are a third of np.clip's cost, and take infinite bounds
+        return lambda a: np.minimum(np.maximum(a, low), high)
+    # clipped behind the scaling: rounding could lead out of the bounds
+    return lambda a: np.minimum(np.maximum(a * scale + middle, low), high)
+
+
+def map_obs(space: spaces.Space[Any], env: str) -> ObsMap:
+    """The observation space as the lab sees it: images stay uint8, all other numbers become float32.
+
+    Raises:
+        LabError: a kind of space that no net here can read.
+    """
+    match space:
+        case spaces.Box():
+            kind = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float32)
+            return ObsMap(tuple(space.shape), kind, None)
+        case spaces.Discrete():
+            return ObsMap((int(space.n),), np.dtype(np.float32), int(space.start))
+    raise LabError(f"env.name: {env} gives observations from {space}, which no net can read (known: Box, Discrete)")

@@ -1,0 +1,96 @@
+"""Faults in the spec's env are told before it is made."""
+
+import gymnasium as gym
+import pytest
+
+from slm_lab.env.cartpole import CartPole
+from slm_lab.env.gym import GymVecEnv
+from slm_lab.env.make import check_env, make_env
+from slm_lab.lib.errors import LabError
+from slm_lab.spec.model import EnvSpec
+
+
+def faults(name="CartPole-v1", **kwargs):
+    return check_env(EnvSpec(name=name, max_frame=1, **kwargs))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"sutton_barto_reward": True},
+        {"max_episode_steps": 9},
+        {"name": "LunarLander-v3", "continuous": True, "gravity": -5},
+        {"name": "BipedalWalker-v3", "hardcore": True},
+    ],
+)
+def test_what_an_env_takes_is_no_fault(kwargs):
+    assert faults(**kwargs) == []
+
+
+def test_every_fault_at_once():
+    assert faults(num_env=4, sutton_reward=True, render_mode="human", max_episode_steps=0) == [
+        "env.max_episode_steps: must be a whole number from 1 (got 0)",
+        "env.render_mode: not a key of the spec: rendering is asked for on the command line, with --render",
+        "env.num_env: CartPole-v1 takes no such argument, did you mean 'num_envs'? (it takes: sutton_barto_reward)",
+        (
+            "env.sutton_reward: CartPole-v1 takes no such argument, did you mean 'sutton_barto_reward'? "
+            "(it takes: sutton_barto_reward)"
+        ),
+    ]
+    assert faults("Acrobot-v1", xyzzy=1) == ["env.xyzzy: Acrobot-v1 takes no such argument (it takes: none)"]
+
+
+def test_faults_stop_the_making():
+    with pytest.raises(LabError, match=r"env\.num_env: CartPole-v1 takes no such argument, did you mean 'num_envs'\?"):
+        make_env(EnvSpec(name="CartPole-v1", max_frame=1, num_env=4))
+
+
+def test_a_bad_value_is_told_in_one_line():
+    with pytest.raises(LabError) as e:
+        make_env(EnvSpec(name="LunarLander-v3", max_frame=1, gravity=5))
+    assert str(e.value) == ("env.name: can't make LunarLander-v3: gravity (current value: 5) must be between -12 and 0")
+
+
+class Needs(gym.Env):
+    """Takes anything, needs one thing."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, level, **kwargs):
+        raise gym.error.DependencyNotInstalled("tnt is not installed,\nrun `pip install tnt`")
+
+
+@pytest.fixture
+def needs():
+    gym.register("Needs-v0", Needs)
+    gym.register("Gone-v0", "no_such_package.envs:Gone")
+    gym.register("VecOnly-v0", vector_entry_point="no_such_package.envs:Vec")
+    yield
+    for name in ("Needs-v0", "Gone-v0", "VecOnly-v0"):
+        del gym.registry[name]
+
+
+@pytest.mark.usefixtures("needs")
+def test_arguments_that_are_needed():
+    assert faults("Needs-v0") == ["env.level: Needs-v0 needs this argument"]
+    assert faults("Needs-v0", level=1, anything="goes") == []
+
+
+@pytest.mark.usefixtures("needs")
+def test_packages_that_are_missing():
+    with pytest.raises(LabError) as e:
+        make_env(EnvSpec(name="Needs-v0", max_frame=1, level=1))
+    assert str(e.value) == "env.name: can't make Needs-v0: tnt is not installed, run `pip install tnt`"
+    assert faults("Gone-v0") == ["env.name: can't load Gone-v0: No module named 'no_such_package'"]
+    assert faults("VecOnly-v0") == [
+        "env.name: VecOnly-v0 comes only as a vector env of its own, which is not supported"
+    ]
+
+
+def test_cartpole_runs_in_numpy_unless_it_is_another(monkeypatch):
+    assert type(make_env(EnvSpec(name="CartPole-v1", max_frame=1))) is CartPole
+    registration = gym.registry["CartPole-v1"]
+    monkeypatch.setattr(registration, "entry_point", gym.envs.classic_control.CartPoleEnv)
+    assert type(make_env(EnvSpec(name="CartPole-v1", max_frame=1))) is GymVecEnv

@@ -1,0 +1,196 @@
+"""What agents see of spaces, and what reaches the env of their actions."""
+
+import sys
+from types import ModuleType
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
+
+from slm_lab.env.base import MAX_T
+from slm_lab.env.make import make_env
+from slm_lab.env.spaces import map_actions
+from slm_lab.lib.errors import LabError
+from slm_lab.spec.model import EnvSpec
+from slm_lab.types import Continuous, Discrete, MultiBinary, MultiDiscrete
+
+
+class Echo(gym.Env):
+    """Keeps its actions; shows samples of a space; ends after `ends` steps, in both ways at once."""
+
+    def __init__(self, action_space, observation_space, ends=10**9):
+        self.action_space, self.observation_space, self.ends = action_space, observation_space, ends
+        self.got: list = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        self.seen = self.observation_space.sample()
+        return self.seen, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.got.append(action)
+        self.t += 1
+        self.seen = self.observation_space.sample()
+        return self.seen, 0.1, self.t == self.ends, self.t == self.ends, {}
+
+
+class Twice(gym.Wrapper):
+    """Two steps in one."""
+
+    def step(self, action):
+        first = self.env.step(action)
+        return first if first[2] or first[3] else self.env.step(action)
+
+
+@pytest.fixture
+def echo():
+    """Makes an Echo through the lab, and gives its gymnasium side too."""
+    made: list[Echo] = []
+
+    def create(**kwargs):
+        made.append(Echo(**kwargs))
+        return made[-1]
+
+    def make(action=None, obs=None, n=1, wrappers=(), limit=None, **kwargs):
+        gym.register("Echo-v0", create, additional_wrappers=wrappers, max_episode_steps=limit)
+        kwargs |= {"action_space": action or spaces.Discrete(2), "observation_space": obs or spaces.Box(0, 1, (2,))}
+        env = make_env(EnvSpec(name="Echo-v0", num_envs=n, max_frame=1, **kwargs))
+        env.reset(0)
+        return env, made
+
+    yield make
+    gym.registry.pop("Echo-v0", None)
+
+
+def test_discrete_with_a_start(echo):
+    env, made = echo(spaces.Discrete(3, start=-1), n=3)
+    assert env.info.action == Discrete(3)
+    env.step(np.array([0, 1, 2]))
+    assert [e.got[0] for e in made] == [-1, 0, 1]
+
+
+def test_multi_discrete_with_a_start(echo):
+    env, made = echo(spaces.MultiDiscrete([2, 3], start=[0, 5]), n=2)
+    assert env.info.action == MultiDiscrete((2, 3))
+    env.step(np.array([[0, 0], [1, 2]]))
+    assert [e.got[0].tolist() for e in made] == [[0, 5], [1, 7]]
+
+
+def test_multi_binary(echo):
+    env, made = echo(spaces.MultiBinary(3))
+    assert env.info.action == MultiBinary(3)
+    env.step(np.array([[0, 1, 1]]))
+    assert made[0].got[0].tolist() == [0, 1, 1]
+
+
+def test_reals_are_clipped_and_rescaled(echo):
+    low, high = np.array([0, -1, -3], np.float32), np.array([10, 1, 1], np.float32)
+    env, made = echo(spaces.Box(low, high), n=4)
+    assert env.info.action == Continuous(3, (0, -1, -3), (10, 1, 1))
+    env.step(np.array([[-1, -1, -1], [1, 1, 1], [0, 0, 0], [-9, 9, 0.5]], np.float32))
+    assert [e.got[0].tolist() for e in made] == [[0, -1, -3], [10, 1, 1], [5, 0, -1], [0, 1, 0]]
+
+
+def test_infinite_bounds_are_passed_on_as_they_are(echo):
+    low, high = np.array([-np.inf, 0, 0], np.float32), np.array([np.inf, np.inf, 4], np.float32)
+    env, made = echo(spaces.Box(low, high))
+    env.step(np.array([[-7, 3, 0.5]], np.float32))
+    assert made[0].got[0].tolist() == [-7, 3, 3]
+
+
+def test_double_precision_actions(echo):
+    env, made = echo(spaces.Box(-2, 2, (1,), np.float64))
+    env.step(np.array([[0.5]], np.float32))
+    assert made[0].got[0].dtype == np.float64
+    assert made[0].got[0].tolist() == [1.0]
+
+
+def test_envs_may_keep_their_actions(echo):
+    for space in (spaces.Box(-1, 1, (1,)), spaces.MultiDiscrete([3]), spaces.MultiBinary(1)):
+        env, made = echo(space)
+        action = np.ones((1, 1), np.float32 if isinstance(space, spaces.Box) else np.int64)
+        env.step(action)
+        action[:] = 0
+        env.step(action)
+        assert [a.tolist() for a in made[-1].got] == [[1], [0]]
+        del gym.registry["Echo-v0"]
+
+
+@pytest.mark.parametrize(
+    ("space", "dtype"),
+    [
+        (spaces.Box(-1, 1, (2, 3), np.float64), "float32"),
+        (spaces.Box(0, 255, (4, 4, 3), np.uint8), "uint8"),
+        (spaces.Box(-5, 5, (2,), np.int32), "float32"),
+        (spaces.Box(0, 1, (), np.float32), "float32"),
+    ],
+)
+def test_observations(echo, space, dtype):
+    env, made = echo(obs=space, n=2)
+    assert (env.info.obs_shape, env.info.obs_dtype) == (space.shape, dtype)
+    assert np.array_equal(env.obs, np.array([e.seen for e in made]).astype(dtype))
+    step = env.step(np.array([0, 1]))
+    assert np.array_equal(step.obs, np.array([e.seen for e in made]).astype(dtype))
+    assert step.obs.dtype == dtype
+
+
+def test_integers_become_one_hot(echo):
+    env, made = echo(obs=spaces.Discrete(4, start=2))
+    assert (env.info.obs_shape, env.info.obs_dtype) == ((4,), "float32")
+    for _ in range(20):
+        step = env.step(np.array([0]))
+        assert step.obs.tolist() == np.eye(4)[[made[0].seen - 2]].tolist()
+
+
+def test_terminated_wins_over_truncated(echo):
+    env, _ = echo(ends=2)
+    env.step(np.array([0]))
+    step = env.step(np.array([0]))
+    assert (step.terminated.tolist(), step.truncated.tolist()) == ([True], [False])
+    assert step.episode_return == [0.2]
+    assert step.episode_length == [2]
+
+
+def test_an_env_without_a_limit_gets_one(echo):
+    assert echo()[0].info.max_t == MAX_T
+
+
+def test_wrappers_of_a_package_are_kept(echo, monkeypatch):
+    module = ModuleType("twice_wrapper")
+    module.Twice = Twice
+    monkeypatch.setitem(sys.modules, "twice_wrapper", module)
+    env, made = echo(wrappers=(WrapperSpec("Twice", "twice_wrapper:Twice", {}),), limit=5)
+    lengths = []
+    for _ in range(6):
+        lengths += env.step(np.array([0])).episode_length
+    # the limit counts the steps inside, as gymnasium's does
+    assert lengths == [3, 3]
+    assert len(made[0].got) == 10
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"action": spaces.Box(-1, 1, (2, 2))}, "takes actions from Box"),
+        ({"action": spaces.Box(0, 5, (2,), np.int32)}, "takes actions from Box"),
+        ({"action": spaces.Tuple([spaces.Discrete(2)])}, "takes actions from Tuple"),
+        ({"obs": spaces.Dict(a=spaces.Discrete(2))}, "gives observations from Dict"),
+        ({"obs": spaces.MultiBinary(2)}, "gives observations from MultiBinary"),
+    ],
+)
+def test_spaces_that_nobody_can_deal_with(echo, kwargs, text):
+    with pytest.raises(LabError, match=f"^env.name: Echo-v0 {text}"):
+        echo(**kwargs)
+
+
+def test_rounding_does_not_lead_out_of_the_bounds():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        low, high = np.sort(rng.normal(size=2) * 10.0 ** rng.integers(-3, 4)).astype(np.float32)
+        space = spaces.Box(low, high, (1,))
+        for a in (-1, 1, -0.99999994, 0.99999994):
+            assert space.contains(map_actions(space, "x").decode(np.array([[a]], np.float32))[0])
