@@ -62,6 +62,11 @@ class Agent:
         return self.algorithm.training_frequency
 
     @property
+    def stat_names(self) -> tuple[str, ...]:
+        """Names of what an update reports, known before the first one: columns of the table."""
+        return ("loss", *self.algorithm.stat_names, "grad_norm")
+
+    @property
     def opt_step(self) -> int:
         """Gradient steps taken."""
         return self.algorithm.opt_step

@@ -60,6 +60,8 @@ class Algorithm(ABC):
     Spec: ClassVar[type[AlgorithmSpec]]
     on_policy: ClassVar[bool]
     """Whether a batch must come from the policy that is learned."""
+    stat_names: tuple[str, ...] = ()
+    """Names of the statistics of the loss, in order."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -68,6 +70,8 @@ class Algorithm(ABC):
         self.nets: dict[str, torch.nn.Module] = {}
         self.optims: dict[str, Any] = {}
         self.schedules: dict[str, Schedule] = {}
+        self.frame = 0
+        """Where the schedules stand."""
 
     @property
     def training_frequency(self) -> int:
@@ -105,6 +109,7 @@ class Algorithm(ABC):
 
     def set_frame(self, frame: int) -> None:
         """Move every schedule to this frame."""
+        self.frame = frame
         for schedule in self.schedules.values():
             schedule.set_frame(frame)
         for optim in self.optims.values():
@@ -117,14 +122,16 @@ class Algorithm(ABC):
         return lr | {name: s.value for name, s in self.schedules.items() if s.spec is not None}
 
     def state_dict(self) -> State:
-        """Nets, optimizers, and what subclasses add."""
+        """Nets, optimizers, the place in the schedules, and what subclasses add."""
         return {
+            "frame": self.frame,
             "nets": {k: {n: v.clone() for n, v in net.state_dict().items()} for k, net in self.nets.items()},
             "optims": {k: o.state_dict() for k, o in self.optims.items()},
         }
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
+        self.set_frame(int(state["frame"]))
         for key, net in self.nets.items():
             net.load_state_dict(state["nets"][key])
         for key, optim in self.optims.items():

@@ -51,6 +51,7 @@ class Reinforce(Algorithm):
 
     Spec = ReinforceSpec
     on_policy = True
+    stat_names = ("entropy",)
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -64,7 +65,7 @@ class Reinforce(Algorithm):
         self.nets = {"net": self.policy}
         self.optims = {"net": Optim(self.policy, net_spec, self.spec.lr)}
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, setting.device)}
-        self.learner = Learner(self.nets, self.optims, self.loss, ("entropy",), compile=setting.compile)
+        self.learner = Learner(self.nets, self.optims, self.loss, self.stat_names, compile=setting.compile)
 
     @property
     def opt_step(self) -> int:

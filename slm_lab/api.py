@@ -1,0 +1,150 @@
+"""slm_lab as a library: load a spec, run it, read what came of it, act with what was learned.
+
+    from slm_lab import api
+
+    spec = api.load_spec("ppo_cartpole.json", "ppo_cartpole", sets={"meta.max_session": "2"})
+    done = api.run(spec, out="results")
+    print(done.folder, done.metrics["total_reward_ma"])
+
+    policy = api.load_agent(done.folder)
+    action = policy.act(obs)
+
+Works from any folder and from scripts, notebooks and threads; sessions that run in processes of their own do not import
+the caller's main module, so no `if __name__ == "__main__"` is needed. What a spec needs registered (envs, algorithms)
+belongs in a module that its `meta.plugins` names.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slm_lab.env.make import make_env
+from slm_lab.experiment import launch
+from slm_lab.experiment.enjoy import SavedPolicy
+from slm_lab.experiment.evaluate import play
+from slm_lab.experiment.results import RunResult
+from slm_lab.experiment.run import Mode, Options
+from slm_lab.lib.seeding import derive
+from slm_lab.spec.load import load_spec
+from slm_lab.spec.model import Spec
+
+__all__ = ["Policy", "RunResult", "Spec", "evaluate", "load_agent", "load_spec", "resume", "run"]
+
+
+def run(
+    spec: Spec | str | Path | dict[str, Any],
+    name: str | None = None,
+    *,
+    mode: str = "train",
+    out: str | Path = "data",
+    seed: int | None = None,
+    device: str = "auto",
+    sets: dict[str, str] | None = None,
+    log_metrics: bool = False,
+    progress: bool = False,
+) -> RunResult:
+    """Run a spec in a new run folder.
+
+    Args:
+        spec: a spec, or what `load_spec` takes.
+        name: of the spec in its file; may be left out where there is one only.
+        mode: `train`, or `dev` for a single session with checks and TensorBoard.
+        out: folder that the run folder is made in.
+        seed: over `meta.random_seed`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        sets: values of `${variables}`, and of keys by dotted path.
+        log_metrics: log and draw the extra metrics.
+        progress: live display, where there is a terminal.
+
+    Returns:
+        The folder and the metrics; sessions that crashed, with the reason.
+
+    Raises:
+        LabError: the spec is wrong, or its env can't be made.
+    """
+    loaded = spec if isinstance(spec, Spec) else load_spec(spec, name, sets=sets)
+    options = Options(out=Path(out).expanduser(), seed=seed, device=device, log_metrics=log_metrics, progress=progress)
+    return launch.run_spec(loaded, Mode(mode), options)
+
+
+def resume(target: str | Path = "latest", *, out: str | Path = "data", progress: bool = False) -> RunResult:
+    """Go on with a run that was interrupted: to the bit as if it had not been.
+
+    Args:
+        target: a run folder, or `latest` of `out`.
+        out: folder of the run folders.
+        progress: live display, where there is a terminal.
+
+    Raises:
+        LabError: no such run; it can't be read; another process is working on it.
+    """
+    return launch.resume(target, Options(out=Path(out).expanduser(), progress=progress))
+
+
+class Policy:
+    """A trained agent that acts.
+
+    Args:
+        saved: the policy.
+        device: torch name.
+    """
+
+    def __init__(self, saved: SavedPolicy, device: str = "cpu") -> None:
+        env = make_env(saved.spec.env, num_envs=1)
+        try:
+            self.info = env.info
+            """Of the env: shapes, action space."""
+            self._agent = saved.agent(env, device)
+        finally:
+            env.close()
+        self.spec = saved.spec
+        """What it was trained with."""
+        self.frame = saved.frame
+        """Frames it had learned from."""
+
+    def act(self, obs: ArrayLike, explore: bool = False) -> NDArray[Any]:
+        """Choose actions.
+
+        Args:
+            obs: [*O] of one env, or [N, *O] of several.
+            explore: draw from the policy, as in training; False: its likeliest action.
+
+        Returns:
+            [*A] or [N, *A]: int64, or float32 in [-1, 1] for continuous actions (`info.action` says the env's bounds).
+        """
+        seen = np.ascontiguousarray(obs, dtype=self.info.obs_dtype)
+        one = seen.shape == self.info.obs_shape
+        if not one and seen.shape[1:] != self.info.obs_shape:
+            raise ValueError(f"obs: shape {seen.shape}, must be {self.info.obs_shape} or (N, ...) of it")
+        action = self._agent.act(seen[None] if one else seen, explore)
+        # the agent may use its array again
+        return np.array(action[0] if one else action)
+
+    def evaluate(self, episodes: int = 10, *, num_envs: int = 1, seed: int = 0) -> list[float]:
+        """Play greedy episodes in the env it was trained in; gives their undiscounted returns."""
+        env = make_env(self.spec.env, num_envs=min(num_envs, episodes))
+        try:
+            return play(self._agent, env, episodes, derive(seed, 0))[0]
+        finally:
+            env.close()
+
+
+def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "cpu") -> Policy:
+    """The best policy of a run.
+
+    Args:
+        target: a run folder (its best session counts), a checkpoint file, or `latest` of `out`.
+        out: folder of the run folders.
+        device: torch name.
+
+    Raises:
+        LabError: there is none, or it can't be read.
+    """
+    return Policy(SavedPolicy.open(target, Path(out).expanduser()), device)
+
+
+def evaluate(target: str | Path, episodes: int = 10, *, num_envs: int = 1, seed: int = 0) -> list[float]:
+    """Undiscounted returns of greedy episodes of a run's best policy; `target` as for `load_agent`."""
+    return load_agent(target).evaluate(episodes, num_envs=num_envs, seed=seed)

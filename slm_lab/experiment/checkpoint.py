@@ -1,0 +1,139 @@
+"""Checkpoints: the whole state of a session in one file, which is always either whole or not there.
+
+A save goes to a temp name, is forced to the disk and renamed; the checkpoint before it stays beside it as `.prev` until
+then, so that at no moment, not after a kill nor a loss of power, both are gone. Loading never runs code from the file.
+"""
+
+import os
+import pickle
+import random
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from loguru import logger
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import sync_folder, write_atomic
+from slm_lab.lib.stateful import State
+
+VERSION = 1
+"""Goes up when the tree changes so that older files can't be read."""
+_MARK = "slm_lab checkpoint"
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` lies."""
+    return path.with_name(path.name + ".prev")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a checkpoint, or the one before it."""
+    return path.exists() or previous(path).exists()
+
+
+def save(path: Path, tree: State, *, keep: bool = True) -> None:
+    """Write a tree in the place of what was at `path`.
+
+    Args:
+        path: its folder must exist.
+        tree: tensors, numbers, strings, bools and None in dicts, lists and tuples.
+        keep: what was at `path` stays beside it, as the previous one.
+    """
+    temp = path.with_name(f".{path.name}.tmp")
+    try:
+        with temp.open("wb") as file:
+            torch.save({"format": _MARK, "version": VERSION, **tree}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep and path.exists():
+            path.replace(previous(path))
+        temp.replace(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def load(path: Path) -> State:
+    """Read a tree, the previous one (with a warning) where the newest can't be read. Tensors come on the CPU.
+
+    Raises:
+        LabError: neither can be read.
+    """
+    faults = []
+    for candidate in (path, previous(path)):
+        try:
+            tree = _read(candidate)
+        except _Unreadable as e:
+            faults.append(f"{candidate.name}: {e}")
+            continue
+        if faults:
+            logger.warning("{}; going on from the checkpoint before it, {}", faults[0], candidate.name)
+        return tree
+    raise LabError(f"{path.parent}: no readable checkpoint\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+class _Unreadable(Exception):
+    pass
+
+
+def _read(path: Path) -> State:
+    try:
+        # torch.load does not look at the checksums that torch.save writes
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise _Unreadable(f"damaged (checksum of {damaged})")
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise _Unreadable("missing") from None
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as e:
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise _Unreadable(f"truncated or damaged ({reason})") from None
+    if not isinstance(tree, dict) or tree.get("format") != _MARK:
+        raise _Unreadable("not a checkpoint of slm_lab")
+    if tree["version"] != VERSION:
+        raise _Unreadable(f"format version {tree['version']}, this slm_lab reads {VERSION}")
+    return tree
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], **metadata: object) -> None:
+    """Write named tensors as safetensors, for use elsewhere.
+
+    Args:
+        path: its folder must exist.
+        weights: may be views of one buffer, and on any device.
+        metadata: goes into the file's header, as text.
+    """
+    # the format wants each tensor in memory of its own
+    tensors = {name: w.detach().to("cpu", copy=True).contiguous() for name, w in weights.items()}
+    write_atomic(path, to_safetensors(tensors, {k: str(v) for k, v in metadata.items()}))
+
+
+def get_rng() -> State:
+    """The global random streams of python, numpy and torch (GPUs included)."""
+    words: State = dict(np.random.get_state(legacy=False))
+    words["state"] = {"key": torch.from_numpy(words["state"]["key"].astype(np.int64)), "pos": words["state"]["pos"]}
+    return {
+        "python": random.getstate(),
+        "numpy": words,
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_rng(state: State) -> None:
+    """Put back what `get_rng` gave."""
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    words = state["numpy"]
+    key = words["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**words, "state": {"key": key, "pos": words["state"]["pos"]}})
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,27 @@
+"""Two clocks: frames, which decide what is due, and seconds, which decide nothing that training could notice."""
+
+from time import perf_counter
+
+
+def next_multiple(frame: int, every: int) -> int:
+    """The first multiple of `every` beyond `frame`.
+
+    >>> next_multiple(0, 100), next_multiple(99, 100), next_multiple(100, 100)
+    (100, 100, 200)
+    """
+    return (frame // every + 1) * every
+
+
+class WallClock:
+    """Seconds that a session has run, those before a resume included.
+
+    Args:
+        elapsed: seconds that had passed before.
+    """
+
+    def __init__(self, elapsed: float = 0.0) -> None:
+        self._start = perf_counter() - elapsed
+
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return perf_counter() - self._start

@@ -1,0 +1,145 @@
+"""Runs one session so that whatever goes wrong in it is told and written down, and spoils nothing else."""
+
+import cProfile
+import dataclasses
+import pstats
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from loguru import logger
+
+from slm_lab.experiment.pool import Job
+from slm_lab.experiment.results import Crash, Outcome
+from slm_lab.experiment.run import Mode, Options, Run
+from slm_lab.experiment.session import Session
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import write_atomic
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.log import FILE_FORMAT, check_level
+from slm_lab.lib.registry import import_plugins
+from slm_lab.spec.model import Spec
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+Event = dict[str, Any]
+"""What a session reports on its way: {"kind": "row", "row": ...} or {"kind": "log", "level": ..., "message": ...}."""
+
+PROFILE_LINES = 40
+"""Functions listed in the readable form of a profile."""
+
+
+def to_job(run: Run) -> Job:
+    """The run as plain data, for a worker.
+
+    The spec goes as the user wrote it: classes of plugins can't be unpickled before they are imported.
+    """
+    return {
+        "index": run.session,
+        "spec": run.spec.to_dict(),
+        "mode": run.mode.value,
+        "root": str(run.layout.root),
+        "name": run.layout.name,
+        "trial": run.trial,
+        "session": run.session,
+        "threads": run.threads,
+        "options": dataclasses.asdict(run.options),
+    }
+
+
+def from_job(job: Job) -> Run:
+    """The run that `to_job` packed."""
+    import_plugins(job["spec"]["meta"].get("plugins", []))
+    return Run(
+        spec=Spec.model_validate(job["spec"]),
+        mode=Mode(job["mode"]),
+        layout=Layout(Path(job["root"]), job["name"]),
+        trial=job["trial"],
+        session=job["session"],
+        threads=job["threads"],
+        options=Options(**job["options"]),
+    )
+
+
+def run_contained(
+    run: Run, *, report: Callable[[Event], None], stop: Callable[[], bool], forward: bool = True
+) -> Outcome:
+    """Run a session; an exception becomes a crash, with its traceback in the run folder.
+
+    Args:
+        run: which session.
+        report: called with its events.
+        stop: true asks it to save and stop.
+        forward: report warnings of the log as events too; for a process whose own log nobody sees.
+    """
+    crash_file = run.layout.crash(run.trial, run.session)
+    with _logging(run, report if forward else None):
+        try:
+            with _process(run.threads), _profiled(run) if run.options.profile else nullcontext():
+                result = Session(run, report=lambda event: report({"kind": "row", **event}), stop=stop).run()
+        except Exception as e:  # noqa: BLE001  whatever it is, the other sessions go on
+            # a user error says all there is to say; anything else needs its traceback
+            text = str(e) if isinstance(e, LabError) else traceback.format_exc()
+            write_atomic(crash_file, text.rstrip("\n") + "\n")
+            reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
+            logger.debug("session {} crashed: {}", run.session, reason)
+            return Outcome(run.session, crash=Crash(run.session, reason, crash_file))
+        crash_file.unlink(missing_ok=True)
+        return Outcome(run.session, result=result)
+
+
+@contextmanager
+def _process(threads: int) -> Iterator[None]:
+    """Settings of the process that a session needs, put back for whoever else uses the process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    # weights and moments that fade to denormal numbers would slow the arithmetic down
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]:
+    """The session's own log file, beside what the process logs anyway; or instead, where its warnings are reported."""
+    level = check_level(run.options.log_level)
+    if report is not None:
+        logger.remove()
+
+        def forward(message: "Message") -> None:
+            record = message.record
+            report({"kind": "log", "level": record["level"].name, "message": record["message"]})
+
+        handlers = [logger.add(forward, level="WARNING", format="{message}", backtrace=False, diagnose=False)]
+    else:
+        handlers = []
+    path = run.layout.log(run.layout.s(run.trial, run.session))
+    handlers.append(
+        logger.add(path, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
+    )
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.remove(handler)
+
+
+@contextmanager
+def _profiled(run: Run) -> Iterator[None]:
+    """Where the time goes: `<session>.prof` for tools (snakeviz ...), `<session>_profile.txt` to read."""
+    profile = cProfile.Profile()
+    try:
+        with profile:
+            yield
+    finally:
+        stem = run.layout.log(run.layout.s(run.trial, run.session)).with_suffix("")
+        profile.dump_stats(f"{stem}.prof")
+        with Path(f"{stem}_profile.txt").open("w", encoding="utf-8") as file:
+            pstats.Stats(profile, stream=file).sort_stats("cumulative").print_stats(PROFILE_LINES)

@@ -1,0 +1,174 @@
+"""Watch what was learned: a saved policy plays greedily. Nothing of the training is touched."""
+
+import json
+import math
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from loguru import logger
+from numpy.typing import NDArray
+
+from slm_lab.agent.agent import Agent
+from slm_lab.env.base import VecEnv
+from slm_lab.env.make import make_env
+from slm_lab.experiment import checkpoint
+from slm_lab.experiment.evaluate import play
+from slm_lab.experiment.run import Options
+from slm_lab.experiment.runs import find_run
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.registry import import_plugins
+from slm_lab.lib.seeding import derive
+from slm_lab.lib.stateful import State
+from slm_lab.spec.load import load_spec
+from slm_lab.spec.model import Spec
+
+FPS = 30
+"""Of a video."""
+
+
+@dataclass(frozen=True)
+class SavedPolicy:
+    """What is needed to act as a training session did."""
+
+    path: Path
+    """The checkpoint."""
+    spec: Spec
+    session: int
+    frame: int
+    """Frames it had learned from."""
+    state: State
+    """Of the nets."""
+
+    @classmethod
+    def open(cls, target: str | Path, out: Path = Path("data")) -> "SavedPolicy":
+        """Find and read one.
+
+        Args:
+            target: a checkpoint file; or a run folder, a spec file in one, or `latest`: then the best policy of the
+                best session is meant, by total_reward_ma.
+            out: where `latest` looks.
+
+        Raises:
+            LabError: there is none, or it can't be read.
+        """
+        path = Path(target).expanduser()
+        if not (path.is_file() and path.suffix == ".pt"):
+            path = _best_checkpoint(find_run(target, out))
+        tree = checkpoint.load(path)
+        import_plugins(tree["spec"]["meta"].get("plugins", []))
+        return cls(path, load_spec(tree["spec"]), tree["session"], tree["counters"]["frame"], tree["policy"])
+
+    def agent(self, env: VecEnv, device: str = "cpu") -> Agent:
+        """An agent for the env, with these nets."""
+        agent = Agent(self.spec, env.info, seed=0, device=device)
+        agent.load_policy_state(self.state)
+        return agent
+
+
+def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Path | None = None) -> list[float]:
+    """Play episodes with a saved policy.
+
+    Args:
+        target: see `SavedPolicy.open`.
+        options: `out`, `seed`, `render`, `device`.
+        episodes: how many.
+        video: file to write (mp4, gif ...).
+
+    Returns:
+        Undiscounted returns.
+
+    Raises:
+        LabError: no such policy; the env can't be made or rendered.
+    """
+    policy = SavedPolicy.open(target, options.out)
+    logger.info("{}: session {} at frame {}", policy.path, policy.session, policy.frame)
+    render = "rgb_array" if video is not None else "human" if options.render else None
+    device = "cpu" if options.device == "auto" else options.device
+    returns: list[float] = []
+    with ExitStack() as stack:
+        env: VecEnv = make_env(policy.spec.env, num_envs=1, render=render)
+        stack.callback(env.close)
+        agent = policy.agent(env, device)
+        if video is not None:
+            camera = stack.enter_context(Camera(video))
+        for i in range(episodes):
+            seed = derive(options.seed or 0, i)
+            [ret], [length] = play(agent, env, 1, seed, on_step=camera.shoot if video is not None else None)
+            logger.info("episode {}: return {:.2f}, {} steps", i + 1, ret, length)
+            returns.append(ret)
+    spread = f" +- {np.std(returns, ddof=1):.2f}" if len(returns) > 1 else ""
+    logger.info("mean return over {} episodes: {:.2f}{}", len(returns), np.mean(returns), spread)
+    return returns
+
+
+class Camera:
+    """Films an env. Use as a context manager.
+
+    Args:
+        path: of the video; its suffix says the format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import imageio  # only who films needs it
+
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise LabError(f"video: no such folder: {path.parent}")
+        try:
+            self._writer: Any = imageio.get_writer(path, fps=FPS, macro_block_size=None)
+        except ValueError as e:
+            raise LabError(f"video: can't write {path}: {e}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._writer.close()
+
+    def shoot(self, env: VecEnv) -> None:
+        """Add what the env shows."""
+        frame: NDArray[np.uint8] | None = env.render()
+        if frame is None:
+            raise LabError(f"video: {env.info.name} gives no pictures")
+        # the usual pixel format halves the colour's resolution: sides must be even
+        height, width = frame.shape[:2]
+        self._writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+
+
+def _best_checkpoint(layout: Layout) -> Path:
+    """The best policy of the session with the highest total_reward_ma, of those in the run folder.
+
+    Where a session has no metrics yet its best checkpoint tells.
+    """
+    found = []
+    for best in [*layout.root.glob("model/*_ckpt-best.pt"), *layout.root.glob("model/*_ckpt.pt")]:
+        trial, session = _indices(layout, best)
+        score = _score(layout.session_scalar(trial, session))
+        if score is None and best.name.endswith("_ckpt-best.pt"):
+            score = checkpoint.load(best)["total_reward_ma"]
+        # of one session the best comes before the last
+        found.append((-math.inf if score is None else score, best.name.endswith("_ckpt-best.pt"), -session, best))
+    if not found:
+        raise LabError(f"{layout.root}: no checkpoint in its model folder; did a session get far enough to save one?")
+    return max(found)[-1]
+
+
+def _indices(layout: Layout, path: Path) -> tuple[int, int]:
+    found = re.match(r"_t(\d+)_s(\d+)_ckpt", path.name.removeprefix(layout.name))
+    if found is None:
+        raise LabError(f"{path}: not a checkpoint of '{layout.name}'")
+    return int(found[1]), int(found[2])
+
+
+def _score(path: Path) -> float | None:
+    """total_reward_ma of a session's metrics file; None where it is not known."""
+    if not path.exists():
+        return None
+    score: float | None = json.loads(path.read_text(encoding="utf-8")).get("total_reward_ma")
+    return score

@@ -1,0 +1,143 @@
+"""What the command line and the library call: begin a run, or go on with one."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from loguru import logger
+
+from slm_lab.env.make import check_env
+from slm_lab.experiment.analysis import summary
+from slm_lab.experiment.enjoy import enjoy
+from slm_lab.experiment.pool import Pool
+from slm_lab.experiment.results import RunResult
+from slm_lab.experiment.run import Mode, Options
+from slm_lab.experiment.runs import RunFile, Status, find_run, locked, versions
+from slm_lab.experiment.stopping import StopRequest
+from slm_lab.experiment.trial import Trial, worker_count
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.files import write_json
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.log import FILE_FORMAT, check_level
+from slm_lab.lib.registry import import_plugins
+from slm_lab.spec.load import load_spec
+from slm_lab.spec.model import Spec
+
+__all__ = ["enjoy", "resume", "run_spec"]
+
+PATIENCE = 20.0
+"""Seconds that a resume waits for what is left of a killed run to end."""
+
+
+def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
+    """Run a spec in a new run folder.
+
+    Args:
+        spec: is run as it is.
+        mode: dev or train.
+        options: `out` is where the run folder is made.
+
+    Raises:
+        LabError: the env can't be made; a mode that runs nothing. What goes wrong later is told in the result.
+    """
+    if mode not in (Mode.DEV, Mode.TRAIN):
+        raise LabError(f"mode '{mode}': can't be run like this (known: dev, train)")
+    check_level(options.log_level)
+    import_plugins(spec.meta.plugins)
+    faults = check_env(spec.env)
+    if faults:
+        raise SpecError(faults, spec.name)
+    layout = Layout.new(options.out, spec.name)
+    layout.make_folders()
+    write_json(layout.spec(), spec.to_dict())
+    write_json(layout.trial_spec(0), spec.to_dict())
+    with locked(layout) as held:
+        return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held)
+
+
+def resume(target: str | Path, options: Options, spec_name: str | None = None) -> RunResult:
+    """Go on with a run that was stopped or killed, or whose sessions crashed.
+
+    Every session that is not at its end goes on from its checkpoint, or begins anew where it has none. The seed and all
+    else that decides the numbers is that of the run, whatever `options` say.
+
+    Args:
+        target: `latest` (of `options.out`), or a run folder.
+        options: `out`, and how it is shown: progress, render, log_level, profile.
+        spec_name: takes only runs of that spec for `latest`.
+
+    Raises:
+        LabError: no such run; it can't be read; another process is working on it.
+    """
+    layout = find_run(target, options.out, spec_name)
+    check_level(options.log_level)
+    file = RunFile.open(layout)
+    if file.status is Status.COMPLETED:
+        logger.info("{} is completed: nothing is left to do", layout.root)
+        return RunResult(layout.root, _metrics(layout))
+    spec = load_spec(layout.trial_spec(0))
+    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level", "profile")}
+    merged = dataclasses.replace(file.options, **shown)
+    with locked(layout, PATIENCE) as held:
+        # it may have ended while the lock was waited for
+        file = RunFile.open(layout)
+        for name, now in versions().items():
+            if (then := file.content["versions"].get(name)) != now:
+                logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
+        logger.info("going on with {}", layout.root)
+        return _work(spec, file.mode, layout, merged, file.resumed(), held)
+
+
+def _work(spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFile, held: Sequence[int]) -> RunResult:
+    """Run the trial of a folder that this process holds; keep the run file true."""
+    status = Status.STOPPED
+    try:
+        with ExitStack() as stack:
+            stop = stack.enter_context(StopRequest())
+            workers = worker_count(spec, mode)
+            pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None
+            stack.enter_context(_log_file(layout, options))
+            logger.info("{} {}: {}", mode.value, spec.name, layout.root)
+            done = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+        if not done.stopped:
+            status = Status.CRASHED if done.crashed else Status.COMPLETED
+    finally:
+        # an interrupt that did not wait for the sessions comes by here too
+        file.ended(status)
+    if done.stopped:
+        logger.warning("stopped; to go on: slm-lab run train@{}", layout.root)
+    elif done.crashed:
+        count = f"{len(done.crashed)} of {len(done.crashed) + len(done.sessions)} sessions crashed"
+        logger.error("{}{}", count, "" if done.sessions else ": there is nothing to analyse")
+    if done.metrics:
+        logger.info("{}", summary(done.metrics))
+    logger.info("results: {}", layout.root)
+    return RunResult(layout.root, done.metrics, done.crashed, done.stopped)
+
+
+@contextmanager
+def _log_file(layout: Layout, options: Options) -> Iterator[None]:
+    """The log of the run, beside where the process logs anyway."""
+    handler = logger.add(
+        layout.log(layout.name),
+        level=check_level(options.log_level),
+        format=FILE_FORMAT,
+        encoding="utf-8",
+        backtrace=False,
+        diagnose=False,
+    )
+    try:
+        yield
+    finally:
+        logger.remove(handler)
+
+
+def _metrics(layout: Layout) -> dict[str, float]:
+    path = layout.trial_scalar(0)
+    if not path.exists():
+        return {}
+    scalars = json.loads(path.read_text(encoding="utf-8"))
+    return {name: math.nan if value is None else value for name, value in scalars.items()}

@@ -1,0 +1,139 @@
+"""How far each session is: a live table where there is a terminal, else a line of the log now and then."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from loguru import logger
+
+from slm_lab.agent.metrics import Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+INTERVAL = 0.25
+"""Least seconds between two drawings of the table."""
+LOG_SHARE = 10
+"""Percent of a session between two of its log lines."""
+
+
+class Progress:
+    """Use as a context manager; tell it each row.
+
+    Args:
+        sessions: indices shown.
+        max_frame: length of a session.
+        live: draw the table if there is a terminal.
+        quiet: say nothing; for those who log each row anyway.
+        console: where to draw; standard error by default.
+    """
+
+    def __init__(
+        self,
+        sessions: list[int],
+        max_frame: int,
+        *,
+        live: bool = True,
+        quiet: bool = False,
+        console: "Console | None" = None,
+    ) -> None:
+        self._rows: dict[int, Row | None] = dict.fromkeys(sessions)
+        self._states: dict[int, str] = dict.fromkeys(sessions, "waiting")
+        self._max_frame = max_frame
+        self._quiet = quiet
+        self._logged: dict[int, int] = {}
+        self._drawn = 0.0
+        self._live: Any = None
+        if live and not quiet:
+            from rich.console import Console  # not needed where nothing is drawn
+            from rich.live import Live
+
+            console = console or Console(stderr=True)
+            if console.is_terminal:
+                # drawn when there is news: a thread of its own would take time from a session in this process
+                self._live = Live(self.table(), console=console, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.update(self.table(), refresh=True)
+            self._live.stop()
+
+    def row(self, session: int, row: Row) -> None:
+        """A session reached a log checkpoint."""
+        self._rows[session] = row
+        self._states[session] = ""
+        if self._live is not None:
+            self._draw()
+        elif not self._quiet:
+            self._log(session, row)
+
+    def state(self, session: int, state: str) -> None:
+        """Say what a session is at, in a word: running, done, stopped, crashed."""
+        self._states[session] = state
+        if self._live is not None:
+            self._draw()
+
+    def table(self) -> "Table":
+        """All sessions, a line each."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("session")
+        for name in ("frames", "%", "fps", "total_reward", "ma", "ETA"):
+            table.add_column(name, justify="right", min_width=6)
+        for session, row in self._rows.items():
+            table.add_row(str(session), *self._cells(row, self._states[session]))
+        return table
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        if now - self._drawn >= INTERVAL:
+            self._drawn = now
+            self._live.update(self.table(), refresh=True)
+
+    def _cells(self, row: Row | None, state: str) -> list[str]:
+        if row is None:
+            return ["", "", "", "", "", state]
+        frame = int(row["frame"] or 0)
+        fps = row["fps"]
+        eta = duration((self._max_frame - frame) / fps) if fps and frame < self._max_frame else ""
+        return [
+            f"{frame:,}",
+            f"{100 * frame / self._max_frame:.0f}",
+            _number(fps, ",.0f"),
+            _number(row["total_reward"], ",.1f"),
+            _number(row["total_reward_ma"], ",.1f"),
+            state or eta,
+        ]
+
+    def _log(self, session: int, row: Row) -> None:
+        share = int(100 * int(row["frame"] or 0) / self._max_frame)
+        if share // LOG_SHARE > self._logged.get(session, 0):
+            self._logged[session] = share // LOG_SHARE
+            frames, percent, fps, reward, ma, eta = self._cells(row, "")
+            left = f"  {eta} left" if eta else ""
+            logger.info(
+                "session {}: frame {} ({}%)  fps {}  total_reward {}  ma {}{}",
+                *(session, frames, percent, fps, reward, ma, left),
+            )
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, the larger ones only where there are any.
+
+    >>> duration(5.2), duration(65), duration(3600)
+    ('0:05', '1:05', '1:00:00')
+    """
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,90 @@
+"""How a trial shares the machine: cores, threads, devices, and whether compiling pays.
+
+Pure functions of the spec and of what the machine has, so that a resumed run decides as the run before it did.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from slm_lab.spec.model import NetSpec, Spec
+
+SMALL_WIDTH = 128
+"""Fully connected nets up to this width are slower on more threads than on one."""
+COMPILE_FROM = 100_000
+"""Frames from which `meta.compile: auto` compiles."""
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity and its container's quota, whichever is less; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, round(float(quota) / float(period)))
+    return max(1, cores)
+
+
+def parallel_sessions(sessions: int, cores: int) -> int:
+    """Sessions run at a time: all, but no more than there are cores.
+
+    >>> parallel_sessions(4, 2), parallel_sessions(4, 16)
+    (2, 4)
+    """
+    return max(1, min(sessions, cores))
+
+
+def session_threads(spec: Spec, cores: int) -> int:
+    """torch threads of one session: 1 for small fully connected nets, else an equal share of the cores.
+
+    It follows from `meta.max_session`, not from how many sessions are left: sums over another number of threads may
+    differ in their last bit, so a resumed session must have as many as before.
+    """
+    if is_small(spec.agent.net):
+        return 1
+    return max(1, cores // parallel_sessions(spec.meta.max_session, cores))
+
+
+def is_small(net: NetSpec) -> bool:
+    """Whether the net is fully connected and no layer of it is wider than SMALL_WIDTH."""
+    if not net.type.upper().startswith("MLP"):
+        return False
+    widths = [w for key in type(net).model_fields if key.endswith("hid_layers") for w in _widths(getattr(net, key))]
+    return max(widths, default=0) <= SMALL_WIDTH
+
+
+def use_compile(spec: Spec) -> bool:
+    """Whether to compile the update.
+
+    `auto`: in sessions of at least COMPILE_FROM frames, which win back the seconds that a first compilation takes.
+    """
+    if spec.meta.compile == "auto":
+        return spec.env.max_frame >= COMPILE_FROM
+    return spec.meta.compile == "on"
+
+
+def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count: int) -> str:
+    """The torch device of a session.
+
+    Args:
+        spec: its `net.gpu` decides under `auto`: true takes a GPU where there is one, `auto` does so too but for small
+            nets, which are faster on the CPU.
+        device: what the user said; `auto`, `cpu`, `cuda` or `cuda:1`.
+        session: sessions on `cuda` go round the GPUs.
+        offset: first GPU to use.
+        cuda_count: GPUs present.
+    """
+    if device == "auto":
+        gpu = spec.agent.net.gpu
+        wanted = not is_small(spec.agent.net) if gpu == "auto" else gpu
+        device = "cuda" if wanted and cuda_count else "cpu"
+    if device == "cuda":
+        return f"cuda:{(offset + session) % max(1, cuda_count)}"
+    return device
+
+
+def _widths(layers: object) -> list[int]:
+    if isinstance(layers, int):
+        return [layers]
+    if isinstance(layers, list | tuple):
+        return [w for part in layers for w in _widths(part)]
+    return []

@@ -1,0 +1,269 @@
+"""Session: one agent learns in one env, from one seed."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor
+
+from slm_lab.agent.agent import Agent
+from slm_lab.agent.metrics import MetricsTracker, Row
+from slm_lab.agent.sinks import ConsoleSink, CsvSink, TensorBoardSink, read_rows
+from slm_lab.env.make import make_env
+from slm_lab.experiment import checkpoint
+from slm_lab.experiment.analysis import save_session
+from slm_lab.experiment.clock import WallClock, next_multiple
+from slm_lab.experiment.evaluate import Evaluator
+from slm_lab.experiment.resources import choose_device, use_compile
+from slm_lab.experiment.results import SessionResult
+from slm_lab.experiment.run import Mode, Run
+from slm_lab.lib.registry import import_plugins
+from slm_lab.lib.seeding import derive, seed_everything
+from slm_lab.lib.stateful import State
+
+ENV, AGENT, EVAL = 0, 1, 2
+"""What a session's seed is split into."""
+
+
+class Session:
+    """Learn until `env.max_frame`, or until asked to stop.
+
+    A session that finds a checkpoint of its own goes on from there; one that finds itself finished does nothing but
+    give its result. When nothing but the clock differs, the two ways to the end are the same, bit for bit.
+
+    Args:
+        run: which session of which trial.
+        report: called after each row with {"session": index, "row": row}.
+        stop: asked before each step; true ends the session after a last checkpoint.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        report: Callable[[dict[str, Any]], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.lab_run = run
+        self._report = report or (lambda event: None)
+        self._stop = stop or (lambda: False)
+        self._path = run.layout.checkpoint(run.trial, run.session)
+        self._hidden = () if run.options.log_metrics or run.mode is Mode.DEV else ("grad_norm",)
+        self.frame = 0
+        """Steps over all envs."""
+        self.t = 0
+        """Vector steps."""
+
+    def run(self) -> SessionResult:
+        """Do it. Files go to the run's layout, whose folders must exist.
+
+        Raises:
+            LabError: of the user's making: the env can't be made, the loss is not finite, the checkpoint is unreadable.
+        """
+        run = self.lab_run
+        import_plugins(run.spec.meta.plugins)
+        state = checkpoint.load(self._path) if checkpoint.exists(self._path) else None
+        if state is not None and state["counters"]["frame"] >= run.spec.env.max_frame:
+            self.frame = state["counters"]["frame"]
+            return self._result(read_rows(run.layout.session_df(run.trial, run.session)), stopped=False)
+        with ExitStack() as stack:
+            self._build(stack)
+            self._begin(state, stack)
+            stopped = self._loop()
+            if not stopped:
+                self._log()
+                self._evaluate()
+                path = run.layout.weights(run.trial, run.session)
+                checkpoint.save_weights(path, self.agent.weights(), frame=self.frame)
+            # last: who finds this checkpoint finds everything else
+            self._save()
+        return self._result(self.tracker.rows, stopped)
+
+    def _build(self, stack: ExitStack) -> None:
+        run = self.lab_run
+        spec, meta, seed = run.spec, run.spec.meta, run.seed
+        seed_everything(seed)
+        self.env = make_env(spec.env, render="human" if run.options.render and run.session == 0 else None)
+        stack.callback(self.env.close)
+        cuda = torch.cuda.device_count() if run.options.device != "cpu" else 0
+        self.agent = Agent(
+            spec,
+            self.env.info,
+            seed=derive(seed, AGENT),
+            device=choose_device(spec, run.options.device, run.session, run.options.cuda_offset, cuda),
+            compile=use_compile(spec),
+            debug=run.mode is Mode.DEV,
+        )
+        self.csv = CsvSink(run.layout.session_df(run.trial, run.session))
+        names = [name for name in self.agent.stat_names if name not in self._hidden]
+        self.tracker = MetricsTracker([self.csv], extras=["episode_length", *names])
+        self.evaluator = None
+        if meta.rigorous_eval:
+            self.evaluator = Evaluator(spec.env, meta.rigorous_eval, derive(seed, EVAL))
+            stack.callback(self.evaluator.close)
+            self.eval_csv = CsvSink(run.layout.session_df(run.trial, run.session, "eval"))
+            self.eval_tracker = MetricsTracker([self.eval_csv], extras=["episode_length"], window=meta.rigorous_eval)
+        self._best: State | None = None
+        self._best_weights: dict[str, Tensor] = {}
+        self._latest: Mapping[str, Tensor] = {}
+
+    def _begin(self, state: State | None, stack: ExitStack) -> None:
+        """Start from the seed, or from a checkpoint; then attach the sinks that are not part of the state."""
+        run = self.lab_run
+        if state is None:
+            self.env.reset(derive(run.seed, ENV))
+            self.clock = WallClock()
+        else:
+            self.frame, self.t = state["counters"]["frame"], state["counters"]["t"]
+            self.agent.load_state_dict(state["agent"])
+            self.env.load_state_dict(state["env"])
+            self.tracker.load_state_dict(state["tracker"])
+            if self.evaluator is not None and state["eval_tracker"] is not None:
+                self.eval_tracker.load_state_dict(state["eval_tracker"])
+            checkpoint.set_rng(state["rng"])
+            self.clock = WallClock(state["wall_t"])
+            logger.info("session {} goes on from frame {}", run.session, self.frame)
+        self._drop_later_rows(self.tracker, self.csv)
+        if self.evaluator is not None:
+            self._drop_later_rows(self.eval_tracker, self.eval_csv)
+        if run.mode is Mode.DEV:
+            folder = run.layout.tensorboard(run.trial, run.session)
+            tensorboard = TensorBoardSink(folder, purge_after=None if state is None else self.frame)
+            stack.callback(tensorboard.close)
+            self.tracker.sinks += [tensorboard, ConsoleSink(f"session {run.session}", run.spec.env.max_frame)]
+        self._saved_at = time.perf_counter()
+
+    def _drop_later_rows(self, tracker: MetricsTracker, csv: CsvSink) -> None:
+        rows = csv.truncate_after(tracker.frame)
+        tracker.load_rows(rows)
+        if (int(rows[-1]["frame"] or 0) if rows else -1) != tracker.frame:
+            logger.warning("{}: rows before frame {} are missing", csv.path, self.frame)
+
+    def _loop(self) -> bool:
+        """Act, step, learn; gives whether it was asked to stop.
+
+        Everything that is not needed in each step is done between stretches of them.
+        """
+        meta, max_frame = self.lab_run.spec.meta, self.lab_run.spec.env.max_frame
+        act, observe, maybe_update = self.agent.act, self.agent.observe, self.agent.maybe_update
+        env_step, episodes, stop = self.env.step, self.tracker.episodes, self._stop
+        num_envs = self.env.info.num_envs
+        obs, frame, t, latest = self.env.obs, self.frame, self.t, self._latest
+        while frame < max_frame:
+            log_at = next_multiple(frame, meta.log_frequency)
+            eval_at = next_multiple(frame, meta.eval_frequency) if self.evaluator is not None else max_frame
+            until = min(log_at, eval_at, max_frame)
+            stopped = False
+            while frame < until:
+                if stop():
+                    stopped = True
+                    break
+                action = act(obs)
+                step = env_step(action)
+                # the env keeps the obs that was acted on whole until its next step
+                observe(obs, action, step)
+                if step.episode_return:
+                    episodes(step.episode_return, step.episode_length)
+                obs = step.obs
+                frame += num_envs
+                t += 1
+                stats = maybe_update(frame)
+                if stats is not None:
+                    latest = stats
+            self.frame, self.t, self._latest = frame, t, latest
+            if stopped:
+                return True
+            if frame >= max_frame:
+                break
+            if frame >= log_at:
+                self._log()
+            if frame >= eval_at:
+                self._evaluate()
+            if frame >= log_at and time.perf_counter() - self._saved_at >= meta.checkpoint_interval:
+                self._save()
+        return False
+
+    def _log(self) -> None:
+        """Make a row; keep a copy of the policy if it is the best so far."""
+        if self.tracker.frame == self.frame:
+            return
+        self._record()
+        row = self.tracker.checkpoint(**self._now())
+        if self.tracker.is_best:
+            self._best = {
+                **self._identity(),
+                "counters": {"frame": self.frame, "t": self.t},
+                "total_reward_ma": row["total_reward_ma"],
+                "policy": self.agent.policy_state(),
+            }
+            self._best_weights = {name: w.detach().clone() for name, w in self.agent.weights().items()}
+        self._report({"session": self.lab_run.session, "row": row})
+
+    def _evaluate(self) -> None:
+        if self.evaluator is None or self.eval_tracker.frame == self.frame:
+            return
+        self.eval_tracker.episodes(*self.evaluator(self.agent, self.frame))
+        self.eval_tracker.checkpoint(**self._now())
+
+    def _record(self) -> None:
+        """Hand the statistics of the latest update to the tracker."""
+        self.tracker.record(**{name: value for name, value in self._latest.items() if name not in self._hidden})
+
+    def _save(self) -> None:
+        """Write what is needed to go on from here.
+
+        The best policy comes first, so that no checkpoint is later than a best policy that was never written.
+        """
+        run = self.lab_run
+        self._record()
+        self._saved_at = time.perf_counter()
+        if self._best is not None:
+            checkpoint.save(run.layout.best(run.trial, run.session), self._best, keep=False)
+            path = run.layout.weights(run.trial, run.session, best=True)
+            checkpoint.save_weights(path, self._best_weights, frame=self._best["counters"]["frame"])
+            self._best = None
+        checkpoint.save(
+            self._path,
+            {
+                **self._identity(),
+                "counters": {"frame": self.frame, "t": self.t},
+                "agent": self.agent.state_dict(),
+                "policy": self.agent.policy_state(),
+                "env": self.env.state_dict(),
+                "tracker": self.tracker.state_dict(),
+                "eval_tracker": None if self.evaluator is None else self.eval_tracker.state_dict(),
+                "rng": checkpoint.get_rng(),
+                "wall_t": self.clock.seconds(),
+            },
+        )
+
+    def _now(self) -> dict[str, Any]:
+        """What a tracker's row says of the moment."""
+        return {
+            "frame": self.frame,
+            "t": self.t,
+            "opt_step": self.agent.opt_step,
+            "wall_t": self.clock.seconds(),
+            "variables": self.agent.variables(),
+        }
+
+    def _identity(self) -> State:
+        """What tells a file of this session from another's."""
+        run = self.lab_run
+        return {"spec": run.spec.to_dict(), "trial": run.trial, "session": run.session, "seed": run.seed}
+
+    def _result(self, rows: list[Row], stopped: bool) -> SessionResult:
+        run = self.lab_run
+        kinds = {"train": rows}
+        if run.spec.meta.rigorous_eval:
+            kinds["eval"] = read_rows(run.layout.session_df(run.trial, run.session, "eval"))
+        metrics = {
+            kind: save_session(run.layout, run.trial, run.session, table, run.spec.env.name, kind)
+            for kind, table in kinds.items()
+        }
+        return SessionResult(
+            run.trial, run.session, self.frame, rows, metrics["train"], metrics.get("eval"), stopped=stopped
+        )

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM: the first asks everything to save and stop, a second stops at once."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopRequest:
+    """While entered, a first SIGINT or SIGTERM only raises a flag and a second one raises KeyboardInterrupt.
+
+    Outside the main thread, where Python can't handle signals, it is a flag that nobody raises.
+    """
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._before: dict[int, Any] = {}
+        self.is_set = self._event.is_set
+        """Whether to stop; cheap enough to be asked at each step."""
+        self.set = self._event.set
+        """Ask for a stop."""
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in self.signals:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            # None: it was set by something other than Python, and can't be put back
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._event.is_set():
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        self._event.set()

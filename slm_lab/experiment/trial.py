@@ -1,0 +1,155 @@
+"""Trial: a spec run from several seeds, side by side."""
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from loguru import logger
+
+from slm_lab.experiment.analysis import Metrics, save_trial
+from slm_lab.experiment.contain import Event, run_contained, to_job
+from slm_lab.experiment.pool import Job, Pool
+from slm_lab.experiment.progress import Progress
+from slm_lab.experiment.resources import available_cores, parallel_sessions, session_threads
+from slm_lab.experiment.results import Crash, Outcome, SessionResult, TrialResult
+from slm_lab.experiment.run import Mode, Options, Run
+from slm_lab.experiment.stopping import StopRequest
+from slm_lab.lib.files import write_atomic
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.model import Spec
+
+
+def session_count(spec: Spec, mode: Mode) -> int:
+    """Sessions of a trial: one in dev mode, else `meta.max_session`."""
+    return 1 if mode is Mode.DEV else spec.meta.max_session
+
+
+def worker_count(spec: Spec, mode: Mode) -> int:
+    """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial."""
+    sessions = session_count(spec, mode)
+    return 0 if sessions == 1 else parallel_sessions(sessions, available_cores())
+
+
+class Trial:
+    """Runs the sessions, then analyses and draws what they found.
+
+    Sessions that have a checkpoint go on from it, so running a trial of an existing folder again resumes it.
+
+    Args:
+        spec: is run as it is.
+        mode: dev or train.
+        layout: where files go; its folders must exist.
+        options: what the command line says beside the spec.
+        trial: index.
+        pool: workers that were started early; by default the trial starts its own.
+        stop: asked now and then; true makes the sessions save and stop. By default SIGINT and SIGTERM do.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        mode: Mode,
+        layout: Layout,
+        options: Options,
+        trial: int = 0,
+        *,
+        pool: Pool | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.layout = layout
+        self.trial = trial
+        self.options = options
+        self._pool = pool
+        self._stop = stop
+        threads = session_threads(spec, available_cores())
+        self.runs = [
+            Run(spec, mode, layout, trial, session, threads, options) for session in range(session_count(spec, mode))
+        ]
+        self._workers = worker_count(spec, mode)
+        self._outcomes: dict[int, Outcome] = {}
+        self._said: set[str] = set()
+        self._progress = Progress(
+            [run.session for run in self.runs],
+            spec.env.max_frame,
+            live=options.progress,
+            # there every row is logged
+            quiet=mode is Mode.DEV,
+        )
+
+    def run(self) -> TrialResult:
+        """Run the sessions to their end, or until a stop."""
+        with ExitStack() as stack:
+            stop = self._stop or stack.enter_context(StopRequest()).is_set
+            with self._progress:
+                if self._workers:
+                    pool = self._pool or stack.enter_context(Pool(self._workers))
+                    self._run_in(pool, stop)
+                else:
+                    self._run_here(stop)
+            return self._finish()
+
+    def _run_here(self, stop: Callable[[], bool]) -> None:
+        for run in self.runs:
+            if stop():
+                break
+            self._progress.state(run.session, "running")
+            report = functools.partial(self._on_event, run.session)
+            self._on_outcome(run_contained(run, report=report, stop=stop, forward=False))
+
+    def _run_in(self, pool: Pool, stop: Callable[[], bool]) -> None:
+        def on_death(job: Job, reason: str, output: str) -> None:
+            file = self.layout.crash(self.trial, job["index"])
+            write_atomic(file, f"{reason}\n\n{output}".rstrip("\n") + "\n")
+            self._on_outcome(Outcome(job["index"], crash=Crash(job["index"], reason, file)))
+
+        pool.run(
+            [to_job(run) for run in self.runs],
+            on_event=lambda job, event: self._on_event(job["index"], event),
+            on_done=lambda job, outcome: self._on_outcome(outcome),
+            on_death=on_death,
+            should_stop=stop,
+        )
+
+    def _on_event(self, session: int, event: Event) -> None:
+        if event["kind"] == "row":
+            self._progress.row(session, event["row"])
+        elif event["message"] not in self._said:
+            # what is true of one session is mostly true of all: once is enough
+            self._said.add(event["message"])
+            logger.log(event["level"], "session {}: {}", session, event["message"])
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.session] = outcome
+        if outcome.crash is not None:
+            self._progress.state(outcome.session, "crashed")
+            logger.error("session {} crashed: {}\n  see {}", outcome.session, outcome.crash.reason, outcome.crash.file)
+        else:
+            self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
+
+    def _finish(self) -> TrialResult:
+        outcomes = [self._outcomes.get(run.session, Outcome(run.session)) for run in self.runs]
+        results = [o.result for o in outcomes if o.result is not None]
+        crashed = [o.crash for o in outcomes if o.crash is not None]
+        stopped = any(o.stopped for o in outcomes)
+        if not results or stopped:
+            return TrialResult(self.trial, {}, results, crashed, stopped)
+        metrics = save_trial(self.layout, self.trial, [r.metrics for r in results])
+        try:
+            self._draw(results, metrics)
+        except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a finished training with it
+            logger.opt(exception=e).warning("the graphs could not be drawn")
+        return TrialResult(self.trial, metrics["scalar"], results, crashed, stopped)
+
+    def _draw(self, results: list[SessionResult], metrics: Metrics) -> None:
+        from slm_lab.experiment.plot import plot_session, plot_trial  # not before something is drawn
+
+        env_name, extra = self.spec.env.name, self.options.log_metrics
+        for r in results:
+            kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
+            for kind, found in kinds.items():
+                table = self.layout.session_df(r.trial, r.session, kind)
+                plot_session(
+                    self.layout, r.trial, r.session, table, found, env_name=env_name, log_metrics=extra, kind=kind
+                )
+        plot_trial(self.layout, self.trial, metrics, env_name=env_name, log_metrics=extra)

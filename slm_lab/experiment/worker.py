@@ -1,0 +1,55 @@
+"""The child's side of `pool`: takes sessions from a pipe, one after another, and runs them.
+
+A closed pipe means that the parent is gone: the session at work saves its checkpoint and stops, and the process ends.
+"""
+
+import faulthandler
+import queue
+import signal
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+def main(fd: int) -> None:
+    """Work until the pipe is closed.
+
+    Args:
+        fd: file descriptor of the pipe.
+    """
+    stop = threading.Event()
+    # Ctrl-C goes to every process of a terminal; the parent decides what becomes of it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    faulthandler.enable()
+    conn = Connection(fd)
+    inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(conn, inbox, stop), daemon=True).start()
+
+    from slm_lab.experiment.contain import from_job, run_contained  # heavy: the pipe is served meanwhile
+
+    sending = threading.Lock()
+
+    def send(kind: str, content: Any) -> None:
+        with sending, suppress(OSError):
+            conn.send((kind, content))
+
+    while (job := inbox.get()) is not None:
+        outcome = run_contained(from_job(job), report=lambda event: send("event", event), stop=stop.is_set)
+        send("done", outcome)
+
+
+def _listen(conn: Connection, inbox: "queue.SimpleQueue[dict[str, Any] | None]", stop: threading.Event) -> None:
+    while True:
+        try:
+            kind, content = conn.recv()
+        except (EOFError, OSError):
+            break
+        if kind == "stop":
+            stop.set()
+        else:
+            inbox.put(content)
+    stop.set()
+    inbox.put(None)

@@ -1,0 +1,61 @@
+"""A run that takes a fraction of a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_lab.experiment.run import Mode, Options, Run
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.load import load_spec
+from slm_lab.spec.model import Spec, replace
+
+TINY = {
+    "name": "tiny",
+    "agent": {
+        "name": "A2C",
+        "algorithm": {
+            "name": "ActorCritic",
+            "gamma": 0.99,
+            "lam": 0.95,
+            "training_frequency": 16,
+            "entropy_coef_spec": {"name": "linear_decay", "start_val": 0.02, "end_val": 0.0, "end_step": 1000},
+        },
+        "memory": {"name": "OnPolicyBatchReplay"},
+        "net": {"type": "MLPNet", "hid_layers": [16], "optim_spec": {"name": "Adam", "lr": 0.002}},
+    },
+    "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": 1000},
+    "meta": {"max_session": 1, "log_frequency": 200, "checkpoint_interval": 0, "compile": "off"},
+}
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Spec]:
+    """A small spec; keyword arguments change keys, `__` for the dots: tiny(meta__max_session=2)."""
+
+    def make(**changes: Any) -> Spec:
+        spec = load_spec(TINY)
+        for key, value in changes.items():
+            spec = replace(spec, key.replace("__", "."), value)
+        return spec
+
+    return make
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(out=tmp_path / "data", device="cpu", progress=False)
+
+
+@pytest.fixture
+def new_run(tiny: Callable[..., Spec], options: Options) -> Callable[..., Run]:
+    """A session in a new run folder; keyword arguments as for `tiny`."""
+
+    def make(mode: Mode = Mode.TRAIN, session: int = 0, **changes: Any) -> Run:
+        spec = tiny(**changes)
+        layout = Layout.new(options.out, spec.name)
+        layout.make_folders()
+        return Run(spec, mode, layout, session=session, options=options)
+
+    return make
