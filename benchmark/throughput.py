@@ -112,11 +112,11 @@ def run_slm_lab(workload: str, frames: int, seed: int, *, eager: bool) -> dict[s
     import csv
 
     import torch
-    from slm_lab.experiment.session import Session
-    from slm_lab.spec.load import load_spec
 
     from slm_lab.experiment.run import Mode, Options, Run
+    from slm_lab.experiment.session import Session
     from slm_lab.lib.layout import Layout
+    from slm_lab.spec.load import load_spec
 
     spec = load_spec(slm_lab_spec(workload, frames, compile_mode="off" if eager else "on"))
     with tempfile.TemporaryDirectory() as folder:
@@ -173,9 +173,15 @@ def run_sb3(workload: str, frames: int, seed: int) -> dict[str, Any]:
             **shared,
         )
     else:
-        lr, eps = RMSPROP["lr"], RMSPROP["eps"]
         model = A2C(
-            "MlpPolicy", env, learning_rate=lr, n_steps=w["horizon"], rms_prop_eps=eps, policy_kwargs=policy, **shared
+            "MlpPolicy",
+            env,
+            learning_rate=RMSPROP["lr"],
+            n_steps=w["horizon"],
+            rms_prop_eps=RMSPROP["eps"],
+            normalize_advantage=True,
+            policy_kwargs=policy,
+            **shared,
         )
     timer = Marks()
     model.learn(frames, callback=timer)
@@ -307,13 +313,15 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Where it was measured."""
-    return {
-        "cores": os.cpu_count(),
-        "cpu": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
+    """Where and with what it was measured."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    code = "import gymnasium, sys, torch; print(sys.version.split()[0], torch.__version__, gymnasium.__version__)"
+    ask = {"slm_lab": [sys.executable, "-c", code], "sb3": [str(PEER_PYTHON), "-c", code]}
+    versions = {k: subprocess.run(c, capture_output=True, text=True, check=True).stdout.split() for k, c in ask.items()}
+    named = {k: dict(zip(("python", "torch", "gymnasium"), v, strict=True)) for k, v in versions.items()}
+    return {"cores": os.cpu_count(), "cpu": model, "system": platform.system(), **named}
 
 
 def arguments() -> argparse.Namespace:

@@ -10,7 +10,18 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "160"
-for name in ("LOG_METRICS", "LOG_EXTRA", "LOG_LEVEL", "RENDER", "PROFILE", "CUDA_OFFSET", "HF_TOKEN", "HF_REPO", "FORCE_COLOR"):
+for name in (
+    "LOG_METRICS",
+    "LOG_EXTRA",
+    "LOG_LEVEL",
+    "RENDER",
+    "PROFILE",
+    "KEEP_TRIALS",
+    "CUDA_OFFSET",
+    "HF_TOKEN",
+    "HF_REPO",
+    "FORCE_COLOR",
+):
     os.environ.pop(name, None)
 
 
