@@ -43,7 +43,9 @@ class Agent:
         memory_class: type[Memory] = lookup("memory", spec.agent.memory.name)
         if algorithm_class.on_policy != memory_class.on_policy:
             kind = "an on-policy" if algorithm_class.on_policy else "a replay"
-            raise SpecError([f"agent.memory.name: {spec.agent.algorithm.name} needs {kind} memory (got '{spec.agent.memory.name}')"])
+            raise SpecError(
+                [f"agent.memory.name: {spec.agent.algorithm.name} needs {kind} memory (got '{spec.agent.memory.name}')"]
+            )
         self._generator = torch.Generator().manual_seed(derive(seed, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, 0))
@@ -120,7 +122,10 @@ class Agent:
 
     def policy_state(self) -> State:
         """The nets: enough to act."""
-        return {k: {n: v.detach().cpu().clone() for n, v in net.state_dict().items()} for k, net in self.algorithm.nets.items()}
+        return {
+            k: {n: v.detach().cpu().clone() for n, v in net.state_dict().items()}
+            for k, net in self.algorithm.nets.items()
+        }
 
     def load_policy_state(self, state: State) -> None:
         """Take over nets that `policy_state` gave."""
@@ -147,4 +152,3 @@ class Agent:
         still = [k for k in after if after[k].is_floating_point() and torch.equal(before[k], after[k])]
         if still and self.variables().get("lr", 1.0) > 0:
             logger.warning("frame {}: the update did not change {}", frame, ", ".join(still))
-

@@ -21,9 +21,8 @@ def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
     """
     if x.numel() < 2:
         return torch.zeros_like(x)
-    centered = x - x.mean()
-    std = (centered.square().sum() / (x.numel() - 1)).sqrt()
-    return centered / (std + eps)
+    std, mean = torch.std_mean(x)
+    return (x - mean) / (std + eps)
 
 
 def explained_variance(value: Tensor, ret: Tensor) -> Tensor:

@@ -22,10 +22,11 @@ def clip_grad_norm_(grad: Tensor, max_norm: float | None) -> Tensor:
     Returns:
         0-d norm before clipping
 
-    >>> g = torch.tensor([3.0, 4.0]); clip_grad_norm_(g, 1.0), g
+    >>> g = torch.tensor([3.0, 4.0])
+    ... clip_grad_norm_(g, 1.0), g
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
-    norm = grad.square().sum().sqrt()
+    norm: Tensor = torch.linalg.vector_norm(grad)
     if max_norm is not None:
         grad.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
@@ -63,7 +64,9 @@ def adam_(
         eps: added to the root
         weight_decay: L2 penalty
 
-    >>> p = torch.tensor([1.0]); adam_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1)); p
+    >>> p = torch.tensor([1.0])
+    ... adam_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1))
+    ... p
     tensor([0.9000])
     """
     if weight_decay:
@@ -99,7 +102,8 @@ def adamw_(
         weight_decay: share of the parameter taken off per unit of lr
 
     >>> p = torch.tensor([1.0])
-    >>> adamw_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1), weight_decay=0.5); p
+    >>> adamw_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1), weight_decay=0.5)
+    ... p
     tensor([0.8500])
     """
     param.mul_(1 - lr * weight_decay)
@@ -140,7 +144,9 @@ def rmsprop_(
         momentum: of the scaled gradient
         centered: divide by the standard deviation in place of the root mean square
 
-    >>> p = torch.tensor([1.0]); rmsprop_(p, torch.tensor([2.0]), rmsprop_state(p), torch.tensor(0.01)); p
+    >>> p = torch.tensor([1.0])
+    ... rmsprop_(p, torch.tensor([2.0]), rmsprop_state(p), torch.tensor(0.01))
+    ... p
     tensor([0.9000])
     """
     if weight_decay:
@@ -191,7 +197,9 @@ def sgd_(
         weight_decay: L2 penalty
         nesterov: look ahead: step along `g + momentum b`
 
-    >>> p = torch.tensor([1.0]); sgd_(p, torch.tensor([2.0]), sgd_state(p), torch.tensor(0.1)); p
+    >>> p = torch.tensor([1.0])
+    ... sgd_(p, torch.tensor([2.0]), sgd_state(p), torch.tensor(0.1))
+    ... p
     tensor([0.8000])
     """
     if weight_decay:

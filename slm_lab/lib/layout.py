@@ -1,11 +1,11 @@
 """Where a run's files lie. Names and places are those of SLM-Lab: people's scripts and notebooks read them.
 
-    data/<name>_<timestamp>/
-        <name>_spec.json, <name>_t0_spec.json, <name>_t0_trial_metrics_scalar.json, graphs worth a first look
-        info/   session tables (CSV), metrics (JSON)
-        graph/  PNG
-        log/    text logs, crash tracebacks, TensorBoard events
-        model/  checkpoints and weights
+data/<name>_<timestamp>/
+    <name>_spec.json, <name>_t0_spec.json, <name>_t0_trial_metrics_scalar.json, graphs worth a first look
+    info/   session tables (CSV), metrics (JSON)
+    graph/  PNG
+    log/    text logs, crash tracebacks, TensorBoard events
+    model/  checkpoints and weights
 """
 
 import re

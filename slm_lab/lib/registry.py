@@ -61,9 +61,7 @@ def lookup(kind: str, name: str) -> Any:
         return _classes[kind][name]
     except KeyError:
         known = names(kind)
-        raise UnknownName(
-            f"unknown {kind} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})"
-        ) from None
+        raise UnknownName(f"unknown {kind} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})") from None
 
 
 def import_plugins(modules: list[str]) -> None:

@@ -32,15 +32,15 @@ def _number(value: Any) -> Any:
 
 
 _NUMBER = BeforeValidator(_number)
-Count = Annotated[int, _NUMBER, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), _NUMBER]
 """A whole number from 1."""
-Natural = Annotated[int, _NUMBER, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0), _NUMBER]
 """A whole number from 0."""
-Unit = Annotated[float, _NUMBER, Field(ge=0, le=1)]
+Unit = Annotated[float, Field(ge=0, le=1), _NUMBER]
 """A real from 0 to 1."""
-Positive = Annotated[float, _NUMBER, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, _NUMBER, Field(ge=0, allow_inf_nan=False)]
-Real = Annotated[float, _NUMBER, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NUMBER]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NUMBER]
+Real = Annotated[float, Field(allow_inf_nan=False), _NUMBER]
 
 
 def _switch(value: Any) -> Any:

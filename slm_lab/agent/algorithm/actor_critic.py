@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
-from slm_lab.agent.algorithm.learner import Learner
+from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
 from slm_lab.agent.net.actor_critic import ActorCriticNet
 from slm_lab.agent.net.init import loss_function
@@ -61,7 +61,9 @@ class ActorCriticSpec(ActorCriticBaseSpec):
     @model_validator(mode="after")
     def _frequency_stated(self) -> Self:
         if self.training_frequency is None and (self.num_step_returns is None or self.lam is not None):
-            raise PydanticCustomError("missing_key", "'training_frequency' is missing (or 'num_step_returns' without 'lam')")
+            raise PydanticCustomError(
+                "missing_key", "'training_frequency' is missing (or 'num_step_returns' without 'lam')"
+            )
         return self
 
 
@@ -89,7 +91,8 @@ class ActorCritic(Algorithm):
         self.optims = {k: Optim(m, spec.net.for_role(roles[k]), self.spec.lr) for k, m in self.nets.items()}  # type: ignore[arg-type]
         self.value_loss: nn.Module = loss_function(spec.net.for_role("actor").loss_spec)
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, device)}
-        self.learner = Learner(self.nets, self.optims, self.loss, self.stat_names, compile=setting.compile)
+        stage = Stage(tuple(self.nets), self.loss, self.stat_names)
+        self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
 
     @property
     def training_frequency(self) -> int:
@@ -116,7 +119,9 @@ class ActorCritic(Algorithm):
         """
         t, n = rollout.reward.shape
         policy, value = self.net.policy_value(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]))
-        action = torch.cat([rollout.action.flatten(0, 1), rollout.action.new_zeros((len(value) - t * n, *rollout.action.shape[2:]))])
+        action = torch.cat(
+            [rollout.action.flatten(0, 1), rollout.action.new_zeros((len(value) - t * n, *rollout.action.shape[2:]))]
+        )
         final_value = value.new_zeros(t * n)
         final_value[rollout.final_index] = value[(t + 1) * n :]
         return Evaluated(
@@ -135,7 +140,14 @@ class ActorCritic(Algorithm):
         return ret - value[:-1], ret
 
     def loss(
-        self, obs: Tensor, action: Tensor, log_prob: Tensor, value: Tensor, advantage: Tensor, ret: Tensor, *coefs: Tensor
+        self,
+        obs: Tensor,
+        action: Tensor,
+        log_prob: Tensor,
+        value: Tensor,
+        advantage: Tensor,
+        ret: Tensor,
+        *coefs: Tensor,
     ) -> tuple[Tensor, Stats]:
         """The negative of what is ascended above, over a batch [B, ...]; coefs: (entropy_coef,)."""
         (entropy_coef,) = coefs

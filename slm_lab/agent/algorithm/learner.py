@@ -1,29 +1,47 @@
-"""One gradient step, the same whether compiled or not: loss, backward, clip, optimizer."""
+"""Gradient steps, the same whether compiled or not: loss, backward, clip, optimizer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from loguru import logger
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from slm_lab.agent.net.optim import Optim
+from slm_lab.agent.net.optim import FlatParams, Optim
 from slm_lab.lib.compile import CompileError, TensorFunction, compile_function
 from slm_lab.lib.errors import LabError
 from slm_lab.types import Stats
 
 LossFunction = Callable[..., tuple[Tensor, Stats]]
-"""(*batch tensors, *coefficients) -> 0-d loss, 0-d statistics"""
+"""(*batch tensors, *coefficients) -> 0-d loss, statistics by name"""
 
 
 class NonFiniteLoss(LabError):
     """The loss became infinite or not a number: the run is stopped, its last checkpoint is sound."""
 
 
-class _LossModule(nn.Module):
+@dataclass(frozen=True)
+class Stage:
+    """One loss and the nets that descend on it. An update may have several, one after the other (critic, then actor)."""
+
+    learned: tuple[str, ...]
+    """Names of nets; the gradients of all others are not even computed."""
+    loss: LossFunction
+    """Reads the nets, draws no random numbers."""
+    stats: tuple[str, ...] = ()
+    """Names of its 0-d statistics."""
+    outputs: tuple[str, ...] = ()
+    """Names of statistics that are not reduced to a mean but returned as they are: [B] errors for priorities, say."""
+    label: str = "loss"
+    """Name of the loss among the statistics."""
+
+
+class _Bound(nn.Module):
     """A loss with the nets it reads as submodules, so that `functional_call` can put other parameters in their place."""
 
-    def __init__(self, nets: dict[str, nn.Module], loss: LossFunction) -> None:
+    def __init__(self, nets: Mapping[str, nn.Module], loss: LossFunction) -> None:
         super().__init__()
         self.nets = nn.ModuleDict(nets)
         self.loss = loss
@@ -33,68 +51,72 @@ class _LossModule(nn.Module):
 
 
 class Learner:
-    """Steps of gradient descent on one loss.
+    """Steps of gradient descent.
 
     Args:
-        nets: modules that the loss reads, by name; all their parameters are learned
-        optims: one for each, under the same name
-        loss: called with the batch's tensors, then the coefficients; reads the nets, draws no random numbers
-        stats: names of the loss's statistics, in order; `loss` and `grad_norm` are added
-        compile: whether to compile the step
+        nets: every module that a loss reads, by name
+        optims: one for each net that is learned, under its name
+        stages: losses, in the order of their steps
+        frozen: flat parameters of the nets that are only read (targets); they may change between steps
+        compile: whether to compile the step, all stages as one graph
     """
 
     def __init__(
         self,
-        nets: dict[str, nn.Module],
-        optims: dict[str, Optim],
-        loss: LossFunction,
-        stats: Sequence[str],
+        nets: Mapping[str, nn.Module],
+        optims: Mapping[str, Optim],
+        stages: Sequence[Stage],
         *,
+        frozen: Mapping[str, FlatParams] | None = None,
         compile: bool = False,
     ) -> None:
-        self.optims = [optims[name] for name in nets]
-        self.loss = loss
-        self.stat_names = ("loss", "grad_norm", *stats)
+        self.optims = dict(optims)
+        self.stages = tuple(stages)
         self.compile = compile
         self.steps = 0
-        self._module = _LossModule(nets, loss)
-        self._prefixes = [f"nets.{name}." for name in nets]
-        device = self.optims[0].params.flat.device
-        self._sums = torch.zeros(len(self.stat_names), device=device)
+        self._frozen = dict(frozen or {})
+        self._flat = {k: o.params for k, o in self.optims.items()} | self._frozen
+        missing = nets.keys() - self._flat.keys()
+        if missing:
+            raise ValueError(f"neither learned nor frozen: {sorted(missing)}")
+        self._nets = dict(nets)
+        self._bound = [_Bound(nets, stage.loss) for stage in self.stages]
+        self.stat_names = tuple(n for stage in self.stages for n in (stage.label, *stage.stats)) + ("grad_norm",)
+        self._sums = torch.zeros(len(self.stat_names), device=next(iter(self._flat.values())).flat.device)
         self._since = 0
-        self._compiled: dict[tuple[torch.Size, ...], TensorFunction | None] = {}
-        if compile and not all(o.functional for o in self.optims):
+        self._compiled: dict[tuple[torch.Size, ...], TensorFunction] = {}
+        if compile and not all(o.functional for o in self.optims.values()):
             logger.info("not compiled: this optimizer has no functional form here (Adam, AdamW, RMSprop and SGD have)")
             self.compile = False
 
-    def step(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> None:
-        """Descend once.
+    def step(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Descend once on every stage.
 
         Args:
             data: tensors [B, ...]
             index: [b] int64 rows of them to use; None: all
             coefs: 0-d tensors, whatever changes from step to step but is no data
+
+        Returns:
+            the outputs that the stages name, in order
         """
         run = self._get_compiled(data, index, coefs) if self.compile else None
-        if run is None:
-            self._eager(data, index, coefs)
-        else:
-            args = [t for o in self.optims for t in o.tensors()]
-            run(*args, self._sums, *coefs, *data, *([] if index is None else [index]))
+        outputs = self._eager(data, index, coefs) if run is None else run(*self._arguments(data, index, coefs))
         self.steps += 1
         self._since += 1
+        return outputs
 
     def take_stats(self) -> Stats:
         """Means over the steps since the last call.
 
         Raises:
-            NonFiniteLoss: the loss, or a gradient, was not finite in one of them
+            NonFiniteLoss: a loss or a gradient was not finite in one of them
         """
         means = self._sums / max(self._since, 1)
         self._sums.zero_()
         self._since = 0
         stats = dict(zip(self.stat_names, means.unbind(), strict=True))
-        if not bool(torch.isfinite(means[:2]).all()):
+        if not bool(torch.isfinite(means).all()):
             shown = ", ".join(f"{k} {v.item():.4g}" for k, v in stats.items())
             raise NonFiniteLoss(
                 f"the loss is not finite ({shown}) at gradient step {self.steps}; the parameters of this moment are not "
@@ -102,62 +124,95 @@ class Learner:
             )
         return stats
 
-    def _eager(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> None:
-        batch = data if index is None else [d[index] for d in data]
-        with torch.enable_grad():
-            loss, stats = self.loss(*batch, *coefs)
-            for o in self.optims:
-                o.params.grad.zero_()
-            loss.backward()
-        norms = [o.step_() for o in self.optims]
-        self._sums.add_(self._report(loss, norms, stats))
+    def _arguments(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> list[Tensor]:
+        """All a step reads, in the order that `_functional` takes it apart again."""
+        learned = [t for o in self.optims.values() for t in o.tensors()]
+        frozen = [f.flat for f in self._frozen.values()]
+        return [*learned, *frozen, self._sums, *coefs, *data, *([] if index is None else [index])]
 
-    def _report(self, loss: Tensor, norms: list[Tensor], stats: Stats) -> Tensor:
-        values = [loss, sum(norms[1:], norms[0]) / len(norms), *(stats[k] for k in self.stat_names[2:])]
-        return torch.stack([v.detach() for v in values])
+    def _eager(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        batch = data if index is None else [d.index_select(0, index) for d in data]
+        values: list[Tensor] = []
+        norms: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for stage in self.stages:
+            with torch.enable_grad(), self._only(stage.learned):
+                loss, stats = stage.loss(*batch, *coefs)
+                for name in stage.learned:
+                    self.optims[name].params.grad.zero_()
+                loss.backward()  # type: ignore[no-untyped-call]
+            norms += [self.optims[name].step_() for name in stage.learned]
+            values += [loss, *(stats[k] for k in stage.stats)]
+            outputs += [stats[k].detach() for k in stage.outputs]
+        self._sums.add_(_summed(values, norms))
+        return tuple(outputs)
+
+    @contextmanager
+    def _only(self, learned: tuple[str, ...]) -> Iterator[None]:
+        """Gradients for these nets alone."""
+        others = [
+            p for name, net in self._nets.items() if name not in learned for p in net.parameters() if p.requires_grad
+        ]
+        for p in others:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in others:
+                p.requires_grad_(True)
 
     def _get_compiled(
         self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]
     ) -> TensorFunction | None:
         key = (data[0].shape, torch.Size() if index is None else index.shape)
         if key not in self._compiled:
-            example = [t for o in self.optims for t in o.tensors()]
-            example += [self._sums, *coefs, *data, *([] if index is None else [index])]
             try:
-                self._compiled[key] = compile_function(self._functional(len(data), len(coefs), index is not None), example)
+                function = self._functional(len(data), len(coefs), indexed=index is not None)
+                self._compiled[key] = compile_function(function, self._arguments(data, index, coefs))
             except CompileError as e:
                 logger.info("not compiled, going on in eager mode: {}", e)
                 self.compile = False
                 return None
         return self._compiled[key]
 
-    def _functional(self, n_data: int, n_coefs: int, indexed: bool) -> TensorFunction:
+    def _functional(self, n_data: int, n_coefs: int, *, indexed: bool) -> TensorFunction:
         """The step as a function of everything it reads; the same operations as `_eager`."""
 
         def step(*args: Tensor) -> tuple[Tensor, ...]:
-            rest = list(args)
-            owned = []
-            for o in self.optims:
-                k = len(o.tensors())
-                owned.append(rest[:k])
-                rest = rest[k:]
-            sums, rest = rest[0], rest[1:]
-            coefs, rest = rest[:n_coefs], rest[n_coefs:]
-            data, index = (rest[:n_data], rest[n_data]) if indexed else (rest, None)
-            batch = data if index is None else [d[index] for d in data]
-            with torch.enable_grad():
-                leaves = [tensors[0].detach().requires_grad_() for tensors in owned]
-                named = {
-                    prefix + name: view
-                    for prefix, o, leaf in zip(self._prefixes, self.optims, leaves, strict=True)
-                    for name, view in zip(o.params.names, o.params.views(leaf), strict=True)
-                }
-                loss, stats = functional_call(self._module, named, (*batch, *coefs))
-                grads = torch.autograd.grad(loss, leaves)
-            norms = [
-                o.apply_(tensors, grad.clone()) for o, tensors, grad in zip(self.optims, owned, grads, strict=True)
-            ]
-            sums.add_(self._report(loss, norms, stats))
-            return ()
+            rest = iter(args)
+            owned = {k: [next(rest) for _ in o.tensors()] for k, o in self.optims.items()}
+            flats = {k: tensors[0] for k, tensors in owned.items()} | {k: next(rest) for k in self._frozen}
+            sums = next(rest)
+            coefs = [next(rest) for _ in range(n_coefs)]
+            data = [next(rest) for _ in range(n_data)]
+            batch = data
+            if indexed:
+                index = next(rest)
+                batch = [d.index_select(0, index) for d in data]
+            values: list[Tensor] = []
+            norms: list[Tensor] = []
+            outputs: list[Tensor] = []
+            for stage, bound in zip(self.stages, self._bound, strict=True):
+                with torch.enable_grad():
+                    leaves = {k: flats[k].detach().requires_grad_() for k in stage.learned}
+                    named = {
+                        f"nets.{k}.{name}": view
+                        for k, params in self._flat.items()
+                        for name, view in zip(params.names, params.views(leaves.get(k, flats[k])), strict=True)
+                    }
+                    loss, stats = functional_call(bound, named, (*batch, *coefs))
+                    grads = torch.autograd.grad(loss, list(leaves.values()))
+                norms += [
+                    self.optims[k].apply_(owned[k], grad.clone()) for k, grad in zip(stage.learned, grads, strict=True)
+                ]
+                values += [loss, *(stats[k] for k in stage.stats)]
+                outputs += [stats[k].detach() for k in stage.outputs]
+            sums.add_(_summed(values, norms))
+            return tuple(outputs)
 
         return step
+
+
+def _summed(values: list[Tensor], norms: list[Tensor]) -> Tensor:
+    """All losses and statistics, and the mean gradient norm, as one vector."""
+    return torch.stack([v.detach() for v in (*values, sum(norms[1:], norms[0]) / len(norms))])

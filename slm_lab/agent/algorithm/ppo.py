@@ -58,7 +58,14 @@ class PPO(ActorCritic):
         return int(self.spec.time_horizon)
 
     def loss(
-        self, obs: Tensor, action: Tensor, log_prob: Tensor, value: Tensor, advantage: Tensor, ret: Tensor, *coefs: Tensor
+        self,
+        obs: Tensor,
+        action: Tensor,
+        log_prob: Tensor,
+        value: Tensor,
+        advantage: Tensor,
+        ret: Tensor,
+        *coefs: Tensor,
     ) -> tuple[Tensor, Stats]:
         """The negative of what is ascended above, over a minibatch [M, ...]; coefs: (entropy_coef, clip_eps)."""
         entropy_coef, clip_eps = coefs

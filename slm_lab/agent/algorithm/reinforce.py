@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
-from slm_lab.agent.algorithm.learner import Learner
+from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
 from slm_lab.agent.net.actor_critic import Policy, policy_head_size
 from slm_lab.agent.net.optim import Optim

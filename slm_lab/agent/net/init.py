@@ -26,7 +26,9 @@ def activation(name: str) -> nn.Module:
     """
     known = name.lower().replace("_", "")
     if known not in _ACTIVATIONS:
-        raise SpecError([f"agent.net.hid_layers_activation: unknown activation '{name}'{did_you_mean(known, _ACTIVATIONS)}"])
+        raise SpecError(
+            [f"agent.net.hid_layers_activation: unknown activation '{name}'{did_you_mean(known, _ACTIVATIONS)}"]
+        )
     module: nn.Module = _ACTIVATIONS[known]()
     return module
 
@@ -42,7 +44,9 @@ def loss_function(spec: LossSpec) -> nn.Module:
     """
     known = [n for n in nn.modules.loss.__all__ if n.endswith("Loss")]
     if spec.name not in known:
-        raise SpecError([f"agent.net.loss_spec.name: torch.nn has no loss '{spec.name}'{did_you_mean(spec.name, known)}"])
+        raise SpecError(
+            [f"agent.net.loss_spec.name: torch.nn has no loss '{spec.name}'{did_you_mean(spec.name, known)}"]
+        )
     try:
         loss: nn.Module = getattr(nn, spec.name)(**spec.kwargs)
     except TypeError as e:

@@ -130,9 +130,11 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
     Raises:
         SpecError: torch has no such schedule, or refuses its arguments
 
-    >>> f = lr_schedule(LrSchedulerSpec(name="LinearToZero", frame=100), 0.1); f(25), f(200)
+    >>> f = lr_schedule(LrSchedulerSpec(name="LinearToZero", frame=100), 0.1)
+    ... f(25), f(200)
     (0.07500000000000001, 0.0)
-    >>> g = lr_schedule(LrSchedulerSpec(name="StepLR", step_size=10, gamma=0.5), 1.0); g(9), g(10), g(25)
+    >>> g = lr_schedule(LrSchedulerSpec(name="StepLR", step_size=10, gamma=0.5), 1.0)
+    ... g(9), g(10), g(25)
     (1.0, 0.5, 0.25)
     """
     if spec is None:
