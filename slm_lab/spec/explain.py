@@ -93,7 +93,7 @@ def _explain(errors: Sequence[Mapping[str, Any]], model: type[BaseModel], prefix
             faults += _explain(error["ctx"]["errors"], error["ctx"]["model"], (*prefix, *place))
             continue
         context = error.get("ctx") or {}
-        path = dotted((*prefix, *place, *([context["key"]] if error["type"] in ("unknown_name", "no_name") else [])))
+        path = dotted((*prefix, *place, *([context["key"]] if "key" in context else [])))
         if in_union:
             if path not in choices:
                 faults.append(Fault(path, ""))  # keeps the place in the order; the text follows below

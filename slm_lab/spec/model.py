@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from slm_lab.lib.registry import UnknownName, lookup
+from slm_lab.lib.registry import UnknownName, lookup, names
 
 
 def _number(value: Any) -> Any:
@@ -259,6 +259,16 @@ class AgentSpec(SpecModel):
     algorithm: Annotated[SerializeAsAny[AlgorithmSpec], _by_name("algorithm", "name", AlgorithmSpec)]
     memory: Annotated[SerializeAsAny[MemorySpec], _by_name("memory", "name", MemorySpec)]
     net: Annotated[SerializeAsAny[NetSpec], _by_name("net", "type", NetSpec)]
+
+    @model_validator(mode="after")
+    def _memory_fits(self) -> Self:
+        needs = getattr(lookup("algorithm", self.algorithm.name), "on_policy", None)
+        if needs != getattr(lookup("memory", self.memory.name), "on_policy", needs) and needs is not None:
+            fitting = [n for n in names("memory") if getattr(lookup("memory", n), "on_policy", None) == needs]
+            kind = "an on-policy" if needs else "a replay"
+            why = f"{self.algorithm.name} needs {kind} memory (known: {', '.join(fitting)})"
+            raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "memory.name", "got": self.memory.name})
+        return self
 
 
 class EnvSpec(SpecModel):

@@ -1,0 +1,247 @@
+"""The commands and their options. The bodies are imported when a command runs: `--help` must not wait for torch."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from slm_lab import __version__
+from slm_lab.cli.route import route
+
+BROKEN_PIPE = 141
+"""What a shell reports of a program that SIGPIPE ended."""
+INTERRUPTED = 130
+
+
+class Group(TyperGroup):
+    """Sends what is no command to `run`, and turns user errors into one message and exit code 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command first (see `route`)."""
+        if not ctx.resilient_parsing:  # of shell completion
+            own = [name for option in self.get_params(ctx) for name in option.opts]
+            options = [p for command in self.commands.values() for p in command.params if p.param_type_name == "option"]
+            with_value = {name for p in options if not getattr(p, "is_flag", False) for name in p.opts}
+            args = route(args, self.commands, own, with_value)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # the reader has gone; python must not find that out again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(BROKEN_PIPE) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as e:
+            from slm_lab.cli.report import report_user_error
+
+            if not report_user_error(e):
+                raise
+            raise typer.Exit(2) from None
+        return result
+
+
+app = typer.Typer(
+    name="slm-lab",
+    cls=Group,
+    help="A deep reinforcement learning lab: an experiment is a spec file.\n\n"
+    "SPEC_FILE SPEC_NAME MODE without a command is `run`; `slm-lab run` alone trains PPO on CartPole.",
+    rich_markup_mode=None,  # importing the rich help would take longer than all the rest
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class LogLevel(StrEnum):
+    """Least level that is shown."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-s",
+        "--set",
+        metavar="K=V",
+        help="Value of a ${variable} of the spec, or of a key by its path: agent.algorithm.gamma=0.9. Repeatable.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder that holds the run folders.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"slm-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _slm_lab(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917  a parameter is an option
+    ctx: typer.Context,
+    spec_file: Annotated[
+        str | None,
+        typer.Argument(metavar="SPEC_FILE", help="A path, or a bundled spec such as ppo/ppo_cartpole.json."),
+    ] = None,
+    spec_name: Annotated[
+        str | None, typer.Argument(metavar="SPEC_NAME", help="Of the spec in the file; not needed if it holds one.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODE",
+            help="dev: one quick session with checks. train: all sessions. train@latest, train@RUN_FOLDER: resume. "
+            "enjoy, enjoy@RUN_FOLDER: watch what was learned. Modes with @ can stand alone.",
+        ),
+    ] = None,
+    sets: Sets = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Over meta.random_seed.")] = None,
+    render: Annotated[bool, typer.Option("--render", envvar="RENDER", help="Show the env in a window.")] = False,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes of enjoy; 10 by default.")] = None,
+    video: Annotated[Path | None, typer.Option(metavar="FILE", help="Film enjoy: an .mp4 or .gif file.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto: what the spec's net.gpu says.")] = "auto",
+    cuda_offset: Annotated[
+        int, typer.Option(min=0, envvar="CUDA_OFFSET", help="Added to the GPU index of each session.")
+    ] = 0,
+    log_level: Annotated[
+        LogLevel, typer.Option(envvar="LOG_LEVEL", case_sensitive=False, help="Least level that is shown.")
+    ] = LogLevel.INFO,
+    log_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--log-metrics",
+            "--log-extra",
+            envvar=["LOG_METRICS", "LOG_EXTRA"],
+            help="Log and draw strength, efficiency and stability too.",
+        ),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", envvar="PROFILE", help="Run in dev mode and tell where the time goes.")
+    ] = False,
+    keep: Annotated[
+        int, typer.Option(min=-1, envvar="KEEP_TRIALS", help="Trials of a search whose models are kept; -1: all.")
+    ] = 3,
+    out: Out = Path("data"),
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Run one after the other what a JSON file lists: {spec_file: {spec_name: mode}}."
+        ),
+    ] = None,
+) -> None:
+    """Run a spec: train it, resume it, or watch what it learned.
+
+    `slm-lab run ppo/ppo_cartpole.json ppo_cartpole train`, `slm-lab train@latest`, `slm-lab enjoy@data/FOLDER`
+    """
+    from slm_lab.cli.run import Command, main
+
+    words = [word for word in (spec_file, spec_name, mode) if word is not None]
+    settings = {
+        "seed": seed,
+        "render": render,
+        "device": device,
+        "cuda_offset": cuda_offset,
+        "log_level": log_level.value,
+        "log_metrics": log_metrics,
+        "profile": profile,
+        "keep": keep,
+        "out": out,
+    }
+    commands = list(getattr(ctx.parent and ctx.parent.command, "commands", ()))
+    raise typer.Exit(main(Command(words, _pairs(sets), settings, job, episodes, video, commands)))
+
+
+@app.command()
+def validate(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Spec files, or folders of them.")],
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+) -> None:
+    """Check specs, and tell all that is wrong with each. Exit code 2 if one can't run."""
+    from slm_lab.cli.validate import main
+
+    raise typer.Exit(main(paths, _pairs(sets), as_json=as_json))
+
+
+@app.command()
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Written there instead of printed.")
+    ] = None,
+) -> None:
+    """The JSON schema of spec files, for editors."""
+    from slm_lab.cli.schema import main
+
+    main(output)
+
+
+@app.command()
+def plot(
+    folders: Annotated[
+        str,
+        typer.Option("-f", "--folders", metavar="A,B,...", help="Run folders: paths, names in --out, or spec names."),
+    ],
+    title: Annotated[str | None, typer.Option("-t", "--title", help="Above the graph.")] = None,
+    legends: Annotated[
+        str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a folder; by default their names.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A png, svg or pdf file.")] = Path(
+        "plot.png"
+    ),
+    out: Out = Path("data"),
+) -> None:
+    """Compare runs in one graph."""
+    from slm_lab.cli.plot import main
+
+    main(_words(folders), title, _words(legends) if legends is not None else None, output, out)
+
+
+@app.command("list-runs")
+def list_runs(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only folders whose name contains it.")] = "",
+    out: Out = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+) -> None:
+    """List the runs, the newest last."""
+    from slm_lab.cli.list_runs import main
+
+    main(out, pattern, as_json=as_json)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _pairs(sets: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in sets or []:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"'{text}' is not of the form key=value", param_hint="'-s' / '--set'")
+        pairs[key.strip()] = value
+    return pairs
+
+
+def main() -> None:
+    """Entry point of the `slm-lab` script."""
+    app()

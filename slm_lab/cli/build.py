@@ -1,0 +1,25 @@
+"""The last check of a spec: its env and agent are built once, and thrown away."""
+
+from dataclasses import replace
+
+from slm_lab.agent.agent import Agent
+from slm_lab.env.make import make_env
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.spec.model import Spec
+
+
+def build_faults(spec: Spec) -> list[str]:
+    """What only building tells: an env that can't be made, an optimizer that refuses its arguments."""
+    try:
+        env = make_env(spec.env, num_envs=1)
+        try:
+            Agent(spec, replace(env.info, num_envs=spec.env.num_envs), seed=0)
+        finally:
+            env.close()
+    except SpecError as e:
+        return e.faults
+    except LabError as e:
+        return [str(e)]
+    except Exception as e:  # noqa: BLE001  envs and plugins are code of others
+        return [f"{type(e).__name__}: {' '.join(str(e).split())}"]
+    return []

@@ -1,0 +1,250 @@
+"""`slm-lab run`: checks everything that is asked for, then runs it, one after the other."""
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from slm_lab.cli.modes import LATEST, Request, parse_mode, parse_words
+from slm_lab.cli.report import report_user_error, show
+from slm_lab.cli.runs import find_local_plugins, locate
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.log import setup
+from slm_lab.lib.suggest import did_you_mean
+from slm_lab.spec.load import find_file, load_spec, read_file
+from slm_lab.spec.model import Spec
+from slm_lab.spec.parse import decode, parse_json
+from slm_lab.spec.variables import short_env
+
+OK, CRASHED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line says."""
+
+    words: list[str]
+    """Spec file, spec name, mode, as far as given."""
+    sets: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Fields of `experiment.run.Options`."""
+    job: Path | None = None
+    episodes: int | None = None
+    video: Path | None = None
+    commands: list[str] = field(default_factory=list)
+    """Names of the other commands: a first word that is no file may be meant as one."""
+
+
+Task = Callable[[], int]
+"""Something checked and ready to run; gives an exit code."""
+
+
+def main(command: Command) -> int:
+    """Do what the command line says.
+
+    Returns:
+        Exit code: 0, 1 where a session crashed, 2 after a user error, 130 where it was interrupted.
+
+    Raises:
+        LabError: what can't be run, before anything is.
+    """
+    setup(command.settings["log_level"])
+    find_local_plugins()
+    requests = _requests(command)
+    if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", command.settings["device"]):
+        raise LabError(
+            f"--device: unknown '{command.settings['device']}' (known: auto, cpu, cuda, cuda:0 ..., mps, xpu)"
+        )
+    enjoys = any(request.mode == "enjoy" for request in requests)
+    for option, value in (("--video", command.video), ("--episodes", command.episodes)):
+        if value is not None and not enjoys:
+            raise LabError(f"{option} belongs to the mode enjoy")
+    worst = OK
+    for task in _prepare_all(requests, command):
+        try:
+            code = task()
+        except LabError as e:
+            if len(requests) == 1:
+                raise
+            report_user_error(e)
+            code = USER_ERROR
+        if code == INTERRUPTED:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def read_job(path: Path) -> list[Request]:
+    """The requests of a job file: `{spec_file: {spec_name: mode}}`.
+
+    Raises:
+        LabError: no such file, not JSON, not of that form; all faults at once.
+    """
+    try:
+        data = parse_json(decode(path.read_bytes(), str(path)), str(path))
+    except OSError as e:
+        raise SpecError([f"can't be read: {e.strerror}"], str(path)) from None
+    faults, requests = [], []
+    for file, modes in data.items() if isinstance(data, dict) else ():
+        if not isinstance(modes, dict):
+            faults.append(f"{file}: must be an object: spec names and their modes")
+            continue
+        for name, word in modes.items():
+            try:
+                mode, target = parse_mode(word if isinstance(word, str) else repr(word))
+            except LabError as e:
+                faults.append(f"{file}.{name}: {e}")
+                continue
+            requests.append(Request(file, name, mode, target))
+    if not faults and not requests:
+        faults = ["must be an object: {spec_file: {spec_name: mode}}"]
+    if faults:
+        raise SpecError(faults, str(path))
+    return requests
+
+
+def _requests(command: Command) -> list[Request]:
+    if command.job is None:
+        return [parse_words(command.words)]
+    if command.words:
+        raise LabError("--job says what to run: give either a job file, or spec file, spec name and mode")
+    return read_job(command.job)
+
+
+def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
+    tasks, errors = [], []
+    for request in requests:
+        try:
+            tasks.append(_prepare(request, command))
+        except LabError as e:
+            if len(requests) == 1:
+                raise
+            errors.append(str(e))
+    if errors:
+        raise LabError("\n".join([f"{command.job}: nothing was run", *errors]))
+    return tasks
+
+
+def _prepare(request: Request, command: Command) -> Task:
+    settings = command.settings
+    if request.mode == "enjoy":
+        return lambda: _enjoy(request, command)
+    if request.target is not None:
+        if command.sets.keys() - {"env"} or settings["seed"] is not None:
+            show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
+        return lambda: _resume(request, command)
+    spec = _load(request, command)
+    if settings["profile"]:
+        if request.mode != "dev":
+            show("note", "--profile: runs in dev mode", "yellow")
+        return lambda: _profile(spec, command)
+    return lambda: _train(spec, request.mode, command)
+
+
+def _load(request: Request, command: Command) -> Spec:
+    assert request.file is not None
+    _find(request.file, command)
+    from slm_lab.env.make import check_env  # imports gymnasium: not for a wrong file name
+
+    return load_spec(request.file, request.name, sets=command.sets, check_env=check_env)
+
+
+def _find(file: str, command: Command) -> None:
+    """Fail early where there is no such file; a lone word may be a misspelt command or mode."""
+    try:
+        find_file(file)
+    except SpecError as e:
+        hint = did_you_mean(file, [*command.commands, "dev", "train", "enjoy"])
+        if len(command.words) == 1 and hint:
+            raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
+        raise e
+
+
+def _options(command: Command) -> Any:
+    from slm_lab.experiment.run import Options
+
+    return Options(**command.settings)
+
+
+def _train(spec: Spec, mode: str, command: Command) -> int:
+    from slm_lab.experiment.launch import run_spec
+    from slm_lab.experiment.run import Mode
+
+    return _tell(run_spec(spec, Mode(mode), _options(command)), command)
+
+
+def _resume(request: Request, command: Command) -> int:
+    from slm_lab.experiment.launch import resume
+
+    target = locate(request.target or LATEST, command.settings["out"])
+    return _tell(resume(target, _options(command), _run_name(request, command)), command)
+
+
+def _enjoy(request: Request, command: Command) -> int:
+    from slm_lab.experiment.launch import enjoy
+    from slm_lab.experiment.runs import find_run
+
+    out = command.settings["out"]
+    target: str | Path = locate(request.target or LATEST, out)
+    if target == LATEST:
+        target = find_run(LATEST, out, _run_name(request, command)).root
+    returns = enjoy(target, _options(command), episodes=command.episodes or 10, video=command.video)
+    if not _log_is_seen(command):
+        print(*(f"{ret:g}" for ret in returns))
+    return OK
+
+
+def _run_name(request: Request, command: Command) -> str | None:
+    """Name of the spec whose runs are meant; None: any."""
+    if request.file is None:
+        return None
+    name = request.name
+    if name is None:
+        specs = read_file(request.file)
+        if len(specs) != 1:
+            raise SpecError([f"which of the specs? {', '.join(specs) or 'there is none'}"], request.file)
+        name = next(iter(specs))
+    return f"{name}_{short_env(command.sets['env'])}" if "env" in command.sets else name
+
+
+def _profile(spec: Spec, command: Command) -> int:
+    """A dev run under cProfile; its statistics go to `profiler/` of the run folder."""
+    import cProfile
+    import io
+    import pstats
+
+    from slm_lab.experiment.launch import run_spec
+    from slm_lab.experiment.run import Mode
+
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        result = run_spec(spec, Mode.DEV, replace(_options(command), progress=False))
+    finally:
+        profile.disable()
+    folder = result.folder / "profiler"
+    folder.mkdir(exist_ok=True)
+    profile.dump_stats(folder / "profile.pstats")
+    text = io.StringIO()
+    stats = pstats.Stats(profile, stream=text).strip_dirs()
+    for title, key in (("by time in the function itself", "tottime"), ("by time with what it calls", "cumulative")):
+        text.write(f"{title}\n")
+        stats.sort_stats(key).print_stats(40)
+    (folder / "profile.txt").write_text(text.getvalue(), encoding="utf-8")
+    show("profile", str(folder), "bold")
+    return _tell(result, command)
+
+
+def _tell(result: Any, command: Command) -> int:
+    """Exit code of a run; its folder goes to standard output where the log does not show it."""
+    if not _log_is_seen(command):
+        print(result.folder)
+    if result.stopped:
+        return INTERRUPTED
+    return CRASHED if result.crashed else OK
+
+
+def _log_is_seen(command: Command) -> bool:
+    return sys.stdout.isatty() and command.settings["log_level"] in ("DEBUG", "INFO")

@@ -1,0 +1,44 @@
+"""Run folders, as users name them."""
+
+import sys
+from pathlib import Path
+
+from slm_lab.cli.modes import LATEST
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.suggest import did_you_mean
+
+
+def find_local_plugins() -> None:
+    """Let modules that `meta.plugins` lists lie in the working folder; installed ones come first."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def locate(word: str, out: Path) -> str | Path:
+    """`latest`, or the path that is meant: as given, or a folder's name inside `out`.
+
+    Raises:
+        LabError: there is no such path; with the nearest name.
+    """
+    inside = out / word
+    if word == LATEST or Path(word).expanduser().exists():
+        return word
+    if inside.exists():
+        return inside
+    known = [p.name for p in out.iterdir()] if out.is_dir() else []
+    raise LabError(f"{word}: no such run folder, neither here nor in {out}{did_you_mean(Path(word).name, known)}")
+
+
+def find_folder(word: str, out: Path) -> Path:
+    """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name.
+
+    Raises:
+        LabError: there is none.
+    """
+    from slm_lab.experiment.runs import find_run, list_layouts  # imports torch
+
+    finished = [x.root for x in list_layouts(out) if x.name == word and x.trial_metrics(0).exists()]
+    if finished and not Path(word).exists():
+        return finished[-1]
+    return find_run(locate(word, out), out).root

@@ -1,0 +1,99 @@
+"""`slm-lab validate`: what runs, and what does not for which reasons."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from slm_lab.cli.build import build_faults
+from slm_lab.cli.report import print_table
+from slm_lab.cli.runs import find_local_plugins
+from slm_lab.env.make import check_env
+from slm_lab.lib.errors import SpecError
+from slm_lab.spec.load import bundled_folder, check, find_file, read_file, spec_files
+from slm_lab.spec.variables import variables
+
+RUNS, FAILS = "runs", "cannot run"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one spec."""
+
+    file: str
+    spec: str | None
+    """None: the file itself can't be read."""
+    status: str
+    """`runs` or `cannot run`"""
+    notes: list[str]
+    """Faults; of a spec that runs, the variables it needs."""
+
+
+def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
+    """Check the specs of files and folders and print a table or a JSON list.
+
+    Returns:
+        Exit code: 2 where a spec can't run, or there is none.
+    """
+    find_local_plugins()
+    verdicts = [verdict for path in paths for verdict in verdicts_of(path, sets)]
+    if as_json:
+        print(json.dumps([asdict(v) for v in verdicts], indent=2, ensure_ascii=False))
+    else:
+        _print(verdicts)
+    return 0 if verdicts and all(v.status == RUNS for v in verdicts) else 2
+
+
+def verdicts_of(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
+    """The verdicts on all specs of a file, or of the files of a folder.
+
+    Args:
+        path: as `find_file` takes it; or a folder, `specs/...` also for the bundled ones
+        sets: each is used where the spec has the variable; dotted key paths everywhere
+    """
+    folder = path.expanduser()
+    if not folder.exists() and path.parts[:1] == ("specs",):
+        folder = bundled_folder().joinpath(*path.parts[1:])
+    if folder.is_dir():
+        files = spec_files(folder)
+        if not files:
+            yield Verdict(str(path), None, FAILS, ["no spec file in this folder"])
+        for file in files:
+            yield from _file_verdicts(file, sets)
+    else:
+        yield from _file_verdicts(path, sets)
+
+
+def _file_verdicts(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
+    try:
+        specs = read_file(find_file(path))
+    except SpecError as e:
+        place = e.source.removeprefix(str(path)).lstrip(":")
+        yield Verdict(str(path), None, FAILS, [f"{place}: {fault}" if place else fault for fault in e.faults])
+        return
+    if not specs:
+        yield Verdict(str(path), None, FAILS, ["holds no spec"])
+    for name, raw in specs.items():
+        mine = {key: value for key, value in sets.items() if "." in key or key in variables(raw)}
+        checked = check(raw, name, sets=mine, check_env=check_env)
+        faults = checked.faults
+        if checked.spec is not None:
+            faults = build_faults(checked.spec)
+        needs = " ".join(f"-s {key}=..." for key in checked.open_variables)
+        notes = [*faults, *([f"needs {needs}"] if needs else [])]
+        yield Verdict(str(path), name, FAILS if faults else RUNS, notes)
+
+
+def _print(verdicts: list[Verdict]) -> None:
+    table = Table("file", "spec", "status", "notes", box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[:3]:
+        column.overflow = "fold"
+    for v in verdicts:
+        status = Text(v.status, style="green" if v.status == RUNS else "bold red")
+        table.add_row(Text(v.file), Text(v.spec or ""), status, Text("\n".join(v.notes)))
+    bad = sum(v.status != RUNS for v in verdicts)
+    print_table(table)
+    print(f"{len(verdicts) - bad} of {len(verdicts)} can run")
