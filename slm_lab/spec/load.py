@@ -49,7 +49,7 @@ def find_file(path: str | Path) -> Path:
     Raises:
         SpecError: no such file; with the nearest name.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if _is_file(path):
         return path
     if not path.is_absolute():
@@ -62,6 +62,14 @@ def find_file(path: str | Path) -> Path:
     if _is_folder(path):
         raise SpecError(["is a folder, must be a spec file"], str(path))
     raise SpecError([f"no such spec file{_near_files(path)}"], str(path))
+
+
+def expand(path: str | Path) -> Path:
+    """The path with ~ replaced; as it is where that can't be done."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError):  # no such user; a NUL in it
+        return Path(path)
 
 
 def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
