@@ -1,11 +1,9 @@
 """Runs one session so that whatever goes wrong in it is told and written down, and spoils nothing else."""
 
-import cProfile
 import dataclasses
-import pstats
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 """What a session reports on its way: {"kind": "row", "row": ...} or {"kind": "log", "level": ..., "message": ...}."""
-
-PROFILE_LINES = 40
-"""Functions listed in the readable form of a profile."""
 
 
 def to_job(run: Run) -> Job:
@@ -79,7 +74,7 @@ def run_contained(
     crash_file = run.layout.crash(run.trial, run.session)
     with _logging(run, report if forward else None):
         try:
-            with _process(run.threads), _profiled(run) if run.options.profile else nullcontext():
+            with _process(run.threads):
                 result = Session(run, report=lambda event: report({"kind": "row", **event}), stop=stop).run()
         except Exception as e:  # noqa: BLE001  whatever it is, the other sessions go on
             # a user error says all there is to say; anything else needs its traceback
@@ -129,17 +124,3 @@ def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]
     finally:
         for handler in handlers:
             logger.remove(handler)
-
-
-@contextmanager
-def _profiled(run: Run) -> Iterator[None]:
-    """Where the time goes: `<session>.prof` for tools (snakeviz ...), `<session>_profile.txt` to read."""
-    profile = cProfile.Profile()
-    try:
-        with profile:
-            yield
-    finally:
-        stem = run.layout.log(run.layout.s(run.trial, run.session)).with_suffix("")
-        profile.dump_stats(f"{stem}.prof")
-        with Path(f"{stem}_profile.txt").open("w", encoding="utf-8") as file:
-            pstats.Stats(profile, stream=file).sort_stats("cumulative").print_stats(PROFILE_LINES)
