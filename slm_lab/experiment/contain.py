@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from loguru import Message
 
 Event = dict[str, Any]
-"""What a session reports on its way: {"kind": "row", "row": ...} or {"kind": "log", "level": ..., "message": ...}."""
+"""What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...} or
+{"kind": "log", "level": ..., "message": ...}."""
 
 
 def to_job(run: Run) -> Job:
@@ -72,6 +73,7 @@ def run_contained(
         forward: report warnings of the log as events too; for a process whose own log nobody sees.
     """
     crash_file = run.layout.crash(run.trial, run.session)
+    report({"kind": "begin"})
     with _logging(run, report if forward else None):
         try:
             with _process(run.threads):

@@ -102,6 +102,10 @@ def _work(spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFil
             stack.enter_context(_log_file(layout, options))
             logger.info("{} {}: {}", mode.value, spec.name, layout.root)
             done = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+        if pool is not None and pool.output:
+            path = layout.log(f"{layout.name}_output")
+            with path.open("a", encoding="utf-8") as output:
+                output.writelines(pool.output)
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
     finally:

@@ -93,7 +93,6 @@ class Trial:
         for run in self.runs:
             if stop():
                 break
-            self._progress.state(run.session, "running")
             report = functools.partial(self._on_event, run.session)
             self._on_outcome(run_contained(run, report=report, stop=stop, forward=False))
 
@@ -114,6 +113,8 @@ class Trial:
     def _on_event(self, session: int, event: Event) -> None:
         if event["kind"] == "row":
             self._progress.row(session, event["row"])
+        elif event["kind"] == "begin":
+            self._progress.state(session, "starting")
         elif event["message"] not in self._said:
             # what is true of one session is mostly true of all: once is enough
             self._said.add(event["message"])

@@ -37,6 +37,7 @@ class Faulty(CartPoleEnv):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         logger.warning("mind {}", "the gap")
+        print("hello from an env")
 
     def reset(self, **kwargs):
         for fault in ("raise", "kill") if self.fault is None else ():
@@ -136,6 +137,10 @@ def test_a_session_is_the_same_in_a_worker_and_here(trouble: Trouble, tmp_path: 
 
 def test_what_all_workers_warn_of_is_heard_once(trouble: Trouble) -> None:
     assert sum(line.startswith("WARNING session") and "mind the gap" in line for line in trouble.log) == 1
+
+
+def test_what_workers_print_is_kept(trouble: Trouble) -> None:
+    assert "hello from an env" in trouble.layout.log("tiny_output").read_text(encoding="utf-8")
 
 
 def test_a_resume_repeats_the_crashed_ones_only(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
