@@ -218,7 +218,9 @@ def _tell(result: Any, command: Command) -> int:
         print(result.folder)
     if result.stopped:
         return INTERRUPTED
-    return CRASHED if result.crashed else OK
+    if not result.crashed:
+        return OK
+    return USER_ERROR if all(crash.misuse for crash in result.crashed) else CRASHED
 
 
 def _log_is_seen(command: Command) -> bool:

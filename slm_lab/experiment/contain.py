@@ -14,7 +14,7 @@ from slm_lab.experiment.pool import Job
 from slm_lab.experiment.results import Crash, Outcome
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.session import Session
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import FILE_FORMAT, check_level
@@ -84,7 +84,8 @@ def run_contained(
             write_atomic(crash_file, text.rstrip("\n") + "\n")
             reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
             logger.debug("session {} crashed: {}", run.session, reason)
-            return Outcome(run.session, crash=Crash(run.session, reason, crash_file))
+            misuse = isinstance(e, SpecError)
+            return Outcome(run.session, crash=Crash(run.session, reason, crash_file, misuse))
         crash_file.unlink(missing_ok=True)
         return Outcome(run.session, result=result)
 

@@ -124,9 +124,17 @@ class Trial:
         self._outcomes[outcome.session] = outcome
         if outcome.crash is not None:
             self._progress.state(outcome.session, "crashed")
-            logger.error("session {} crashed: {}\n  see {}", outcome.session, outcome.crash.reason, outcome.crash.file)
+            self._tell(outcome.crash)
         else:
             self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
+
+    def _tell(self, crash: Crash) -> None:
+        if not crash.misuse:
+            logger.error("session {} crashed: {}\n  see {}", crash.session, crash.reason, crash.file)
+        elif crash.reason not in self._said:
+            # every session trips over the same fault of the spec
+            self._said.add(crash.reason)
+            logger.error("{}", crash.reason.strip())
 
     def _finish(self) -> TrialResult:
         outcomes = [self._outcomes.get(run.session, Outcome(run.session)) for run in self.runs]

@@ -109,6 +109,8 @@ def test_env_variables(slm: Any, spec_file: Path, calls: Calls, env: dict[str, s
     ("result", "code"),
     [
         (RunResult(Path("x"), {}, crashed=[Crash(0, "why")]), 1),
+        (RunResult(Path("x"), {}, crashed=[Crash(0, "why", misuse=True)]), 2),
+        (RunResult(Path("x"), {}, crashed=[Crash(0, "why", misuse=True), Crash(1, "bug")]), 1),
         (RunResult(Path("x"), {}, stopped=True), 130),
         (RunResult(Path("x"), {}, crashed=[Crash(0, "why")], stopped=True), 130),
     ],

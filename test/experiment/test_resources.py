@@ -10,6 +10,7 @@ from slm_lab.experiment.resources import (
     session_threads,
     use_compile,
 )
+from slm_lab.lib.errors import SpecError
 from slm_lab.spec.model import Spec
 
 Tiny = Callable[..., Spec]
@@ -73,3 +74,9 @@ def test_the_device_of_a_session(
 ) -> None:
     spec = tiny(agent__net__gpu=gpu, agent__net__hid_layers=[width])
     assert choose_device(spec, device, *numbers) == chosen
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_told(tiny: Tiny, device: str) -> None:
+    with pytest.raises(SpecError, match="--device: 'cuda.*', but torch finds no GPU"):
+        choose_device(tiny(), device, 0, 0, 0)
