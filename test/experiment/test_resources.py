@@ -78,5 +78,5 @@ def test_the_device_of_a_session(
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there_is_told(tiny: Tiny, device: str) -> None:
-    with pytest.raises(SpecError, match="--device: 'cuda.*', but torch finds no GPU"):
+    with pytest.raises(SpecError, match=r"--device: 'cuda.*', but torch finds no GPU"):
         choose_device(tiny(), device, 0, 0, 0)
