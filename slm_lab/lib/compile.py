@@ -223,6 +223,8 @@ def _child(job: Path, out: Path) -> None:
     import torch._inductor
 
     graph, example = pickle.loads(job.read_bytes())
+    # the CPU says what it can do; to ask the compiler too takes seconds, and if it can not the session goes on eagerly
+    torch._inductor.config.cpp.vec_isa_ok = True
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     with torch.no_grad():
         exported = torch.export.export(_Exported(graph), tuple(example), strict=False)
