@@ -64,6 +64,11 @@ class Agent:
         return self.algorithm.training_frequency
 
     @property
+    def training_start_step(self) -> int:
+        """Of the algorithm."""
+        return self.algorithm.training_start_step
+
+    @property
     def stat_names(self) -> tuple[str, ...]:
         """Names of what an update reports, known before the first one: columns of the table."""
         return ("loss", *self.algorithm.stat_names, "grad_norm")
@@ -96,9 +101,12 @@ class Agent:
             NonFiniteLoss: the loss is not finite
         """
         if not self.memory.ready():
+            if not self.memory.on_policy:
+                self.algorithm.set_frame(frame)
             return None
-        batch = self.memory.sample()
-        if not self._cpu:
+        # an algorithm that may learn from old experience draws as many batches of it as it likes
+        batch = self.memory.sample() if self.memory.on_policy else self.memory
+        if self.memory.on_policy and not self._cpu:
             batch = batch._make(t.to(self.device) for t in batch)
         before = self.weights() if self._debug else {}
         with torch.no_grad():

@@ -79,6 +79,11 @@ class Algorithm(ABC):
         return int(self.spec.training_frequency)
 
     @property
+    def training_start_step(self) -> int:
+        """Transitions that a replay memory must have seen before the first update; more than so many."""
+        return 0
+
+    @property
     @abstractmethod
     def opt_step(self) -> int:
         """Gradient steps taken, summed over optimizers."""
@@ -97,7 +102,7 @@ class Algorithm(ABC):
         """Learn from what the memory gave.
 
         Args:
-            batch: Rollout or Transition
+            batch: what an on-policy memory handed over, a Rollout; or the replay memory, to draw from
             frame: the frame counter, for schedules
 
         Returns:
