@@ -50,13 +50,14 @@ def max_value(q: Tensor) -> Tensor:
     >>> max_value(torch.tensor([[1.0, 2.0]]))
     tensor([2.])
     """
-    return q.amax(-1)
+    return torch.amax(q, -1)
 
 
 def double_value(online_q: Tensor, target_q: Tensor) -> Tensor:
-    """`Q_target(s', argmax_a Q(s', a))`: one net chooses, the other judges. Van Hasselt et al. 2016, arXiv:1509.06461, (4).
+    """`Q_target(s', argmax_a Q(s', a))`: one net chooses, the other judges. Van Hasselt et al. 2016, (4).
 
-    The maximum of noisy estimates is too high on average; with the noise of two nets the excess is mostly gone.
+    arXiv:1509.06461. The maximum of noisy estimates is too high on average; with the noise of two nets the excess is
+    mostly gone.
 
     Args:
         online_q: [B, n], chooses
@@ -81,7 +82,7 @@ def polyak_(target: Tensor, online: Tensor, coef: float) -> None:
 
     >>> t = torch.tensor([0.0])
     >>> polyak_(t, torch.tensor([10.0]), 0.1)
-    ... t
+    >>> t
     tensor([1.])
     """
     if coef == 1:

@@ -30,7 +30,6 @@ class TargetNet:
         self.frequency = spec.update_frequency
         self._frame = 0
 
-    @torch.no_grad()
     def follow_(self, online: FlatParams, frame: int) -> None:
         """Move towards the online net, if since the last call a multiple of `update_frequency` frames was passed.
 
@@ -38,10 +37,18 @@ class TargetNet:
             online: parameters of the online net
             frame: the frame counter
         """
-        due = frame // self.frequency > self._frame // self.frequency
+        if self.due(frame):
+            self.move_(online)
+
+    def due(self, frame: int) -> bool:
+        """Whether since the last call a multiple of `update_frequency` frames was passed."""
+        passed = frame // self.frequency > self._frame // self.frequency
         self._frame = frame
-        if not due:
-            return
+        return passed
+
+    @torch.no_grad()
+    def move_(self, online: FlatParams) -> None:
+        """Move towards the online net, now."""
         polyak_(self.params.flat, online.flat, self.coef)
         for mine, theirs in zip(self.net.buffers(), self.online.buffers(), strict=True):
             mine.copy_(theirs)
