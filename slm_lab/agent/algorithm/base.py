@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from slm_lab.functional.schedules import SCHEDULES
+from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AgentSpec, AlgorithmSpec, ScheduleSpec
 from slm_lab.types import Act, EnvInfo, Stats
@@ -43,10 +43,7 @@ class Schedule:
         """Move to where the schedule is at this frame."""
         if self.spec is None:
             return
-        s = self.spec
-        end_val = s.start_val if s.end_val is None else s.end_val
-        end_step = s.start_step + 1 if s.end_step is None else s.end_step
-        self.value = SCHEDULES[s.name](s.start_val, end_val, s.start_step, end_step, frame)
+        self.value = at_frame(self.spec, frame)
         self.tensor.fill_(self.value)
 
 

@@ -41,7 +41,7 @@ class Replay(Memory):
     multiple of `training_frequency`; at most once a vector step.
     """
 
-    Spec = ReplaySpec
+    Spec: ClassVar[type[ReplaySpec]] = ReplaySpec
     on_policy = False
     fixed_size = True
     prioritized: ClassVar[bool] = False
@@ -119,14 +119,14 @@ class Replay(Memory):
 
     def sample(self) -> Transition:
         """A batch [B, ...]; the memory keeps what it gives."""
-        index, weight = self._draw()
+        index = self._draw()
         if self.spec.use_cer:
             newest = min(self._fresh * self._n, self._batch, len(self))
             if newest:
                 index[-newest:] = (self._head * self._n - 1 - np.arange(newest)) % self._total
         self._fresh = 0
         self._trained_at = self.seen
-        batch = self._take(index, weight)
+        batch = self._take(index)
         return batch if self._device.type == "cpu" else Transition(*(t.to(self._device) for t in batch))
 
     def update_priority(self, index: Tensor, error: Tensor) -> None:
@@ -215,16 +215,20 @@ class Replay(Memory):
         """First row that holds a transition."""
         return (self._head - self._size) % self._rows
 
-    def _draw(self) -> tuple[Index, Tensor]:
-        """Places [B] and importance weights [B]."""
+    def _draw(self) -> Index:
+        """Places of a batch, [B]."""
         index: Index = torch.randint(len(self), (self._batch,), generator=self._generator).numpy()
         oldest = self._oldest()
         if oldest:
             index += oldest * self._n
             index %= self._total
-        return index, self._ones
+        return index
 
-    def _take(self, index: Index, weight: Tensor) -> Transition:
+    def _weight(self, index: Index) -> Tensor:
+        """Importance weights of a batch, [B] f32."""
+        return self._ones[: len(index)]
+
+    def _take(self, index: Index) -> Transition:
         assert self._store is not None
         next_index = index + self._n
         next_index %= self._total
@@ -241,5 +245,5 @@ class Replay(Memory):
             next_obs=tensor(next_obs),
             terminated=tensor((end & 1).astype(np.float32)),
             index=tensor(index),
-            weight=weight,
+            weight=self._weight(index),
         )

@@ -2,7 +2,6 @@
 
 import io
 import timeit
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from slm_lab.agent.memory.prioritized import PrioritizedReplay
 from slm_lab.agent.memory.replay import Replay
 from slm_lab.types import Continuous, Discrete, MultiDiscrete, Step, Transition
 
 Row = tuple[bytes, Any, float, bytes, float]
-KINDS = {"Replay": (Replay, {})}
+KINDS = {"Replay": (Replay, {}), "PrioritizedReplay": (PrioritizedReplay, {"alpha": 0.6, "epsilon": 1e-4})}
 
 
 def make(owner: Any, kind: str = "Replay", **keys: Any) -> Any:
@@ -47,7 +47,7 @@ def contents(memory: Any) -> list[Row]:
     """All it holds, oldest first."""
     first = memory._oldest() * memory._n
     index = (first + np.arange(len(memory))) % memory._total
-    return given_back(memory._take(index, torch.ones(len(memory))))
+    return given_back(memory._take(index))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +60,7 @@ def contents(memory: Any) -> list[Row]:
     seed=st.integers(0, 1000),
 )
 def test_it_holds_what_a_list_would(
-    owner: Any, stream: Any, kind: str, num_envs: int, max_size: int, steps: int, p_end: float, seed: int
+    owner: Any, stream: Any, *, kind: str, num_envs: int, max_size: int, steps: int, p_end: float, seed: int
 ) -> None:
     me = owner(num_envs)
     memory, env = make(me, kind, max_size=max_size), stream(me.info, seed, p_end)
@@ -150,14 +150,15 @@ def test_bytes_of_a_transition_are_those_of_its_arrays(owner: Any, stream: Any) 
 def test_a_million_atari_transitions_keep_each_frame_once(owner: Any) -> None:
     memory = make(owner(1, (4, 84, 84), "uint8"), max_size=1000)
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 255, (1, 2004, 84, 84), dtype=np.uint8)
+    frames = rng.integers(0, 255, (1, 2005, 84, 84), dtype=np.uint8)
+    begun = frames[:, :4]
     for t in range(2000):
         obs, after = frames[:, t : t + 4], frames[:, t + 1 : t + 5]
         ended = np.array([t % 200 == 199])  # shorter than the episodes of any game
         fresh = np.repeat(frames[:, t + 4 : t + 5], 4, 1)
         step = Step(fresh if ended[0] else after, np.zeros(1, np.float32), ended, ended & False, after, [], [])
-        memory.add(obs if t % 200 else (fresh_before if t else obs), np.zeros(1, np.int64), step)
-        fresh_before = fresh
+        memory.add(obs if t % 200 else begun, np.zeros(1, np.int64), step)
+        begun = fresh
     assert memory.nbytes / len(memory) <= 1.15 * (84 * 84 + 8 + 4 + 1)
 
 
@@ -307,5 +308,5 @@ def test_drawing_a_batch_is_fast(owner: Any, stream: Any) -> None:
     memory, env = make(me, batch_size=64, max_size=10_000), stream(me.info, p_end=0.02)
     for _ in range(3000):
         memory.add(*env.step())
-    best: Callable[[], float] = lambda: min(timeit.repeat(memory.sample, number=100, repeat=20)) / 100  # noqa: E731
-    assert best() < 150e-6  # 15 on a quiet machine; this one may be busy
+    best = min(timeit.repeat(memory.sample, number=100, repeat=20)) / 100
+    assert best < 150e-6  # about 15 on a quiet machine
