@@ -41,7 +41,7 @@ class Agent:
         self._debug = debug
         algorithm_class: type[Algorithm] = lookup("algorithm", spec.agent.algorithm.name)
         memory_class: type[Memory] = lookup("memory", spec.agent.memory.name)
-        if algorithm_class.on_policy != memory_class.on_policy:
+        if algorithm_class.on_policy not in (None, memory_class.on_policy):
             kind = "an on-policy" if algorithm_class.on_policy else "a replay"
             raise SpecError(
                 [f"agent.memory.name: {spec.agent.algorithm.name} needs {kind} memory (got '{spec.agent.memory.name}')"]
@@ -56,6 +56,7 @@ class Agent:
             except ValueError as e:
                 raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
         self.memory = memory_class(spec.agent.memory, self)
+        self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy
         self._cpu = self.device.type == "cpu"
 
     @property
@@ -101,11 +102,11 @@ class Agent:
             NonFiniteLoss: the loss is not finite
         """
         if not self.memory.ready():
-            if not self.memory.on_policy:
+            if self._each_step:
                 self.algorithm.set_frame(frame)
             return None
         # an algorithm that may learn from old experience draws as many batches of it as it likes
-        batch = self.memory.sample() if self.memory.on_policy else self.memory
+        batch: Any = self.memory.sample() if self.memory.on_policy else self.memory
         if self.memory.on_policy and not self._cpu:
             batch = batch._make(t.to(self.device) for t in batch)
         before = self.weights() if self._debug else {}
@@ -136,7 +137,8 @@ class Agent:
         }
 
     def load_policy_state(self, state: State) -> None:
-        """Take over nets that `policy_state` gave."""
+        """Take over nets that `policy_state` gave, to act with."""
+        self.algorithm.finish()
         for key, net in self.algorithm.nets.items():
             net.load_state_dict(state[key])
 

@@ -1,5 +1,6 @@
 """What every algorithm is: it chooses actions and turns experience into better nets. *When* is the agent's to say."""
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -55,9 +56,12 @@ class Algorithm(ABC):
     """
 
     Spec: ClassVar[type[AlgorithmSpec]]
-    on_policy: ClassVar[bool]
-    """Whether a batch must come from the policy that is learned."""
-    stat_names: ClassVar[tuple[str, ...]] = ()
+    on_policy: ClassVar[bool | None]
+    """Whether a batch must come from the policy that is learned; None: it learns nothing."""
+    moves_each_step: ClassVar[bool] = False
+    """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
+    they always do."""
+    stat_names: tuple[str, ...] = ()
     """Names of the statistics of the loss, in order."""
 
     def __init__(self, setting: Setting) -> None:
@@ -116,6 +120,12 @@ class Algorithm(ABC):
             schedule.set_frame(frame)
         for optim in self.optims.values():
             optim.set_frame(frame)
+
+    def finish(self) -> None:
+        """Move every schedule to its end: a saved policy acts as at the end of its training."""
+        self.frame = sys.maxsize
+        for schedule in self.schedules.values():
+            schedule.set_frame(sys.maxsize)
 
     def variables(self) -> dict[str, float]:
         """Learning rate (mean over optimizers) and coefficients as they stand."""

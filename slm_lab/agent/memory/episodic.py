@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from slm_lab.agent.memory.base import Memory, Owner, action_array
+from slm_lab.agent.memory.returns import WithReturnReplaySpec
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import MemorySpec, Unit
@@ -31,7 +32,7 @@ class Episode(NamedTuple):
     """Or truncated."""
 
 
-class OnPolicyReplaySpec(MemorySpec):
+class OnPolicyReplaySpec(WithReturnReplaySpec):
     """OnPolicyReplay has no keys of its own: the algorithm says how many episodes."""
 
 
@@ -128,12 +129,9 @@ class OnPolicyReplay(Memory):
         self._allocate(int(state["size"]))
         for key, value in self._arrays().items():
             value[: self._t] = state["steps"][key].numpy()
+        names = ("obs", "action", "reward", "final_obs")
         self._episodes = [
-            Episode(
-                *(e[k].numpy().copy() for k in ("obs", "action", "reward", "final_obs")),
-                terminated=bool(e["terminated"]),
-            )
-            for e in state["episodes"]
+            Episode._make([*(e[k].numpy().copy() for k in names), bool(e["terminated"])]) for e in state["episodes"]
         ]
 
     def _arrays(self) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,7 @@
 `"conv_hid_layers": [[32, 8, 4, 0, 1], [64, 4, 2, 0, 1], [64, 3, 1, 0, 1]], "fc_hid_layers": [512]`
 """
 
-from typing import cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +40,14 @@ class _BatchNorm2d(nn.BatchNorm2d):
 
 @register("net")
 class ConvNet(Net):
-    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head."""
+    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head.
+
+    Hook for subclasses: `head`.
+    """
 
     Spec = ConvNetSpec
+    head: ClassVar[type[nn.Module]] = nn.Linear
+    """Makes a head from the number of features and its width."""
 
     def __init__(self, spec: ConvNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
         super().__init__(spec, obs_shape, heads)
@@ -64,13 +69,14 @@ class ConvNet(Net):
             layers += [nn.Linear(width, hidden), activation(spec.hid_layers_activation)]
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in heads.items()})
+        self.heads = nn.ModuleDict({name: type(self).head(width, size) for name, size in heads.items()})
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
         if spec.init_std is not None:
-            for head in self.heads.values():
-                nn.init.orthogonal_(cast(Tensor, head.weight), gain=spec.init_std)
-                nn.init.zeros_(cast(Tensor, head.bias))
+            for layer in self.heads.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight, gain=spec.init_std)
+                    nn.init.zeros_(layer.bias)
         self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
 
     def features(self, obs: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
 
-from typing import cast
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -22,9 +22,14 @@ class MLPNetSpec(NetSpec):
 
 @register("net")
 class MLPNet(Net):
-    """[B, *O] (flattened) -> hidden layers -> one [B, width] a head."""
+    """[B, *O] (flattened) -> hidden layers -> one [B, width] a head.
+
+    Hook for subclasses: `head`.
+    """
 
     Spec = MLPNetSpec
+    head: ClassVar[type[nn.Module]] = nn.Linear
+    """Makes a head from the number of features and its width."""
 
     def __init__(self, spec: MLPNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
         super().__init__(spec, obs_shape, heads)
@@ -39,7 +44,7 @@ class MLPNet(Net):
             layers.append(activation(spec.hid_layers_activation))
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in heads.items()})
+        self.heads = nn.ModuleDict({name: type(self).head(width, size) for name, size in heads.items()})
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
         if spec.init_std is not None:
