@@ -1,6 +1,6 @@
 """The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -48,9 +48,10 @@ class MLPNet(Net):
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
         if spec.init_std is not None:
-            for head in self.heads.values():
-                nn.init.orthogonal_(cast(Tensor, head.weight), gain=spec.init_std)
-                nn.init.zeros_(cast(Tensor, head.bias))
+            for layer in self.heads.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight, gain=spec.init_std)
+                    nn.init.zeros_(layer.bias)
         self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
 
     def features(self, obs: Tensor) -> Tensor:
