@@ -60,7 +60,7 @@ from slm_lab.spec.model import (
 )
 from slm_lab.types import Act, Continuous, Discrete, Stats
 
-RATIO = 0.98
+RATIO = 0.6
 """Target entropy of discrete policies, as a share of the greatest, ln n."""
 PDTYPES: dict[type, tuple[str, ...]] = {
     Discrete: ("default", "Categorical", "GumbelSoftmax"),

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slm_lab.agent.memory.base import Memory, Owner, action_array
+from slm_lab.agent.memory.returns import WithReturnReplaySpec
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import MemorySpec
 from slm_lab.types import Rollout, Step
 
 
-class OnPolicyBatchReplaySpec(MemorySpec):
+class OnPolicyBatchReplaySpec(WithReturnReplaySpec):
     """OnPolicyBatchReplay has no keys of its own: its length is the algorithm's."""
 
 
