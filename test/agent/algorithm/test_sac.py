@@ -200,7 +200,7 @@ def test_no_weight_decay_on_the_temperature() -> None:
 
 def test_auto_target_entropy() -> None:
     assert sac(make(BOX)).variables()["target_entropy"] == -2
-    assert sac(make(DISCRETE)).variables()["target_entropy"] == pytest.approx(0.98 * math.log(3))
+    assert sac(make(DISCRETE)).variables()["target_entropy"] == pytest.approx(0.6 * math.log(3))
     assert sac(make(DISCRETE, algorithm__target_entropy=0.4)).variables()["target_entropy"] == 0.4
     algo = sac(make(DISCRETE, algorithm__entropy_anneal={"start_ratio": 0.6, "end_ratio": 0.2, "frames": 100}))
     for frame, ratio in ((0, 0.6), (50, 0.4), (100, 0.2), (500, 0.2)):
