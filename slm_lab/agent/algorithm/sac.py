@@ -20,6 +20,7 @@ actions the expectation is summed up exactly.
 Target entropy `auto`: -dim for continuous actions; for n discrete ones `ratio * ln n`, see `entropy_anneal`. The ratio
 is 0.6 by default, 0.98 in the paper. On CartPole-v1 (specs/sac/sac_cartpole.json, 200,000 frames, two seeds) the score
 over the last 100 rows came to 500.0 and 499.6 with 0.6, to 497.0 and 499.4 with 0.98, learned in about the same time.
+The smaller of two critics is taken for discrete actions too: with their mean it was 493.7 and 484.6.
 
 Differs from the paper: log alpha is kept in [log_alpha_min, log_alpha_max]; policy_delay is from TD3, arXiv:1802.09477.
 Both critics are one optimizer's parameters, so clip_grad_val counts for their gradients together.
