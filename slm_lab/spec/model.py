@@ -283,6 +283,32 @@ class EnvSpec(SpecModel):
     """Length of a session, in frames over all envs."""
     max_t: Count | None = None
     """Steps after which an episode is truncated; None: the env's own limit."""
+    vectorization: Literal["auto", "sync", "async", "thread", "native"] = "auto"
+    """How envs are stepped: one after the other, in worker processes, in threads, or as the vector env that was written
+    for them. The steps are the same; auto takes what is fastest."""
+    frame_op: Literal["concat", "stack"] | None = None
+    """An observation is the last frame_op_len ones: joined along their first axis, or along a new one before it."""
+    frame_op_len: Count | None = None
+    """How many; needs frame_op."""
+    normalize_obs: bool = False
+    """Observations less their running mean, over their running standard deviation, element by element."""
+    clip_obs: Positive | Literal[False] | None = None
+    """Observations are clipped to [-x, x]; None: to 10 where normalize_obs is true; false: never."""
+    normalize_reward: bool = False
+    """Rewards over the running standard deviation of the discounted return."""
+    clip_reward: Positive | tuple[Real, Real] | Literal[False] | None = None
+    """Rewards are clipped to [-x, x], or to a pair of bounds; None: to 10 where normalize_reward is true, else to 1 in
+    Atari games; false: never. Returns in tables and graphs are those of the env."""
+    reward_scale: Real | Literal["sign"] | None = None
+    """A factor for rewards, or their sign; comes last."""
+
+    @model_validator(mode="after")
+    def _frames_stated(self) -> Self:
+        if (self.frame_op is None) != (self.frame_op_len is None):
+            raise PydanticCustomError("frames", "frame_op and frame_op_len go together")
+        if isinstance(self.clip_reward, tuple) and self.clip_reward[0] >= self.clip_reward[1]:
+            raise PydanticCustomError("bounds", "clip_reward: the lower bound comes first")
+        return self
 
     @property
     def kwargs(self) -> dict[str, Any]:
