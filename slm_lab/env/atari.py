@@ -82,7 +82,7 @@ class Atari(VecEnv):
         workers = min(n, threads or available_cores())
         self._games: Any = AtariVectorEnv(game, n, num_threads=workers, **arguments)
         self._actions = map_actions(self._games.single_action_space, name)
-        shape: tuple[int, ...] = self._games.single_observation_space.shape
+        shape: tuple[int, ...] = self._games.single_observation_space.shape or ()
         self.info = EnvInfo(name, shape, "uint8", self._actions.space, n, self._max_t)
         self.obs = np.zeros((n, *shape), np.uint8)
         self._reward, self._returns = np.zeros(n, np.float32), np.zeros(n)

@@ -271,7 +271,7 @@ class InvertedPendulum(Task):
 
 
 class InvertedDoublePendulum(Task):
-    """InvertedDoublePendulum-v5: a bonus, less the squared distance of the tip from its place and of its speed from 0."""
+    """InvertedDoublePendulum-v5: a bonus, less the squares of how far the tip is from its place and how fast."""
 
     needs = ("site_xpos", "qfrc_constraint")
 

@@ -1,4 +1,4 @@
-"""Some gymnasium envs and how they are stepped: here, one after the other or in threads. `workers` does it elsewhere."""
+"""Some gymnasium envs and how they are stepped: one after the other or in threads. `workers` does it elsewhere."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

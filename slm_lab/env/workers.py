@@ -4,6 +4,7 @@ A worker is a fresh interpreter that steps a share of the envs. Commands go over
 It ends when its pipe closes, so it does not outlive its parent, however that ends.
 """
 
+import itertools
 import json
 import mmap
 import os
@@ -59,7 +60,7 @@ class RemoteRows:
         self.name = name
         self._workers: list[_Worker] = []
         bounds = np.linspace(0, num_envs, workers + 1).round().astype(int).tolist()
-        self._shares = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        self._shares = [slice(a, b) for a, b in itertools.pairwise(bounds)]
         self._file = _shared_file()
         try:
             self._workers = [_Worker(name, self._file.fileno()) for _ in self._shares]
@@ -206,8 +207,8 @@ class _Arrays:
 
 def _shared_file() -> Any:
     """A file without a name, in memory where the system offers that."""
-    folder = "/dev/shm"  # noqa: S108
-    return tempfile.TemporaryFile(dir=folder if Path(folder).is_dir() else None)  # noqa: SIM115  closed by its owner
+    folder = "/dev/shm"
+    return tempfile.TemporaryFile(dir=folder if Path(folder).is_dir() else None)
 
 
 def main(pipe: int, memory: int) -> None:

@@ -124,23 +124,31 @@ def test_module_and_id(tmp_path, monkeypatch):
         ),
         (
             "UnityHallway-v0",
-            "env.name: unknown env 'UnityHallway-v0': Unity's envs need the package mlagents-envs, and a module of "
-            "yours that registers them with gymnasium",
+            (
+                "env.name: unknown env 'UnityHallway-v0': Unity's envs need the package mlagents-envs, and a module of "
+                "yours that registers them with gymnasium"
+            ),
         ),
         (
             "vizdoom-v0",
-            "env.name: unknown env 'vizdoom-v0': VizDoom's envs come with the package vizdoom: install it, and name "
-            "them as 'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'",
+            (
+                "env.name: unknown env 'vizdoom-v0': VizDoom's envs come with the package vizdoom: install it, and name "
+                "them as 'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
+            ),
         ),
         (
             "MiniGrid-Empty-5x5-v0",
-            "env.name: unknown env 'MiniGrid-Empty-5x5-v0': it comes with the package minigrid: install it, and name "
-            "the env 'minigrid:MiniGrid-Empty-5x5-v0'",
+            (
+                "env.name: unknown env 'MiniGrid-Empty-5x5-v0': it comes with the package minigrid: install it, and name "
+                "the env 'minigrid:MiniGrid-Empty-5x5-v0'"
+            ),
         ),
         (
             "RoboschoolPong-v1",
-            "env.name: unknown env 'RoboschoolPong-v1': Roboschool is no longer maintained; gymnasium has MuJoCo "
-            "envs, e.g. HalfCheetah-v5",
+            (
+                "env.name: unknown env 'RoboschoolPong-v1': Roboschool is no longer maintained; gymnasium has MuJoCo "
+                "envs, e.g. HalfCheetah-v5"
+            ),
         ),
         ("ALE/Ponk-v5", "env.name: unknown env 'ALE/Ponk-v5', did you mean 'ALE/Pong-v5'?"),
         (

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +17,6 @@ from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import check_env, make_env
 from slm_lab.env.rows import LocalRows
 from slm_lab.env.threads import Threads
-from slm_lab.env.workers import RemoteRows
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Continuous
@@ -202,8 +202,7 @@ def test_workers_do_not_outlive_their_parent(fragile, tmp_path, root):
 
 def is_running(pid):
     try:
-        with open(f"/proc/{pid}/stat") as f:
-            return f.read().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
