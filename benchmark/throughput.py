@@ -288,26 +288,18 @@ def compare_commands(args: argparse.Namespace) -> dict[str, Any]:
 
 def table(found: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
-    lines = ["| workload | slm-lab | SB3 | median ratio | peak memory | ratio |", "|---|---|---|---|---|---|"]
+    if "command" in found[0]:
+        lines = ["| command | slm-lab | SB3 | our time over theirs |", "|---|---|---|---|"]
+    else:
+        lines = ["| workload | slm-lab | SB3 | median ratio | peak memory | ratio |", "|---|---|---|---|---|---|"]
     for row in found:
         ours, peer = row["slm_lab"], row["sb3"]
-        if "workload" in row:
-            cells = [
-                row["workload"],
-                f"{ours['fps']:.0f} frames/s",
-                f"{peer['fps']:.0f} frames/s",
-                f"{row['ratio']:.2f}x",
-            ]
-            cells += [f"{ours['peak_rss_mb']:.0f} / {peer['peak_rss_mb']:.0f} MB", f"{row['rss_ratio']:.2f}x"]
+        if "command" in row:
+            cells = [row["command"], f"{ours['seconds']:.1f} s", f"{peer['seconds']:.1f} s", f"{row['ratio']:.2f}"]
         else:
-            cells = [
-                row["command"],
-                f"{ours['seconds']:.1f} s",
-                f"{peer['seconds']:.1f} s",
-                f"{row['ratio']:.2f}x",
-                "",
-                "",
-            ]
+            memory = f"{ours['peak_rss_mb']:.0f} / {peer['peak_rss_mb']:.0f} MB"
+            speeds = [f"{side['fps']:.0f} frames/s" for side in (ours, peer)]
+            cells = [row["workload"], *speeds, f"{row['ratio']:.2f}x", memory, f"{row['rss_ratio']:.2f}x"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

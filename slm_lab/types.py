@@ -30,7 +30,7 @@ class Discrete:
 
 @dataclass(frozen=True)
 class Continuous:
-    """A vector of `dim` reals. The agent acts in [-1, 1]; the env rescales to [low, high] and clips. Arrays [N, dim] f32."""
+    """`dim` reals. The agent acts in [-1, 1]; the env clips and rescales to [low, high]. Arrays [N, dim] f32."""
 
     dim: int
     low: tuple[float, ...]
@@ -94,8 +94,11 @@ class Step(NamedTuple):
 
 
 class Act(NamedTuple):
-    """What the policy chose. `log_prob` and `value` are for the reader; algorithms that need them for a whole rollout
-    evaluate it in one batched pass before the update, under the same parameters that acted."""
+    """What the policy chose.
+
+    Algorithms that want log probabilities and values of a whole rollout evaluate it in one batched pass before the
+    update, under the same parameters that acted; acting itself need not fill them in.
+    """
 
     action: Tensor
     """[N, *A]"""
@@ -165,7 +168,7 @@ class Transition(NamedTuple):
     """[B, *O] the true successor, also across an episode's end"""
     terminated: Tensor
     """[B] f32, 1 where nothing may be bootstrapped"""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     """[B] int64, places in the memory"""
     weight: Tensor
     """[B] f32 importance weights; ones unless prioritized"""

@@ -14,7 +14,7 @@ from slm_lab.lib.registry import lookup
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
-from slm_lab.types import EnvInfo, Step, Stats
+from slm_lab.types import EnvInfo, Stats, Step
 
 
 class Agent:

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,8 @@ def _prepare(request: Request, command: Command) -> Task:
             show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
         return lambda: _resume(request, command)
     spec = _load(request, command)
-    if settings["profile"]:
-        if request.mode != "dev":
-            show("note", "--profile: runs in dev mode", "yellow")
-        return lambda: _profile(spec, command)
+    if settings["profile"] and request.mode != "dev":
+        show("note", "--profile: runs in dev mode", "yellow")
     return lambda: _train(spec, request.mode, command)
 
 
@@ -169,10 +167,15 @@ def _options(command: Command) -> Any:
 
 
 def _train(spec: Spec, mode: str, command: Command) -> int:
+    from slm_lab.cli.profile import profiled
     from slm_lab.experiment.launch import run_spec
     from slm_lab.experiment.run import Mode
 
-    return _tell(run_spec(spec, Mode(mode), _options(command)), command)
+    if not command.settings["profile"]:
+        return _tell(run_spec(spec, Mode(mode), _options(command)), command)
+    result, folder = profiled(lambda: run_spec(spec, Mode.DEV, _options(command)))
+    show("profile", str(folder), "bold")
+    return _tell(result, command)
 
 
 def _resume(request: Request, command: Command) -> int:
@@ -209,41 +212,15 @@ def _run_name(request: Request, command: Command) -> str | None:
     return f"{name}_{short_env(command.sets['env'])}" if "env" in command.sets else name
 
 
-def _profile(spec: Spec, command: Command) -> int:
-    """A dev run under cProfile; its statistics go to `profiler/` of the run folder."""
-    import cProfile
-    import io
-    import pstats
-
-    from slm_lab.experiment.launch import run_spec
-    from slm_lab.experiment.run import Mode
-
-    profile = cProfile.Profile()
-    profile.enable()
-    try:
-        result = run_spec(spec, Mode.DEV, replace(_options(command), progress=False))
-    finally:
-        profile.disable()
-    folder = result.folder / "profiler"
-    folder.mkdir(exist_ok=True)
-    profile.dump_stats(folder / "profile.pstats")
-    text = io.StringIO()
-    stats = pstats.Stats(profile, stream=text).strip_dirs()
-    for title, key in (("by time in the function itself", "tottime"), ("by time with what it calls", "cumulative")):
-        text.write(f"{title}\n")
-        stats.sort_stats(key).print_stats(40)
-    (folder / "profile.txt").write_text(text.getvalue(), encoding="utf-8")
-    show("profile", str(folder), "bold")
-    return _tell(result, command)
-
-
 def _tell(result: Any, command: Command) -> int:
     """Exit code of a run; its folder goes to standard output where the log does not show it."""
     if not _log_is_seen(command):
         print(result.folder)
     if result.stopped:
         return INTERRUPTED
-    return CRASHED if result.crashed else OK
+    if not result.crashed:
+        return OK
+    return USER_ERROR if all(crash.misuse for crash in result.crashed) else CRASHED
 
 
 def _log_is_seen(command: Command) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from slm_lab.cli.modes import LATEST
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.spec.load import expand
 
 
 def find_local_plugins() -> None:
@@ -22,7 +23,7 @@ def locate(word: str, out: Path) -> str | Path:
         LabError: there is no such path; with the nearest name.
     """
     inside = out / word
-    if word == LATEST or Path(word).expanduser().exists():
+    if word == LATEST or expand(word).exists():
         return word
     if inside.exists():
         return inside

@@ -13,7 +13,7 @@ from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import bundled_folder, check, find_file, read_file, spec_files
+from slm_lab.spec.load import bundled_folder, check, expand, find_file, read_file, spec_files
 from slm_lab.spec.variables import variables
 
 RUNS, FAILS = "runs", "cannot run"
@@ -54,7 +54,7 @@ def verdicts_of(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
         path: as `find_file` takes it; or a folder, `specs/...` also for the bundled ones
         sets: each is used where the spec has the variable; dotted key paths everywhere
     """
-    folder = path.expanduser()
+    folder = expand(path)
     if not folder.exists() and path.parts[:1] == ("specs",):
         folder = bundled_folder().joinpath(*path.parts[1:])
     if folder.is_dir():

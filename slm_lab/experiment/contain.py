@@ -1,11 +1,9 @@
 """Runs one session so that whatever goes wrong in it is told and written down, and spoils nothing else."""
 
-import cProfile
 import dataclasses
-import pstats
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from slm_lab.experiment.pool import Job
 from slm_lab.experiment.results import Crash, Outcome
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.session import Session
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import FILE_FORMAT, check_level
@@ -27,10 +25,8 @@ if TYPE_CHECKING:
     from loguru import Message
 
 Event = dict[str, Any]
-"""What a session reports on its way: {"kind": "row", "row": ...} or {"kind": "log", "level": ..., "message": ...}."""
-
-PROFILE_LINES = 40
-"""Functions listed in the readable form of a profile."""
+"""What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...} or
+{"kind": "log", "level": ..., "message": ...}."""
 
 
 def to_job(run: Run) -> Job:
@@ -77,9 +73,10 @@ def run_contained(
         forward: report warnings of the log as events too; for a process whose own log nobody sees.
     """
     crash_file = run.layout.crash(run.trial, run.session)
+    report({"kind": "begin"})
     with _logging(run, report if forward else None):
         try:
-            with _process(run.threads), _profiled(run) if run.options.profile else nullcontext():
+            with _process(run.threads):
                 result = Session(run, report=lambda event: report({"kind": "row", **event}), stop=stop).run()
         except Exception as e:  # noqa: BLE001  whatever it is, the other sessions go on
             # a user error says all there is to say; anything else needs its traceback
@@ -87,7 +84,8 @@ def run_contained(
             write_atomic(crash_file, text.rstrip("\n") + "\n")
             reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
             logger.debug("session {} crashed: {}", run.session, reason)
-            return Outcome(run.session, crash=Crash(run.session, reason, crash_file))
+            misuse = isinstance(e, SpecError)
+            return Outcome(run.session, crash=Crash(run.session, reason, crash_file, misuse))
         crash_file.unlink(missing_ok=True)
         return Outcome(run.session, result=result)
 
@@ -129,17 +127,3 @@ def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]
     finally:
         for handler in handlers:
             logger.remove(handler)
-
-
-@contextmanager
-def _profiled(run: Run) -> Iterator[None]:
-    """Where the time goes: `<session>.prof` for tools (snakeviz ...), `<session>_profile.txt` to read."""
-    profile = cProfile.Profile()
-    try:
-        with profile:
-            yield
-    finally:
-        stem = run.layout.log(run.layout.s(run.trial, run.session)).with_suffix("")
-        profile.dump_stats(f"{stem}.prof")
-        with Path(f"{stem}_profile.txt").open("w", encoding="utf-8") as file:
-            pstats.Stats(profile, stream=file).sort_stats("cumulative").print_stats(PROFILE_LINES)

@@ -30,6 +30,8 @@ from slm_lab.spec.model import Spec
 
 FPS = 30
 """Of a video."""
+VIDEOS = (".mp4", ".gif", ".mkv", ".mov", ".webm")
+"""Kinds of video, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
         target: see `SavedPolicy.open`.
         options: `out`, `seed`, `render`, `device`.
         episodes: how many.
-        video: file to write (mp4, gif ...).
+        video: file to write, one of VIDEOS.
 
     Returns:
         Undiscounted returns.
@@ -126,19 +128,22 @@ class Camera:
     """Films an env. Use as a context manager.
 
     Args:
-        path: of the video; its suffix says the format.
+        path: of the video; one of VIDEOS.
     """
 
     def __init__(self, path: Path) -> None:
         import imageio  # only who films needs it
 
         path = Path(path)
+        kind = path.suffix.lower()
+        if kind not in VIDEOS:
+            raise LabError(f"video: can't write {path.name} (known: {', '.join(VIDEOS)})")
         if not path.parent.is_dir():
             raise LabError(f"video: no such folder: {path.parent}")
-        try:
-            self._writer: Any = imageio.get_writer(path, fps=FPS, macro_block_size=None)
-        except ValueError as e:
-            raise LabError(f"video: can't write {path}: {e}") from None
+        if kind == ".gif":
+            self._writer: Any = imageio.get_writer(path, duration=1000 / FPS, loop=0)
+        else:
+            self._writer = imageio.get_writer(path, format="FFMPEG", fps=FPS, macro_block_size=None)
 
     def __enter__(self) -> Self:
         return self

@@ -66,7 +66,7 @@ def resume(target: str | Path, options: Options, spec_name: str | None = None) -
 
     Args:
         target: `latest` (of `options.out`), or a run folder.
-        options: `out`, and how it is shown: progress, render, log_level, profile.
+        options: `out`, and how it is shown: progress, render, log_level.
         spec_name: takes only runs of that spec for `latest`.
 
     Raises:
@@ -79,7 +79,7 @@ def resume(target: str | Path, options: Options, spec_name: str | None = None) -
         logger.info("{} is completed: nothing is left to do", layout.root)
         return RunResult(layout.root, _metrics(layout))
     spec = load_spec(layout.trial_spec(0))
-    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level", "profile")}
+    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level")}
     merged = dataclasses.replace(file.options, **shown)
     with locked(layout, PATIENCE) as held:
         # it may have ended while the lock was waited for
@@ -102,6 +102,10 @@ def _work(spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFil
             stack.enter_context(_log_file(layout, options))
             logger.info("{} {}: {}", mode.value, spec.name, layout.root)
             done = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+        if pool is not None and pool.output:
+            path = layout.log(f"{layout.name}_output")
+            with path.open("a", encoding="utf-8") as output:
+                output.writelines(pool.output)
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
     finally:

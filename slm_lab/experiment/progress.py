@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-INTERVAL = 0.25
+INTERVAL = 0.5
 """Least seconds between two drawings of the table."""
 LOG_SHARE = 10
 """Percent of a session between two of its log lines."""
@@ -74,7 +74,7 @@ class Progress:
             self._log(session, row)
 
     def state(self, session: int, state: str) -> None:
-        """Say what a session is at, in a word: running, done, stopped, crashed."""
+        """Say what a session is at, in a word: starting, done, stopped, crashed."""
         self._states[session] = state
         if self._live is not None:
             self._draw()

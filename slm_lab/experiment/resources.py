@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from slm_lab.lib.errors import SpecError
 from slm_lab.spec.model import NetSpec, Spec
 
 SMALL_WIDTH = 128
@@ -72,11 +73,16 @@ def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count
         session: sessions on `cuda` go round the GPUs.
         offset: first GPU to use.
         cuda_count: GPUs present.
+
+    Raises:
+        SpecError: a GPU is asked for by name where there is none.
     """
     if device == "auto":
         gpu = spec.agent.net.gpu
         wanted = not is_small(spec.agent.net) if gpu == "auto" else gpu
         device = "cuda" if wanted and cuda_count else "cpu"
+    if device.startswith("cuda") and cuda_count == 0:
+        raise SpecError([f"--device: '{device}', but torch finds no GPU here (cpu and auto would do)"])
     if device == "cuda":
         return f"cuda:{(offset + session) % max(1, cuda_count)}"
     return device

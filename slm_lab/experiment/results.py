@@ -34,6 +34,8 @@ class Crash:
     """One line, or the message of a user error."""
     file: Path | None = None
     """The traceback."""
+    misuse: bool = False
+    """A fault of the spec or of an option, found only when the session was built; not of the training."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks everything to save and stop, a second stops at once."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first asks everything to save and stop, a second stops at once."""
 
 import signal
 import threading
@@ -7,12 +7,12 @@ from typing import Any, Self
 
 
 class StopRequest:
-    """While entered, a first SIGINT or SIGTERM only raises a flag and a second one raises KeyboardInterrupt.
+    """While entered, a first SIGINT, SIGTERM or SIGHUP only raises a flag and a second one raises KeyboardInterrupt.
 
     Outside the main thread, where Python can't handle signals, it is a flag that nobody raises.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -25,6 +25,8 @@ class StopRequest:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in self.signals:
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

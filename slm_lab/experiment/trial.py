@@ -93,7 +93,6 @@ class Trial:
         for run in self.runs:
             if stop():
                 break
-            self._progress.state(run.session, "running")
             report = functools.partial(self._on_event, run.session)
             self._on_outcome(run_contained(run, report=report, stop=stop, forward=False))
 
@@ -114,6 +113,8 @@ class Trial:
     def _on_event(self, session: int, event: Event) -> None:
         if event["kind"] == "row":
             self._progress.row(session, event["row"])
+        elif event["kind"] == "begin":
+            self._progress.state(session, "starting")
         elif event["message"] not in self._said:
             # what is true of one session is mostly true of all: once is enough
             self._said.add(event["message"])
@@ -123,9 +124,17 @@ class Trial:
         self._outcomes[outcome.session] = outcome
         if outcome.crash is not None:
             self._progress.state(outcome.session, "crashed")
-            logger.error("session {} crashed: {}\n  see {}", outcome.session, outcome.crash.reason, outcome.crash.file)
+            self._tell(outcome.crash)
         else:
             self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
+
+    def _tell(self, crash: Crash) -> None:
+        if not crash.misuse:
+            logger.error("session {} crashed: {}\n  see {}", crash.session, crash.reason, crash.file)
+        elif crash.reason not in self._said:
+            # every session trips over the same fault of the spec
+            self._said.add(crash.reason)
+            logger.error("{}", crash.reason.strip())
 
     def _finish(self) -> TrialResult:
         outcomes = [self._outcomes.get(run.session, Outcome(run.session)) for run in self.runs]

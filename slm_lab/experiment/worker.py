@@ -4,8 +4,11 @@ A closed pipe means that the parent is gone: the session at work saves its check
 """
 
 import faulthandler
+import gc
+import os
 import queue
 import signal
+import sys
 import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -30,6 +33,8 @@ def main(fd: int) -> None:
 
     from slm_lab.experiment.contain import from_job, run_contained  # heavy: the pipe is served meanwhile
 
+    # what was imported stays: no collection need look through it again
+    gc.freeze()
     sending = threading.Lock()
 
     def send(kind: str, content: Any) -> None:
@@ -39,6 +44,11 @@ def main(fd: int) -> None:
     while (job := inbox.get()) is not None:
         outcome = run_contained(from_job(job), report=lambda event: send("event", event), stop=stop.is_set)
         send("done", outcome)
+    # what a session left in cycles may have something to clean up; then out: to take down torch would last seconds
+    gc.collect()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _listen(conn: Connection, inbox: "queue.SimpleQueue[dict[str, Any] | None]", stop: threading.Event) -> None:

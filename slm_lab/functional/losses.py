@@ -20,18 +20,18 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
     return -(log_prob * advantage.detach()).mean()
 
 
-def ppo_clip_loss(log_ratio: Tensor, advantage: Tensor, clip_eps: Tensor | float) -> Tensor:
+def ppo_clip_loss(log_ratio: Tensor, advantage: Tensor, clip_eps: Tensor) -> Tensor:
     """`-mean(min(rho * A, clip(rho, 1 - eps, 1 + eps) * A))`, rho = exp(log_ratio). Schulman et al. 2017, (7).
 
     Args:
         log_ratio: [B], log pi(a|s) - log pi_old(a|s), carries the gradient
         advantage: [B], a constant
-        clip_eps: eps, half the width of the trust region
+        clip_eps: 0-d eps, half the width of the trust region
 
     Returns:
         0-d loss
 
-    >>> ppo_clip_loss(torch.tensor([1.5, 0.5]).log(), torch.tensor([1.0, -1.0]), 0.2)
+    >>> ppo_clip_loss(torch.tensor([1.5, 0.5]).log(), torch.tensor([1.0, -1.0]), torch.tensor(0.2))
     tensor(-0.2000)
     """
     ratio = log_ratio.exp()
@@ -40,7 +40,7 @@ def ppo_clip_loss(log_ratio: Tensor, advantage: Tensor, clip_eps: Tensor | float
     return -torch.min(ratio * advantage, clipped * advantage).mean()
 
 
-def clipped_value_loss(value: Tensor, old_value: Tensor, ret: Tensor, clip_eps: Tensor | float) -> Tensor:
+def clipped_value_loss(value: Tensor, old_value: Tensor, ret: Tensor, clip_eps: Tensor) -> Tensor:
     """`mean(max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2))`: the value moves at most eps an update.
 
     As in OpenAI Baselines' PPO; not in the paper. eps is in units of the return.
@@ -49,12 +49,12 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, ret: Tensor, clip_eps: 
         value: [B], carries the gradient
         old_value: [B], V before the update
         ret: [B], targets
-        clip_eps: eps
+        clip_eps: 0-d eps
 
     Returns:
         0-d loss
 
-    >>> clipped_value_loss(torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([3.0]), 0.5)
+    >>> clipped_value_loss(torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([3.0]), torch.tensor(0.5))
     tensor(6.2500)
     """
     near = old_value + torch.clamp(value - old_value, -clip_eps, clip_eps)

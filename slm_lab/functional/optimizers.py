@@ -23,7 +23,7 @@ def clip_grad_norm_(grad: Tensor, max_norm: float | None) -> Tensor:
         0-d norm before clipping
 
     >>> g = torch.tensor([3.0, 4.0])
-    ... clip_grad_norm_(g, 1.0), g
+    >>> clip_grad_norm_(g, 1.0), g
     (tensor(5.), tensor([0.6000, 0.8000]))
     """
     norm: Tensor = torch.linalg.vector_norm(grad)
@@ -65,8 +65,8 @@ def adam_(
         weight_decay: L2 penalty
 
     >>> p = torch.tensor([1.0])
-    ... adam_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1))
-    ... p
+    >>> adam_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1))
+    >>> p
     tensor([0.9000])
     """
     if weight_decay:
@@ -103,7 +103,7 @@ def adamw_(
 
     >>> p = torch.tensor([1.0])
     >>> adamw_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1), weight_decay=0.5)
-    ... p
+    >>> p
     tensor([0.8500])
     """
     param.mul_(1 - lr * weight_decay)
@@ -145,8 +145,8 @@ def rmsprop_(
         centered: divide by the standard deviation in place of the root mean square
 
     >>> p = torch.tensor([1.0])
-    ... rmsprop_(p, torch.tensor([2.0]), rmsprop_state(p), torch.tensor(0.01))
-    ... p
+    >>> rmsprop_(p, torch.tensor([2.0]), rmsprop_state(p), torch.tensor(0.01))
+    >>> p
     tensor([0.9000])
     """
     if weight_decay:
@@ -198,8 +198,8 @@ def sgd_(
         nesterov: look ahead: step along `g + momentum b`
 
     >>> p = torch.tensor([1.0])
-    ... sgd_(p, torch.tensor([2.0]), sgd_state(p), torch.tensor(0.1))
-    ... p
+    >>> sgd_(p, torch.tensor([2.0]), sgd_state(p), torch.tensor(0.1))
+    >>> p
     tensor([0.8000])
     """
     if weight_decay:

@@ -1,7 +1,7 @@
 """Numbers that follow the frame counter: exploration, entropy and clipping coefficients.
 
-Each is a function of (start_val, end_val, start_step, end_step, frame): start_val up to start_step, end_val from end_step
-on, between them the curve its name says. Values may rise, fall and reach 0.
+Each is a function of (start_val, end_val, start_step, end_step, frame): start_val up to start_step, end_val from
+end_step on, between them the curve its name says. Values may rise, fall and reach 0.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 `compile_function` turns a function of tensors into one machine-code graph, forward, backward and optimizer together:
 traced to ATen operations (`make_fx`), compiled ahead of time (AOTInductor) in a process of its own, kept in a cache. A
-session then only loads a library: no compiler in its memory, no guards on its calls, milliseconds when the cache is warm;
-sessions that want the same graph wait for one of them to make it.
+session then only loads a library: no compiler in its memory, no guards on its calls, milliseconds when the cache is
+warm; sessions that want the same graph wait for one of them to make it.
 
 The price is that everything the function reads must be an argument, shapes are those of the example, and what is not a
 tensor is a constant. On an accelerator `torch.compile` is used in place of this.
@@ -130,7 +130,7 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
             if done.returncode != 0 or not out.exists():
                 lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
                 raise CompileError(lines[-1][:300] if lines else f"the compiler ended with {done.returncode}")
-            os.replace(out, package)
+            out.replace(package)
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ class Layout:
         return folder / f"{self.t(trial)}_trial_metrics_scalar.json"
 
     def graph(self, stem: str, y: str, x: str = "frames", *, top: bool = False) -> Path:
-        """PNG of y over x. stem: `s(..) + '_session_graph_train'` or `t(..) + '_trial_graph'`; top: copy in the run folder."""
+        """PNG of y over x; stem: `s(..) + "_session_graph_train"`, `t(..) + "_trial_graph"`; top: in the run folder."""
         folder = self.root if top else self.root / "graph"
         return folder / f"{stem}_{y}_vs_{x}.png"
 

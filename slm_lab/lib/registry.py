@@ -1,8 +1,8 @@
 """Classes by the name that a spec gives them.
 
-A class registers itself under its kind where it is defined; `lookup` imports the modules of that kind's package on first
-use. So a spec can be validated without anything of the layer above being imported by hand, and a user's own module
-(`meta.plugins`) needs no fork.
+A class registers itself under its kind where it is defined; `lookup` imports the modules of that kind's package on
+first use. So a spec can be validated without anything of the layer above being imported by hand, and a user's own
+module (`meta.plugins`) needs no fork.
 """
 
 import importlib

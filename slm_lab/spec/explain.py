@@ -13,8 +13,10 @@ from slm_lab.spec.model import EnvSpec, MetaSpec, NetSpec, Spec
 GOT_LENGTH = 60
 """Longest `got` value, in characters; longer ones are cut."""
 
+_OBJECT = "must be an object"
 _RULES = {
     "missing": "missing",
+    "extra_forbidden": "unknown key",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
@@ -32,9 +34,9 @@ _RULES = {
     "string_type": "must be text",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
+    "dict_type": _OBJECT,
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
     "none_required": "must be null",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
@@ -50,6 +52,7 @@ _ELSEWHERE: tuple[tuple[str, type[BaseModel]], ...] = (("env", EnvSpec), ("meta"
 
 
 Place = tuple[int | str, ...]
+Error = Mapping[str, Any]
 
 
 class Fault(NamedTuple):
@@ -77,31 +80,47 @@ def shorten(value: Any) -> str:
     """The value as Python writes it, cut to GOT_LENGTH.
 
     >>> shorten([1] * 100)
-    '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ...'
+    '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,...'
     """
     text = repr(value)
     return text if len(text) <= GOT_LENGTH else text[: GOT_LENGTH - 3].rstrip() + "..."
 
 
-def _explain(errors: Sequence[Mapping[str, Any]], model: type[BaseModel], prefix: Place) -> list[Fault]:
+def _explain(errors: Sequence[Error], model: type[BaseModel], prefix: Place) -> list[Fault]:
+    located = [(*_locate(model, error["loc"]), error) for error in errors]
+    unions: dict[Place, list[Error]] = {}
+    for place, _, in_union, error in located:
+        if in_union:
+            unions.setdefault(place, []).append(error)
     faults: list[Fault] = []
-    choices: dict[str, list[str]] = {}  # path -> what each member of a union asks for
-    got: dict[str, Any] = {}
-    for error in errors:
-        place, holder, in_union = _locate(model, error["loc"])
-        if error["type"] == "nested":
-            faults += _explain(error["ctx"]["errors"], error["ctx"]["model"], (*prefix, *place))
-            continue
+    listed: set[Place] = set()  # objects whose keys were told
+    for place, holder, in_union, error in located:
         context = error.get("ctx") or {}
         path = dotted((*prefix, *place, *([context["key"]] if "key" in context else [])))
-        if in_union:
-            if path not in choices:
-                faults.append(Fault(path, ""))  # keeps the place in the order; the text follows below
-                got[path] = error["input"] if len(error["loc"]) == len(place) + 1 else None
-            choices.setdefault(path, []).append(_rule(error))
+        if error["type"] == "nested":
+            faults += _explain(context["errors"], context["model"], (*prefix, *place))
+        elif in_union:
+            faults += _explain_union(unions.pop(place, []), len(place), prefix)
+        elif error["type"] == "extra_forbidden":
+            text, tells = _unknown_key(str(place[-1]), holder, error["input"], tell=place[:-1] not in listed)
+            faults.append(Fault(path, text))
+            listed |= {place[:-1]} if tells else set()
         else:
-            faults.append(Fault(path, _text(error, holder)))
-    return [Fault(f.path, _either(choices[f.path], got[f.path])) if f.path in choices else f for f in faults]
+            faults.append(Fault(path, _text(error)))
+    return faults
+
+
+def _explain_union(errors: Sequence[Error], depth: int, prefix: Place) -> list[Fault]:
+    """One fault for a value that is of no kind that its key takes; or, where it is of one, what is wrong inside.
+
+    The locations go on with the name of the member at `depth`.
+    """
+    inside = [error for error in errors if len(error["loc"]) > depth + 1]
+    if inside or not errors:
+        return [Fault(dotted((*prefix, *e["loc"][:depth], *e["loc"][depth + 1 :])), _text(e)) for e in inside]
+    words = [rule.removeprefix("must be ") for rule in dict.fromkeys(map(_rule, errors))]
+    text = f"must be {' or '.join(words)} (got {shorten(errors[0]['input'])})"
+    return [Fault(dotted((*prefix, *errors[0]["loc"][:depth])), text)]
 
 
 def dotted(place: Sequence[int | str]) -> str:
@@ -113,22 +132,22 @@ def dotted(place: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
-def _text(error: Mapping[str, Any], holder: type[BaseModel] | None) -> str:
+def _text(error: Error) -> str:
     kind, rule = error["type"], _rule(error)
     context = error.get("ctx") or {}
     value = context.get("got", error["input"])
-    if kind == "extra_forbidden":
-        return _unknown_key(str(error["loc"][-1]), holder, value)
     if kind == "literal_error" and isinstance(value, str):
         rule += did_you_mean(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in _WITHOUT_GOT or (kind == "unknown_name" and "got" not in context):
         return rule
+    if rule == _OBJECT and isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        rule += ", not a list that holds one"
     if kind not in _RULES and isinstance(value, dict):  # a rule about several keys names them
         return rule
     return f"{rule} (got {shorten(value)})"
 
 
-def _rule(error: Mapping[str, Any]) -> str:
+def _rule(error: Error) -> str:
     context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in (error.get("ctx") or {}).items()}
     if error["type"] in _RULES:
         return _RULES[error["type"]].format(**context)
@@ -136,24 +155,20 @@ def _rule(error: Mapping[str, Any]) -> str:
     return text.replace("Input should be", "must be").replace("Input should", "must")
 
 
-def _either(rules: list[str], value: Any) -> str:
-    words = [rule.removeprefix("must be ") for rule in dict.fromkeys(rules)]
-    text = "must be " + " or ".join(words)
-    return text if value is None else f"{text} (got {shorten(value)})"
-
-
-def _unknown_key(key: str, holder: type[BaseModel] | None, value: Any) -> str:
+def _unknown_key(key: str, holder: type[BaseModel] | None, value: Any, *, tell: bool) -> tuple[str, bool]:
+    """The text, and whether it lists the known keys; it does so where nothing is near and `tell` is true."""
     known = list(holder.model_fields) if holder else []
     near = nearest(key, known)
     if near:
-        return f"unknown key, did you mean '{near}'? (got {shorten(value)})"
+        return f"unknown key, did you mean '{near}'? (got {shorten(value)})", False
     for section, model in _ELSEWHERE:
         if key in model.model_fields and model is not holder and key != "name":
-            return f"unknown key, it belongs to '{section}' (got {shorten(value)})"
-    if holder is not None and issubclass(holder, NetSpec):
+            return f"unknown key, it belongs to '{section}' (got {shorten(value)})", False
+    if holder is None or not tell:
+        return f"unknown key (got {shorten(value)})", False
+    if issubclass(holder, NetSpec):
         known = [k for k in known if k.partition("_")[0] not in NetSpec.roles]
-    listed = f"; known: {', '.join(known)}" if known else ""
-    return f"unknown key (got {shorten(value)}{listed})"
+    return f"unknown key (got {shorten(value)}; known: {', '.join(known)})", True
 
 
 def _locate(root: type[BaseModel], loc: Place) -> tuple[Place, type[BaseModel] | None, bool]:

@@ -1,6 +1,7 @@
 """From a file to a checked spec."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def find_file(path: str | Path) -> Path:
     Raises:
         SpecError: no such file; with the nearest name.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if _is_file(path):
         return path
     if not path.is_absolute():
@@ -62,6 +63,14 @@ def find_file(path: str | Path) -> Path:
     if _is_folder(path):
         raise SpecError(["is a folder, must be a spec file"], str(path))
     raise SpecError([f"no such spec file{_near_files(path)}"], str(path))
+
+
+def expand(path: str | Path) -> Path:
+    """The path with ~ replaced; as it is where that can't be done."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError):  # no such user; a NUL in it
+        return Path(path)
 
 
 def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -144,7 +153,7 @@ def check(
         spec = Spec.model_validate(filled)
     except ValidationError as e:
         faults += [str(f) for f in explain(e) if not _concerns(f, open_paths)]
-    if check_env is not None and not any(path.startswith("env.") for path in open_paths):
+    if check_env is not None and "env.name" not in open_paths:
         env = _env(filled)
         faults += check_env(env) if env else []
     good = spec if not faults and not missing else None
@@ -186,10 +195,15 @@ def _plugins(data: dict[str, Any]) -> list[str]:
 
 
 def _env(data: dict[str, Any]) -> EnvSpec | None:
-    try:
-        return EnvSpec.model_validate(data.get("env"))
-    except ValidationError:
+    """The env, as far as its name and the keys for gym.make say it; None where they do not."""
+    env = data.get("env")
+    if not isinstance(env, dict):
         return None
+    known = EnvSpec.model_fields.keys() - {"name"}
+    for part in (env, {k: v for k, v in env.items() if k not in known} | {"max_frame": 1}):
+        with suppress(ValidationError):
+            return EnvSpec.model_validate(part)
+    return None
 
 
 def _is_file(path: Path) -> bool:

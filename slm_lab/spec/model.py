@@ -266,7 +266,7 @@ class AgentSpec(SpecModel):
         if needs != getattr(lookup("memory", self.memory.name), "on_policy", needs) and needs is not None:
             fitting = [n for n in names("memory") if getattr(lookup("memory", n), "on_policy", None) == needs]
             kind = "an on-policy" if needs else "a replay"
-            why = f"{self.algorithm.name} needs {kind} memory (known: {', '.join(fitting)})"
+            why = f"{self.algorithm.name} needs {kind} memory{', such as ' if fitting else ''}{' or '.join(fitting)}"
             raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "memory.name", "got": self.memory.name})
         return self
 

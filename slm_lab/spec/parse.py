@@ -81,7 +81,7 @@ def parse_yaml(text: str, where: str) -> Any:
         _yaml_error(e, where)
     except RecursionError:
         raise SpecError(["nested too deeply, or an alias that holds itself"], where) from None
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as e:
         # PyYAML's own constructors raise these for tags that do not fit their value
         raise SpecError([f"a value that can't be read: {e}"], where) from None
     finally:
@@ -220,7 +220,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
             message = f"can't read {str(node.value)[:40]!r} as {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
 

@@ -1,10 +1,11 @@
 """A run that takes a fraction of a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.lib.layout import Layout
@@ -30,9 +31,9 @@ TINY = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Spec]:
-    """A small spec; keyword arguments change keys, `__` for the dots: tiny(meta__max_session=2)."""
+    """A small spec; keyword arguments change keys, with `__` for the dots: `meta__max_session=2`."""
 
     def make(**changes: Any) -> Spec:
         spec = load_spec(TINY)
@@ -59,3 +60,12 @@ def new_run(tiny: Callable[..., Spec], options: Options) -> Callable[..., Run]:
         return Run(spec, mode, layout, session=session, options=options)
 
     return make
+
+
+@pytest.fixture
+def log_text() -> Iterator[list[str]]:
+    """Lines of the log."""
+    lines: list[str] = []
+    handler = logger.add(lines.append, level="DEBUG", format="{level} {message}")
+    yield lines
+    logger.remove(handler)

@@ -70,7 +70,7 @@ def test_rows_are_reported_and_hold_what_is_known(new_run: NewRun) -> None:
     last = result.rows[-1]
     # 250 vector steps, an update after each 16, of two nets
     assert last["opt_step"] == 250 // 16 * 2
-    assert last["entropy"] is not None and 0 < last["entropy"] <= math.log(2) + 1e-6
+    assert 0 < last["entropy"] <= math.log(2) + 1e-6
     assert "grad_norm" not in last
     assert 0 <= last["entropy_coef"] < 0.02
 
@@ -145,7 +145,8 @@ def test_wall_time_goes_on_where_it_was(new_run: NewRun) -> None:
     tree = checkpoint.load(run.layout.checkpoint(0, 0))
     checkpoint.save(run.layout.checkpoint(0, 0), {**tree, "wall_t": 1000.0})
     rows = Session(run).run().rows
-    assert rows[0]["wall_t"] < 100 < 1000 <= rows[-1]["wall_t"]
+    assert rows[0]["wall_t"] < 100
+    assert rows[-1]["wall_t"] >= 1000
 
 
 def test_checkpoints_are_throttled_but_the_end_is_always_saved(

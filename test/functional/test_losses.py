@@ -41,7 +41,7 @@ def test_clipped_value_loss_takes_the_worse_of_both() -> None:
     old, ret = torch.zeros(3), torch.tensor([3.0, 3.0, 0.1])
     value = torch.tensor([0.4, 2.0, 2.0])
     # (0.4-3)^2 = 6.76; max((2-3)^2, (0.5-3)^2) = 6.25; max(1.9^2, 0.4^2) = 3.61
-    assert clipped_value_loss(value, old, ret, 0.5).item() == pytest.approx((6.76 + 6.25 + 3.61) / 3)
+    assert clipped_value_loss(value, old, ret, torch.tensor(0.5)).item() == pytest.approx((6.76 + 6.25 + 3.61) / 3)
 
 
 def test_standardize() -> None:

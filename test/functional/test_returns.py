@@ -83,8 +83,11 @@ def test_gae_by_hand_across_both_kinds_of_end() -> None:
 
 @pytest.mark.parametrize("gamma", [0.5, 0.9, 0.99])
 def test_endless_reward_of_one_is_worth_one_over_one_minus_gamma(gamma: float) -> None:
-    """A world that pays 1 for ever, seen through a time limit: with V = 1/(1-gamma) every return is 1/(1-gamma) and every
-    advantage 0. Taking the time limit for a true end breaks both, which shows that the bootstrap is what carries them."""
+    """A world that pays 1 for ever, seen through a time limit.
+
+    With V = 1/(1-gamma) every return is 1/(1-gamma) and every advantage 0. Taking the time limit for a true end breaks
+    both, which shows that the bootstrap is what carries them.
+    """
     closed_form, horizon = 1 / (1 - gamma), 7
     reward = torch.ones(horizon, 1, dtype=torch.float64)
     no = torch.zeros(horizon, 1, dtype=torch.bool)

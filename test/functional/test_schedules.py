@@ -1,5 +1,7 @@
 """Schedules go up, down and to zero."""
 
+from itertools import pairwise
+
 import pytest
 
 from slm_lab.functional.schedules import SCHEDULES, linear_decay, no_decay, periodic_decay, rate_decay
@@ -35,5 +37,5 @@ def test_periodic_stays_within() -> None:
     values = [periodic_decay(1.0, 0.1, 0, 1000, f) for f in range(0, 1001, 7)]
     assert min(values) >= 0.1
     assert max(values) <= 1.0
-    rises = sum(b > a for a, b in zip(values, values[1:], strict=False))
+    rises = sum(b > a for a, b in pairwise(values))
     assert rises > 20  # it is a wave, not a slope

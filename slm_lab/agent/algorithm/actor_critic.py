@@ -1,7 +1,7 @@
 """Advantage actor-critic (A2C). Mnih et al. 2016, arXiv:1602.01783; Sutton and Barto 2018, section 13.5.
 
-The idea: REINFORCE, with a critic. A learned value function V says what a state was worth anyway; an action is made more
-likely in proportion to how much better than that it turned out, its advantage. The critic learns from the same steps.
+The idea: REINFORCE, with a critic. A learned value function V says what a state was worth anyway; an action is made
+more likely in proportion to how much better than that it turned out, its advantage. The same steps teach the critic.
 
     repeat:
         gather T steps of N envs with the policy pi
@@ -14,7 +14,7 @@ likely in proportion to how much better than that it turned out, its advantage. 
 Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
 """
 
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import model_validator
@@ -74,9 +74,9 @@ class ActorCritic(Algorithm):
     Hooks for subclasses: `loss` with its `stat_names`, and `learn`.
     """
 
-    Spec: Any = ActorCriticSpec
+    Spec: ClassVar[type[AlgorithmSpec]] = ActorCriticSpec
     on_policy = True
-    stat_names: tuple[str, ...] = ("policy_loss", "value_loss", "entropy")
+    stat_names: ClassVar[tuple[str, ...]] = ("policy_loss", "value_loss", "entropy")
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -87,8 +87,8 @@ class ActorCritic(Algorithm):
         self.nets = {"net": self.net.actor}
         if self.net.critic is not None:
             self.nets["critic_net"] = self.net.critic
-        roles = {"net": "actor", "critic_net": "critic"}
-        self.optims = {k: Optim(m, spec.net.for_role(roles[k]), self.spec.lr) for k, m in self.nets.items()}  # type: ignore[arg-type]
+        net_specs = {"net": spec.net.for_role("actor"), "critic_net": spec.net.for_role("critic")}
+        self.optims = {k: Optim(net, net_specs[k], self.spec.lr) for k, net in self.nets.items()}
         self.value_loss: nn.Module = loss_function(spec.net.for_role("actor").loss_spec)
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, device)}
         stage = Stage(tuple(self.nets), self.loss, self.stat_names)
@@ -112,7 +112,7 @@ class ActorCritic(Algorithm):
         return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
 
     def evaluate(self, rollout: Rollout) -> Evaluated:
-        """What actor and critic think of a rollout, in one batched pass of each: they have not changed since it was played.
+        """What actor and critic think of a rollout, in one batched pass: they have not changed since it was played.
 
         Returns:
             log_prob [T, N], value [T+1, N], final_value [T, N]

@@ -1,4 +1,4 @@
-"""What every algorithm is: it chooses actions and turns experience into better nets. *When* it does so is the agent's."""
+"""What every algorithm is: it chooses actions and turns experience into better nets. *When* is the agent's to say."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Algorithm(ABC):
     Spec: ClassVar[type[AlgorithmSpec]]
     on_policy: ClassVar[bool]
     """Whether a batch must come from the policy that is learned."""
-    stat_names: tuple[str, ...] = ()
+    stat_names: ClassVar[tuple[str, ...]] = ()
     """Names of the statistics of the loss, in order."""
 
     def __init__(self, setting: Setting) -> None:

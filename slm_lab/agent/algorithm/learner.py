@@ -24,7 +24,7 @@ class NonFiniteLoss(LabError):
 
 @dataclass(frozen=True)
 class Stage:
-    """One loss and the nets that descend on it. An update may have several, one after the other (critic, then actor)."""
+    """One loss and the nets that descend on it. An update may have several in a row: critic, then actor."""
 
     learned: tuple[str, ...]
     """Names of nets; the gradients of all others are not even computed."""
@@ -39,7 +39,7 @@ class Stage:
 
 
 class _Bound(nn.Module):
-    """A loss with the nets it reads as submodules, so that `functional_call` can put other parameters in their place."""
+    """A loss with the nets it reads as submodules, so that `functional_call` can put other parameters in place."""
 
     def __init__(self, nets: Mapping[str, nn.Module], loss: LossFunction) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Learner:
             raise ValueError(f"neither learned nor frozen: {sorted(missing)}")
         self._nets = dict(nets)
         self._bound = [_Bound(nets, stage.loss) for stage in self.stages]
-        self.stat_names = tuple(n for stage in self.stages for n in (stage.label, *stage.stats)) + ("grad_norm",)
+        self.stat_names = (*(n for stage in self.stages for n in (stage.label, *stage.stats)), "grad_norm")
         self._sums = torch.zeros(len(self.stat_names), device=next(iter(self._flat.values())).flat.device)
         self._since = 0
         self._compiled: dict[tuple[torch.Size, ...], TensorFunction] = {}
@@ -119,8 +119,8 @@ class Learner:
         if not bool(torch.isfinite(means).all()):
             shown = ", ".join(f"{k} {v.item():.4g}" for k, v in stats.items())
             raise NonFiniteLoss(
-                f"the loss is not finite ({shown}) at gradient step {self.steps}; the parameters of this moment are not "
-                "saved. Usual causes: a learning rate too high, no clip_grad_val, rewards or observations out of scale."
+                f"the loss is not finite ({shown}) at gradient step {self.steps}; the parameters of this moment are "
+                "not saved. Usual causes: a high learning rate, no clip_grad_val, rewards or observations out of scale."
             )
         return stats
 
@@ -140,7 +140,7 @@ class Learner:
                 loss, stats = stage.loss(*batch, *coefs)
                 for name in stage.learned:
                     self.optims[name].params.grad.zero_()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             norms += [self.optims[name].step_() for name in stage.learned]
             values += [loss, *(stats[k] for k in stage.stats)]
             outputs += [stats[k].detach() for k in stage.outputs]

@@ -8,9 +8,9 @@ The idea: play, and make every action more likely in proportion to the return th
         A_t = G_t, standardized over the batch (a baseline and a scale in one)
         ascend mean( log pi(a_t | s_t) * A_t ) + c_H * mean( H(pi(. | s_t)) )
 
-Differs from the paper: batches of steps in place of single episodes, so an episode may be cut off by a batch's end. There
-is no value function to stand for the rest, which then counts as 0, as after a time limit: batches should be long against
-episodes. Returns are standardized.
+Differs from the paper: batches of steps in place of single episodes, so an episode may be cut off by a batch's end.
+There is no value function to stand for the rest, which then counts as 0, as after a time limit: batches should be long
+against episodes. Returns are standardized.
 """
 
 from typing import Any
@@ -65,7 +65,8 @@ class Reinforce(Algorithm):
         self.nets = {"net": self.policy}
         self.optims = {"net": Optim(self.policy, net_spec, self.spec.lr)}
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, setting.device)}
-        self.learner = Learner(self.nets, self.optims, self.loss, self.stat_names, compile=setting.compile)
+        stage = Stage(("net",), self.loss, self.stat_names)
+        self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
 
     @property
     def opt_step(self) -> int:

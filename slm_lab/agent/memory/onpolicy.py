@@ -76,7 +76,7 @@ class OnPolicyBatchReplay(Memory):
         return self._t == self.horizon
 
     def sample(self) -> Rollout:
-        """The rollout; the memory is empty afterwards. Its tensors are the memory's own: used up before the next `add`."""
+        """The rollout, in the memory's own tensors: use it before the next `add`. The memory is empty afterwards."""
         index = torch.tensor([i for i, _ in self._final], dtype=torch.int64)
         shape = (0, *self.info.obs_shape)
         final = np.stack([o for _, o in self._final]) if self._final else np.zeros(shape, self._obs.dtype)

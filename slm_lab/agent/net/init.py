@@ -1,6 +1,7 @@
 """Activations and losses by name, and the initialization of weights."""
 
 import inspect
+from typing import Any, cast
 
 from torch import nn
 
@@ -58,7 +59,7 @@ def gain(activation_name: str) -> float:
     """The gain torch recommends for weights before this activation; 1 where it recommends none."""
     name = {"leakyrelu": "leaky_relu"}.get(activation_name.lower().replace("_", ""), activation_name.lower())
     try:
-        return float(nn.init.calculate_gain(name))
+        return float(nn.init.calculate_gain(cast(Any, name)))
     except ValueError:
         return 1.0
 

@@ -1,5 +1,7 @@
 """The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import Net
@@ -42,8 +44,8 @@ class MLPNet(Net):
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
         if spec.init_std is not None:
             for head in self.heads.values():
-                nn.init.orthogonal_(head.weight, gain=spec.init_std)
-                nn.init.zeros_(head.bias)
+                nn.init.orthogonal_(cast(Tensor, head.weight), gain=spec.init_std)
+                nn.init.zeros_(cast(Tensor, head.bias))
         self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
 
     def features(self, obs: Tensor) -> Tensor:

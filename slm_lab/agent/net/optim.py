@@ -131,10 +131,10 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
         SpecError: torch has no such schedule, or refuses its arguments
 
     >>> f = lr_schedule(LrSchedulerSpec(name="LinearToZero", frame=100), 0.1)
-    ... f(25), f(200)
+    >>> f(25), f(200)
     (0.07500000000000001, 0.0)
     >>> g = lr_schedule(LrSchedulerSpec(name="StepLR", step_size=10, gamma=0.5), 1.0)
-    ... g(9), g(10), g(25)
+    >>> g(9), g(10), g(25)
     (1.0, 0.5, 0.25)
     """
     if spec is None:
@@ -193,7 +193,7 @@ def _construct(name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any])
     cls: Any = getattr(torch.optim, name)
     known = [k for k in inspect.signature(cls).parameters if k != "params"]
     faults = [
-        f"agent.net.optim_spec.{k}: {name} takes no such argument{did_you_mean(k, known)} (it takes: {', '.join(known)})"
+        f"agent.net.optim_spec.{k}: {name} takes no such argument{did_you_mean(k, known)} (known: {', '.join(known)})"
         for k in kwargs
         if k not in known
     ]

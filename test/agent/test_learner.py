@@ -1,0 +1,165 @@
+"""One gradient step: eager equals a plain torch loop, compiled equals eager."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.agents import Chance, make_info, make_spec
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm.learner import Learner, Stage
+from slm_lab.agent.net.optim import FlatParams, Optim
+from slm_lab.lib import compile as compiler
+from slm_lab.lib.compile import CompileError, compile_function
+from slm_lab.spec.model import NetSpec
+from slm_lab.types import Stats
+
+needs_compiler = pytest.mark.skipif(not any(shutil.which(c) for c in ("g++", "clang++")), reason="no C++ compiler")
+
+
+def mlp(seed: int, out: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, out))
+
+
+def net_spec(**keys: Any) -> NetSpec:
+    return NetSpec.model_validate({"type": "any", "optim_spec": {"name": "Adam", "lr": 0.01}} | keys)
+
+
+class Regression:
+    """Two nets and a frozen one: `first` fits the target of the frozen, then `second` fits the new `first`."""
+
+    def __init__(self, *, compile: bool = False) -> None:
+        self.nets = {"first": mlp(0, 1), "second": mlp(1, 1), "target": mlp(2, 1)}
+        spec = net_spec(clip_grad_val=0.1)
+        self.optims = {k: Optim(self.nets[k], spec) for k in ("first", "second")}
+        self.frozen = FlatParams(self.nets["target"])
+        stages = [
+            Stage(("first",), self.fit_target, ("error",), ("each",), "first_loss"),
+            Stage(("second",), self.fit_first, label="second_loss"),
+        ]
+        self.learner = Learner(self.nets, self.optims, stages, frozen={"target": self.frozen}, compile=compile)
+
+    def fit_target(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Stats]:
+        error = self.nets["first"](x) - scale * self.nets["target"](x)
+        return error.square().mean(), {"error": error.abs().mean(), "each": error.abs().squeeze(-1)}
+
+    def fit_first(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Stats]:
+        return (self.nets["second"](x) - self.nets["first"](x)).square().mean(), {}
+
+
+def test_equals_a_plain_torch_loop() -> None:
+    ours = Regression()
+    plain = {k: copy.deepcopy(net) for k, net in ours.nets.items()}
+    optims = {k: torch.optim.Adam(plain[k].parameters(), lr=0.01) for k in ("first", "second")}
+    data, scale = torch.randn(32, 4), torch.tensor(2.0)
+    for i in range(5):
+        index = torch.randperm(32, generator=torch.Generator().manual_seed(i))[:8]
+        (each,) = ours.learner.step((data,), index, (scale,))
+        x = data[index]
+        wanted = 2.0 * plain["target"](x).detach()
+        torch.testing.assert_close(each, (plain["first"](x) - wanted).abs().squeeze(-1).detach())
+        for name in ("first", "second"):
+            goal = wanted if name == "first" else plain["first"](x).detach()
+            loss = mse_loss(plain[name](x), goal)
+            optims[name].zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(plain[name].parameters(), 0.1)
+            optims[name].step()
+    for name, net in plain.items():
+        for ours_p, theirs in zip(ours.nets[name].parameters(), net.parameters(), strict=True):
+            torch.testing.assert_close(ours_p, theirs, rtol=1e-5, atol=1e-6)
+    stats = ours.learner.take_stats()
+    assert list(stats) == ["first_loss", "error", "second_loss", "grad_norm"]
+    assert all(v.dim() == 0 for v in stats.values())
+
+
+def test_a_stage_leaves_the_gradients_of_others_alone() -> None:
+    ours = Regression()
+    ours.optims["first"].params.grad.fill_(7.0)
+    Learner(ours.nets, ours.optims, ours.learner.stages[1:], frozen={"target": ours.frozen}).step(
+        (torch.randn(4, 4),), None, (torch.tensor(1.0),)
+    )
+    assert ours.optims["first"].params.grad.eq(7.0).all()
+    assert all(p.requires_grad for p in ours.nets["first"].parameters())
+
+
+@needs_compiler
+def test_compiled_equals_eager() -> None:
+    eager, compiled = Regression(), Regression(compile=True)
+    data = torch.randn(16, 4)
+    for i in range(4):
+        index = torch.randperm(16, generator=torch.Generator().manual_seed(i))[:8]
+        outs = [r.learner.step((data,), index, (torch.tensor(float(i)),)) for r in (eager, compiled)]
+        torch.testing.assert_close(outs[0], outs[1], rtol=1e-5, atol=1e-6)
+        eager.frozen.flat.mul_(0.9)
+        compiled.frozen.flat.mul_(0.9)  # the graph must see it: a target net moves between steps
+    assert compiled.learner.compile, "it fell back to eager mode"
+    for name in ("first", "second"):
+        torch.testing.assert_close(
+            eager.optims[name].params.flat, compiled.optims[name].params.flat, rtol=1e-5, atol=1e-6
+        )
+    for a, b in zip(eager.learner.take_stats().values(), compiled.learner.take_stats().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+def test_compiled_ppo_equals_eager() -> None:
+    agents = [Agent(make_spec("ppo"), make_info(), seed=0, compile=on) for on in (False, True)]
+    for agent in agents:
+        world = Chance(make_info())
+        for t in range(24):
+            obs = world.obs
+            agent.observe(obs, agent.act(obs, explore=False), world.step())
+            agent.maybe_update(3 * (t + 1))
+    eager, compiled = agents
+    assert compiled.algorithm.learner.compile  # type: ignore[attr-defined]
+    assert compiled.opt_step == eager.opt_step > 0
+    for name, weight in eager.weights().items():
+        torch.testing.assert_close(weight, compiled.weights()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_compiler_it_goes_on_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: None)
+    ours, plain = Regression(compile=True), Regression()
+    for r in (ours, plain):
+        r.learner.step((torch.ones(4, 4),), None, (torch.tensor(1.0),))
+    assert not ours.learner.compile
+    assert torch.equal(ours.optims["first"].params.flat, plain.optims["first"].params.flat)
+
+
+@needs_compiler
+def test_a_captured_tensor_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLM_LAB_CACHE", str(tmp_path))
+    hidden = torch.randn(5)
+    with pytest.raises(CompileError, match="not an argument"):
+        compile_function(lambda x: (x + hidden,), [torch.zeros(5)])
+
+
+@needs_compiler
+def test_a_broken_compiler_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLM_LAB_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "/bin/false")
+    with pytest.raises(CompileError) as e:
+        compile_function(lambda x: (x * 2.5 + 1,), [torch.zeros(5)])
+    assert "\n" not in str(e.value)
+    assert not list(tmp_path.glob("compiled/*.pt2"))
+
+
+def test_flat_parameters_are_the_modules_own() -> None:
+    net = mlp(0, 2)
+    before = net(torch.ones(1, 4))
+    flat = FlatParams(net)
+    assert torch.equal(net(torch.ones(1, 4)), before)
+    net(torch.ones(1, 4)).sum().backward()
+    assert flat.grad.abs().sum() > 0
+    flat.flat.zero_()
+    assert net(torch.ones(1, 4)).abs().sum() == 0
+    net.load_state_dict(mlp(5, 2).state_dict())
+    assert flat.flat.abs().sum() > 0

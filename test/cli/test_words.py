@@ -1,0 +1,92 @@
+"""What the words of a command line mean."""
+
+import pytest
+import typer
+
+from slm_lab.cli.app import app
+from slm_lab.cli.modes import DEFAULT_FILE, DEFAULT_NAME, MODES, Request, parse_mode, parse_words
+from slm_lab.cli.route import route
+from slm_lab.experiment.run import Mode
+from slm_lab.lib.errors import LabError
+from slm_lab.spec.load import find_file, load_spec
+
+COMMANDS = ["run", "validate", "schema", "plot", "list-runs"]
+
+
+@pytest.mark.parametrize(
+    ("line", "routed"),
+    [
+        ("", "--help"),
+        ("--version", "--version"),
+        ("--help run", "--help run"),
+        ("run", "run"),
+        ("spec.json name dev", "run spec.json name dev"),
+        ("train@latest", "run train@latest"),
+        ("spec.json name dev --help", "run spec.json name dev --help"),
+        ("-s env=x spec.json name dev", "run -s env=x spec.json name dev"),
+        ("-s env=x run spec.json name dev", "run -s env=x spec.json name dev"),
+        ("-s run spec.json", "run -s run spec.json"),
+        ("--set=a=b --render plot -f a", "plot --set=a=b --render -f a"),
+        ("--seed 3", "run --seed 3"),
+        ("spec.json plot", "run spec.json plot"),
+        ("validate run", "validate run"),
+        ("-- plot", "run -- plot"),
+    ],
+)
+def test_route(line: str, routed: str) -> None:
+    own, with_value = ["--version", "--help"], ["-s", "--set", "--seed", "-f"]
+    assert route(line.split(), COMMANDS, own, with_value) == routed.split()
+
+
+def test_the_commands() -> None:
+    group = typer.main.get_command(app)
+    assert sorted(group.commands) == sorted(COMMANDS)  # type: ignore[attr-defined]
+
+
+def test_modes_are_those_of_the_experiment() -> None:
+    assert list(MODES) == [mode.value for mode in Mode]
+
+
+@pytest.mark.parametrize(
+    ("words", "request_"),
+    [
+        ("", Request(DEFAULT_FILE, DEFAULT_NAME, "train")),
+        ("dev", Request(DEFAULT_FILE, DEFAULT_NAME, "dev")),
+        ("enjoy", Request(DEFAULT_FILE, DEFAULT_NAME, "enjoy")),
+        ("f.json", Request("f.json", None, "train")),
+        ("f.json dev", Request("f.json", None, "dev")),
+        ("f.json x", Request("f.json", "x", "train")),
+        ("f.json x dev", Request("f.json", "x", "dev")),
+        ("f.json x train@latest", Request("f.json", "x", "train", "latest")),
+        ("f.json enjoy@data/a@b", Request("f.json", None, "enjoy", "data/a@b")),
+        ("train@latest", Request(None, None, "train", "latest")),
+        ("dev@latest", Request(None, None, "dev", "latest")),
+        ("enjoy@data/x", Request(None, None, "enjoy", "data/x")),
+        ("me@home.json", Request("me@home.json", None, "train")),
+    ],
+)
+def test_words(words: str, request_: Request) -> None:
+    assert parse_words(words.split()) == request_
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trian", "unknown mode 'trian', did you mean 'train'? (known: dev, train, search, enjoy)"),
+        ("zzz@latest", "unknown mode 'zzz' (known: dev, train, search, enjoy)"),
+        ("Train", "unknown mode 'Train', did you mean 'train'? (known: dev, train, search, enjoy)"),
+        ("train@", "train@: say what to go on with: train@latest, or train@ and a run folder"),
+        ("search", "mode 'search' is not part of this version yet (there are: dev, train, enjoy)"),
+    ],
+)
+def test_wrong_modes(word: str, message: str) -> None:
+    with pytest.raises(LabError) as caught:
+        parse_mode(word)
+    assert str(caught.value) == message
+    with pytest.raises(LabError) as caught:
+        parse_words(["f.json", "x", word])
+    assert str(caught.value) == message
+
+
+def test_the_default_spec_is_there() -> None:
+    assert load_spec(find_file(DEFAULT_FILE), DEFAULT_NAME).name == DEFAULT_NAME

@@ -1,0 +1,116 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slm_lab.experiment import launch
+from slm_lab.experiment.run import Mode, Options
+from slm_lab.experiment.runs import RunFile, Status, locked
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.files import plain
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.load import load_spec
+from slm_lab.spec.model import Spec
+
+Tiny = Callable[..., Spec]
+
+
+def test_a_run_leaves_its_folder(tiny: Tiny, options: Options, log_text: list[str]) -> None:
+    spec = tiny()
+    done = launch.run_spec(spec, Mode.TRAIN, options)
+    layout = Layout.open(done.folder)
+    assert layout.root.parent == options.out
+    assert layout.name == "tiny"
+    assert load_spec(layout.spec()) == load_spec(layout.trial_spec(0)) == spec
+    for path in (
+        layout.session_df(0, 0),
+        layout.session_metrics(0, 0),
+        layout.session_scalar(0, 0),
+        layout.trial_metrics(0),
+        layout.trial_scalar(0),
+        layout.trial_scalar(0, top=True),
+        layout.graph("tiny_t0_s0_session_graph_train", "mean_returns"),
+        layout.graph("tiny_t0_trial_graph", "mean_returns"),
+        layout.graph("tiny_t0_trial_graph", "mean_returns", top=True),
+        layout.checkpoint(0, 0),
+        layout.best(0, 0),
+        layout.weights(0, 0),
+        layout.weights(0, 0, best=True),
+        layout.log("tiny"),
+        layout.log("tiny_t0_s0"),
+    ):
+        assert path.stat().st_size > 0, path
+    # NaN is null in the file
+    assert plain(done.metrics) == json.loads(layout.trial_scalar(0).read_text(encoding="utf-8"))
+    assert log_text[-2].startswith("INFO trial_metrics: frame:1.00e+03 | total_reward_ma:")
+    assert log_text[-1].strip() == f"INFO results: {layout.root}"
+
+
+def test_the_seed_of_a_run_is_that_of_its_resume(tiny: Tiny, options: Options) -> None:
+    seeded = dataclasses.replace(options, seed=5)
+    whole = launch.run_spec(tiny(), Mode.TRAIN, seeded)
+    parts = launch.run_spec(tiny(), Mode.TRAIN, seeded)
+    layout = Layout.open(parts.folder)
+    # as if it had been killed before its first checkpoint
+    shutil.rmtree(layout.root / "model")
+    layout.make_folders()
+    RunFile.open(layout).ended(Status.RUNNING)
+    again = launch.resume(parts.folder, dataclasses.replace(options, seed=6))
+    assert plain(again.metrics) == plain(whole.metrics) == plain(parts.metrics)
+
+
+def test_resuming_a_completed_run_says_so(tiny: Tiny, options: Options, log_text: list[str]) -> None:
+    done = launch.run_spec(tiny(), Mode.TRAIN, options)
+    files = {p: p.stat().st_mtime_ns for p in done.folder.rglob("*") if p.is_file()}
+    again = launch.resume("latest", options)
+    assert again.folder == done.folder
+    assert again.metrics["total_reward_ma"] == done.metrics["total_reward_ma"]
+    assert any("is completed" in line for line in log_text)
+    assert {p: p.stat().st_mtime_ns for p in done.folder.rglob("*") if p.is_file()} == files
+
+
+def test_a_resume_warns_of_another_version(tiny: Tiny, options: Options, log_text: list[str]) -> None:
+    done = launch.run_spec(tiny(), Mode.TRAIN, options)
+    layout = Layout.open(done.folder)
+    content = json.loads(layout.run_file().read_text(encoding="utf-8"))
+    content |= {"status": "stopped", "versions": {**content["versions"], "torch": "1.3.1"}}
+    layout.run_file().write_text(json.dumps(content), encoding="utf-8")
+    assert not launch.resume(done.folder, options).stopped
+    assert sum("begun with torch 1.3.1" in line for line in log_text) == 1
+
+
+def test_a_run_that_another_process_works_on_is_not_resumed(
+    tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "PATIENCE", 0.0)
+    done = launch.run_spec(tiny(), Mode.TRAIN, options)
+    layout = Layout.open(done.folder)
+    text = layout.run_file().read_text(encoding="utf-8")
+    layout.run_file().write_text(text.replace('"completed"', '"running"'), encoding="utf-8")
+    with locked(layout), pytest.raises(LabError, match="another process"):
+        launch.resume(done.folder, options)
+
+
+def test_what_is_wrong_is_told_before_a_folder_is_made(tiny: Tiny, options: Options) -> None:
+    with pytest.raises(SpecError, match="env"):
+        launch.run_spec(tiny(env__name="CartPoll-v1"), Mode.TRAIN, options)
+    with pytest.raises(LabError, match="mode 'enjoy'"):
+        launch.run_spec(tiny(), Mode.ENJOY, options)
+    with pytest.raises(LabError, match="log level"):
+        launch.run_spec(tiny(), Mode.TRAIN, Options(out=options.out, log_level="LOUD"))
+    assert not options.out.exists()
+
+
+def test_graphs_that_fail_do_not_take_the_run_with_them(
+    tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch, log_text: list[str]
+) -> None:
+    def fail(*args: object, **kwargs: object) -> list[Path]:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr("slm_lab.experiment.plot.plot_session", fail)
+    done = launch.run_spec(tiny(), Mode.TRAIN, options)
+    assert done.metrics
+    assert any("could not be drawn" in line for line in log_text)

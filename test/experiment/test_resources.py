@@ -1,0 +1,82 @@
+from collections.abc import Callable
+
+import pytest
+
+from slm_lab.experiment.resources import (
+    available_cores,
+    choose_device,
+    is_small,
+    parallel_sessions,
+    session_threads,
+    use_compile,
+)
+from slm_lab.lib.errors import SpecError
+from slm_lab.spec.model import Spec
+
+Tiny = Callable[..., Spec]
+
+
+def test_there_is_a_core() -> None:
+    assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(("sessions", "cores", "parallel"), [(4, 2, 2), (4, 16, 4), (1, 8, 1), (3, 1, 1)])
+def test_sessions_never_outnumber_the_cores(sessions: int, cores: int, parallel: int) -> None:
+    assert parallel_sessions(sessions, cores) == parallel
+
+
+@pytest.mark.parametrize(
+    ("widths", "sessions", "cores", "threads"),
+    [
+        ([64, 64], 1, 16, 1),
+        ([128], 1, 16, 1),
+        ([64, 256], 1, 16, 16),
+        ([256], 4, 16, 4),
+        ([256], 4, 6, 1),
+        ([256], 8, 2, 1),
+    ],
+)
+def test_threads_of_a_session(tiny: Tiny, widths: list[int], sessions: int, cores: int, threads: int) -> None:
+    spec = tiny(agent__net__hid_layers=widths, meta__max_session=sessions)
+    assert session_threads(spec, cores) == threads
+    assert threads * parallel_sessions(sessions, cores) <= max(cores, sessions)
+
+
+def test_a_wide_critic_is_not_small(tiny: Tiny) -> None:
+    assert is_small(tiny().agent.net)
+    assert not is_small(tiny(agent__net__critic_hid_layers=[512]).agent.net)
+
+
+@pytest.mark.parametrize(
+    ("setting", "max_frame", "compiled"),
+    [("auto", 99_999, False), ("auto", 100_000, True), ("on", 10, True), ("off", 10**9, False)],
+)
+def test_when_to_compile(tiny: Tiny, setting: str, max_frame: int, compiled: bool) -> None:
+    assert use_compile(tiny(meta__compile=setting, env__max_frame=max_frame)) is compiled
+
+
+@pytest.mark.parametrize(
+    ("gpu", "width", "device", "numbers", "chosen"),
+    [
+        ("auto", 64, "auto", (0, 0, 2), "cpu"),
+        ("auto", 512, "auto", (0, 0, 2), "cuda:0"),
+        ("auto", 512, "auto", (0, 0, 0), "cpu"),
+        (True, 64, "auto", (3, 0, 2), "cuda:1"),
+        (True, 64, "auto", (3, 1, 2), "cuda:0"),
+        (False, 512, "auto", (0, 0, 2), "cpu"),
+        (False, 64, "cuda", (1, 0, 4), "cuda:1"),
+        (True, 512, "cuda:3", (1, 1, 4), "cuda:3"),
+        (True, 512, "cpu", (1, 1, 4), "cpu"),
+    ],
+)
+def test_the_device_of_a_session(
+    tiny: Tiny, gpu: object, width: int, device: str, numbers: tuple[int, int, int], chosen: str
+) -> None:
+    spec = tiny(agent__net__gpu=gpu, agent__net__hid_layers=[width])
+    assert choose_device(spec, device, *numbers) == chosen
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_told(tiny: Tiny, device: str) -> None:
+    with pytest.raises(SpecError, match=r"--device: 'cuda.*', but torch finds no GPU"):
+        choose_device(tiny(), device, 0, 0, 0)

@@ -1,0 +1,201 @@
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from loguru import logger
+from safetensors.torch import load_file
+
+from slm_lab.agent.sinks import read_rows
+from slm_lab.experiment import launch
+from slm_lab.experiment.pool import Pool
+from slm_lab.experiment.results import Crash, RunResult
+from slm_lab.experiment.run import Mode, Options, Run
+from slm_lab.experiment.runs import RunFile, Status
+from slm_lab.experiment.session import Session
+from slm_lab.experiment.trial import Trial, session_count, worker_count
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.model import Spec
+
+Tiny = Callable[..., Spec]
+
+# two sessions of four end in bad ways; which ones is decided by who comes first to a file
+FAULTY = """
+import os, signal
+from pathlib import Path
+import gymnasium as gym
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from loguru import logger
+
+class Faulty(CartPoleEnv):
+    fault, steps = None, 0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        logger.warning("mind {}", "the gap")
+        print("hello from an env")
+
+    def reset(self, **kwargs):
+        for fault in ("raise", "kill") if self.fault is None else ():
+            try:
+                (Path(__file__).parent / fault).open("x").close()
+            except FileExistsError:
+                continue
+            self.fault = fault
+            break
+        else:
+            self.fault = self.fault or "none"
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 120 and self.fault == "raise":
+            raise ZeroDivisionError("a bug in the env")
+        if self.steps == 120 and self.fault == "kill":
+            print("last words", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+gym.register("Faulty-v0", Faulty, max_episode_steps=500)
+"""
+
+
+class Trouble(NamedTuple):
+    """A trial of four sessions, of which one raised and one was killed."""
+
+    spec: Spec
+    options: Options
+    done: RunResult
+    layout: Layout
+    log: list[str]
+    survivors: list[int]
+
+    def crash(self, word: str) -> Crash:
+        [crash] = [crash for crash in self.done.crashed if word in crash.reason]
+        return crash
+
+
+@pytest.fixture(scope="module")
+def trouble(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Iterator[Trouble]:
+    folder = tmp_path_factory.mktemp("trouble")
+    (folder / "faulty_env.py").write_text(FAULTY, encoding="utf-8")
+    sys.path.insert(0, str(folder))
+    lines: list[str] = []
+    handler = logger.add(lines.append, level="DEBUG", format="{level} {message}")
+    spec = tiny(
+        meta__plugins=["faulty_env"], env__name="Faulty-v0", env__num_envs=1, env__max_frame=400, meta__max_session=4
+    )
+    options = Options(out=folder / "data", device="cpu", progress=False)
+    done = launch.run_spec(spec, Mode.TRAIN, options)
+    survivors = sorted({0, 1, 2, 3} - {crash.session for crash in done.crashed})
+    yield Trouble(spec, options, done, Layout.open(done.folder), lines, survivors)
+    logger.remove(handler)
+    sys.path.remove(str(folder))
+
+
+def test_each_crash_is_told_with_its_reason_and_a_file(trouble: Trouble) -> None:
+    assert len(trouble.done.crashed) == 2
+    assert not trouble.done.stopped
+    bug, killed = trouble.crash("ZeroDivisionError: a bug in the env"), trouble.crash("killed by SIGKILL")
+    assert bug.file is not None
+    assert killed.file is not None
+    text = bug.file.read_text(encoding="utf-8")
+    assert text.startswith("Traceback")
+    assert "faulty_env.py" in text
+    assert "last words" in killed.file.read_text(encoding="utf-8")
+    assert sum(line.startswith("ERROR session") for line in trouble.log) == 2
+    assert any("2 of 4 sessions crashed" in line for line in trouble.log)
+    assert RunFile.open(trouble.layout).status is Status.CRASHED
+
+
+def test_the_others_come_to_their_end(trouble: Trouble) -> None:
+    layout = trouble.layout
+    assert len(trouble.survivors) == 2
+    for session in trouble.survivors:
+        assert read_rows(layout.session_df(0, session))[-1]["frame"] == 400
+        assert not layout.crash(0, session).exists()
+    saved = json.loads(layout.trial_scalar(0).read_text(encoding="utf-8"))
+    each = [json.loads(layout.session_scalar(0, s).read_text(encoding="utf-8")) for s in trouble.survivors]
+    assert saved["total_reward_ma"] == pytest.approx(sum(m["total_reward_ma"] for m in each) / 2)
+    assert trouble.done.metrics["total_reward_ma"] == saved["total_reward_ma"]
+    assert layout.graph("tiny_t0_trial_graph", "mean_returns").exists()
+
+
+def test_a_session_is_the_same_in_a_worker_and_here(trouble: Trouble, tmp_path: Path) -> None:
+    session = trouble.survivors[-1]
+    layout = Layout.new(tmp_path, "tiny")
+    layout.make_folders()
+    Session(Run(trouble.spec, Mode.TRAIN, layout, session=session, options=trouble.options)).run()
+    here, there = (load_file(where.weights(0, session)) for where in (layout, trouble.layout))
+    assert here.keys() == there.keys()
+    assert all(here[name].equal(there[name]) for name in here)
+
+
+def test_what_all_workers_warn_of_is_heard_once(trouble: Trouble) -> None:
+    assert sum(line.startswith("WARNING session") and "mind the gap" in line for line in trouble.log) == 1
+
+
+def test_what_workers_print_is_kept(trouble: Trouble) -> None:
+    assert "hello from an env" in trouble.layout.log("tiny_output").read_text(encoding="utf-8")
+
+
+def test_a_resume_repeats_the_crashed_ones_only(trouble: Trouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "_draw", lambda *args: None)
+    layout = trouble.layout
+    before = {s: layout.checkpoint(0, s).stat().st_mtime_ns for s in trouble.survivors}
+    again = launch.resume(trouble.done.folder, trouble.options)
+    assert again.crashed == []
+    for session in range(4):
+        assert read_rows(layout.session_df(0, session))[-1]["frame"] == 400
+        assert not layout.crash(0, session).exists()
+    assert {s: layout.checkpoint(0, s).stat().st_mtime_ns for s in trouble.survivors} == before
+    assert RunFile.open(layout).status is Status.COMPLETED
+
+
+def test_a_session_in_this_process_that_crashes(tiny: Tiny, options: Options, log_text: list[str]) -> None:
+    spec = tiny(agent__net__optim_spec={"name": "SGD", "lr": 1e30})
+    done = launch.run_spec(spec, Mode.TRAIN, options)
+    [crash] = done.crashed
+    # of the user's making: its message says it all
+    assert "not finite" in crash.reason
+    assert crash.file is not None
+    assert crash.file.read_text(encoding="utf-8") == crash.reason + "\n"
+    assert done.metrics == {}
+    assert any("1 of 1 sessions crashed" in line for line in log_text)
+
+
+def test_dev_mode_is_one_session_in_this_process(tiny: Tiny) -> None:
+    spec = tiny(meta__max_session=4)
+    assert (session_count(spec, Mode.DEV), worker_count(spec, Mode.DEV)) == (1, 0)
+    assert session_count(spec, Mode.TRAIN) == 4
+    assert worker_count(spec, Mode.TRAIN) >= 1
+    assert worker_count(tiny(), Mode.TRAIN) == 0
+
+
+def test_a_stopped_trial_begins_no_session(tiny: Tiny, options: Options) -> None:
+    layout = Layout.new(options.out, "tiny")
+    layout.make_folders()
+    done = Trial(tiny(), Mode.TRAIN, layout, options, stop=lambda: True).run()
+    assert done.stopped
+    assert done.metrics == {}
+    assert not layout.checkpoint(0, 0).exists()
+
+
+def test_leaving_a_pool_in_a_hurry_ends_its_workers() -> None:
+    pids: list[int] = []
+
+    def leave() -> None:
+        with Pool(2) as pool:
+            pids.extend(w.process.pid for w in pool._workers)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, signal.SIG_DFL)

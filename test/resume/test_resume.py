@@ -1,0 +1,272 @@
+"""A run that is interrupted in whatever way, and resumed, ends as one that never was: weights and rows, to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slm_lab.agent.sinks import read_rows
+from slm_lab.experiment import checkpoint, launch
+from slm_lab.experiment.results import RunResult
+from slm_lab.experiment.run import Mode, Options, Run
+from slm_lab.experiment.runs import RunFile, Status
+from slm_lab.experiment.session import Session
+from slm_lab.experiment.trial import Trial
+from slm_lab.lib.files import write_json
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.load import load_spec
+from slm_lab.spec.model import Spec, replace
+
+MAX_FRAME = 3000
+DECAY: dict[str, Any] = {"name": "linear_decay", "start_val": 0.05, "end_val": 0.0, "end_step": MAX_FRAME}
+RATE = {"name": "LinearToZero", "frame": MAX_FRAME}
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "reinforce": {
+        "algorithm": {"name": "Reinforce", "training_frequency": 50, "entropy_coef_spec": DECAY},
+        "net": {"hid_layers": [16], "optim_spec": {"name": "Adam", "lr": 0.002}},
+    },
+    "a2c_gae": {
+        "algorithm": {"name": "ActorCritic", "lam": 0.95, "training_frequency": 32, "entropy_coef_spec": DECAY},
+        "net": {"hid_layers": [16], "optim_spec": {"name": "AdamW", "lr": 0.002}, "lr_scheduler_spec": RATE},
+    },
+    "a2c_nstep": {
+        "algorithm": {"name": "ActorCritic", "num_step_returns": 5, "entropy_coef_spec": DECAY},
+        "net": {
+            "shared": True,
+            "hid_layers": [16],
+            "optim_spec": {"name": "RMSprop", "lr": 0.001},
+            "clip_grad_val": 0.5,
+        },
+    },
+    "ppo": {
+        "algorithm": {
+            "name": "PPO",
+            "clip_eps_spec": {**DECAY, "start_val": 0.2},
+            "entropy_coef_spec": DECAY,
+            "time_horizon": 32,
+            "minibatch_size": 48,
+            "training_epoch": 3,
+        },
+        "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "clip_grad_val": 0.5},
+    },
+}
+SLOW = """
+import os, time
+from slm_lab.env.cartpole import CartPole
+
+delay = float(os.environ.get("SLOW", 0))
+if delay:
+    step = CartPole.step
+
+    def slow_step(self, action):
+        time.sleep(delay)
+        return step(self, action)
+
+    CartPole.step = slow_step
+"""
+CHILD = """
+import sys
+from slm_lab import api
+done = api.run(sys.argv[1], out=sys.argv[2], device="cpu") if sys.argv[3] == "run" else api.resume(out=sys.argv[2])
+print("stopped" if done.stopped else "ended")
+"""
+
+
+@pytest.fixture
+def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    """Of the algorithm given as the parameter (a2c_gae by default), slow where SLOW says so; its file is spec.json."""
+    (tmp_path / "slow_env.py").write_text(SLOW, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    parts = ALGORITHMS[getattr(request, "param", "a2c_gae")]
+    raw = {
+        "name": "small",
+        "agent": {
+            "name": "agent",
+            "memory": {"name": "OnPolicyBatchReplay"},
+            "algorithm": parts["algorithm"],
+            "net": {"type": "MLPNet", **parts["net"]},
+        },
+        "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": MAX_FRAME},
+        "meta": {
+            "log_frequency": 200,
+            "checkpoint_interval": 0,
+            "compile": "off",
+            "plugins": ["slow_env"],
+            "rigorous_eval": 1,
+            "eval_frequency": 1000,
+        },
+    }
+    write_json(tmp_path / "spec.json", raw)
+    return load_spec(raw)
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    # graphs take longer than these runs
+    monkeypatch.setattr(Trial, "_draw", lambda *args: None)
+    return Options(out=tmp_path / "data", device="cpu", progress=False)
+
+
+@contextmanager
+def child(folder: Path, what: str = "run", delay: float = 0.002) -> Iterator[subprocess.Popen[bytes]]:
+    """The spec in `folder`, run in a process group of its own, slowly enough to be caught on its way."""
+    with (folder / "output.txt").open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(folder / "spec.json"), str(folder / "data"), what],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "SLOW": str(delay)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def output_of(folder: Path) -> str:
+    return (folder / "output.txt").read_text(encoding="utf-8")
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
+    end = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, output_of(folder)
+        assert time.monotonic() < end, output_of(folder)
+        time.sleep(0.01)
+
+
+def checkpoints(folder: Path, sessions: int = 1) -> Callable[[], bool]:
+    """Whether each session has saved twice, so that a newest checkpoint and one before it are there."""
+    return lambda: len(list(folder.glob("data/*/model/*_ckpt.pt.prev"))) == sessions
+
+
+def new_run(spec: Spec, out: Path, session: int = 0) -> Run:
+    layout = Layout.new(out, spec.name)
+    layout.make_folders()
+    write_json(layout.spec(), spec.to_dict())
+    return Run(spec, Mode.TRAIN, layout, session=session, options=Options(device="cpu"))
+
+
+def run_whole(spec: Spec, folder: Path, session: int = 0) -> Run:
+    """The session, never interrupted."""
+    run = new_run(spec, folder / "whole", session)
+    Session(run).run()
+    return run
+
+
+def assert_same(run: Run, folder: Path) -> None:
+    """The session's files are those of an uninterrupted run."""
+    here, there = run.layout, Layout.open(folder)
+    t, s = run.trial, run.session
+    for kind in ("train", "eval"):
+        rows = [read_rows(layout.session_df(t, s, kind)) for layout in (here, there)]
+        timeless = [[{k: v for k, v in row.items() if k not in ("fps", "wall_t")} for row in table] for table in rows]
+        assert timeless[0] == timeless[1]
+        assert rows[0][-1]["frame"] == MAX_FRAME
+    for best in (False, True):
+        ours, theirs = (load_file(layout.weights(t, s, best=best)) for layout in (here, there))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def frames(folder: Path, session: int = 0) -> int:
+    return int(checkpoint.load(Layout.open(folder).checkpoint(0, session))["counters"]["frame"])
+
+
+def only_run(folder: Path) -> Path:
+    [found] = (folder / "data").iterdir()
+    return found
+
+
+@pytest.mark.parametrize("spec", ALGORITHMS, indirect=True)
+def test_killed_and_resumed(spec: Spec, options: Options, tmp_path: Path) -> None:
+    with child(tmp_path) as process:
+        wait_for(checkpoints(tmp_path), process, tmp_path)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    folder = only_run(tmp_path)
+    assert 0 < frames(folder) < MAX_FRAME
+    assert RunFile.open(Layout.open(folder)).status is Status.RUNNING
+    done = launch.resume("latest", options)
+    assert done == RunResult(folder, done.metrics)
+    assert done.metrics["frame"] == MAX_FRAME
+    assert RunFile.open(Layout.open(folder)).status is Status.COMPLETED
+    assert_same(run_whole(spec, tmp_path), folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_and_resumed(spec: Spec, options: Options, tmp_path: Path, number: int) -> None:
+    with child(tmp_path) as process:
+        wait_for(checkpoints(tmp_path), process, tmp_path)
+        process.send_signal(number)
+        process.wait(60)
+    output = output_of(tmp_path)
+    folder = only_run(tmp_path)
+    assert process.returncode == 0
+    assert output.rstrip().endswith("stopped")
+    assert f"slm-lab run train@{folder}" in output
+    assert 0 < frames(folder) < MAX_FRAME
+    assert RunFile.open(Layout.open(folder)).status is Status.STOPPED
+    assert not launch.resume(folder, options, "small").stopped
+    assert_same(run_whole(spec, tmp_path), folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_sessions_in_workers_are_stopped_or_orphaned_and_resumed(
+    spec: Spec, options: Options, tmp_path: Path, number: int
+) -> None:
+    write_json(tmp_path / "spec.json", replace(spec, "meta.max_session", 2).to_dict())
+    with child(tmp_path) as process:
+        wait_for(checkpoints(tmp_path, 2), process, tmp_path)
+        if number == signal.SIGINT:
+            # as a terminal sends it: to the workers too
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        process.wait(60)
+    folder = only_run(tmp_path)
+    # the resume waits for orphans: they hold the lock until they have saved
+    assert not launch.resume(folder, options).stopped
+    for session in range(2):
+        assert frames(folder, session) > 0
+        assert_same(run_whole(spec, tmp_path, session), folder)
+    logs = [Layout.open(folder).log(f"small_t0_s{i}").read_text(encoding="utf-8") for i in range(2)]
+    assert all("goes on from frame" in log for log in logs)
+
+
+def test_the_newest_checkpoint_is_damaged(spec: Spec, tmp_path: Path) -> None:
+    run = new_run(spec, tmp_path)
+    asked = iter(range(10_000))
+    Session(run, stop=lambda: next(asked) >= MAX_FRAME // 8).run()
+    folder = run.layout.root
+    newest = frames(folder)
+    path = run.layout.checkpoint(0, 0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 0 < frames(folder) < newest
+    Session(run).run()
+    assert_same(run_whole(spec, tmp_path), folder)
+
+
+def test_a_second_signal_stops_at_once(spec: Spec, tmp_path: Path) -> None:
+    # each step takes longer than the test waits
+    with child(tmp_path, delay=60) as process:
+        wait_for(lambda: bool(list(tmp_path.glob("data/*/info/*_run.json"))), process, tmp_path)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert "KeyboardInterrupt" in output_of(tmp_path)
+    assert RunFile.open(Layout.open(only_run(tmp_path))).status is Status.STOPPED
