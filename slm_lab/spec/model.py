@@ -304,10 +304,12 @@ class EnvSpec(SpecModel):
 
     @model_validator(mode="after")
     def _frames_stated(self) -> Self:
-        if (self.frame_op is None) != (self.frame_op_len is None):
-            raise PydanticCustomError("frames", "frame_op and frame_op_len go together")
+        for key, other in (("frame_op", "frame_op_len"), ("frame_op_len", "frame_op")):
+            if getattr(self, key) is None and getattr(self, other) is not None:
+                raise PydanticCustomError("frames", "missing: {other} needs it", {"key": key, "other": other})
         if isinstance(self.clip_reward, tuple) and self.clip_reward[0] >= self.clip_reward[1]:
-            raise PydanticCustomError("bounds", "clip_reward: the lower bound comes first")
+            got = list(self.clip_reward)
+            raise PydanticCustomError("bounds", "the lower bound comes first", {"key": "clip_reward", "got": got})
         return self
 
     @property

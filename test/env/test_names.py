@@ -132,15 +132,15 @@ def test_module_and_id(tmp_path, monkeypatch):
         (
             "vizdoom-v0",
             (
-                "env.name: unknown env 'vizdoom-v0': VizDoom's envs come with the package vizdoom: install it, and name "
-                "them as 'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
+                "env.name: unknown env 'vizdoom-v0': VizDoom's envs come with the package vizdoom: install it, and "
+                "name them as 'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
             ),
         ),
         (
             "MiniGrid-Empty-5x5-v0",
             (
-                "env.name: unknown env 'MiniGrid-Empty-5x5-v0': it comes with the package minigrid: install it, and name "
-                "the env 'minigrid:MiniGrid-Empty-5x5-v0'"
+                "env.name: unknown env 'MiniGrid-Empty-5x5-v0': it comes with the package minigrid: install it, and "
+                "name the env 'minigrid:MiniGrid-Empty-5x5-v0'"
             ),
         ),
         (

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
-from slm_lab.env.wrappers import EPSILON, Moments, Pipeline, wrap
+from slm_lab.env.ops import EPSILON, Moments
+from slm_lab.env.wrappers import Pipeline, wrap
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Discrete, EnvInfo, Step
 
