@@ -63,14 +63,20 @@ class Evaluator:
         self._seed = seed
         self._env = make_env(spec, num_envs=min(episodes, spec.num_envs), training=False)
 
-    def __call__(self, agent: Agent, frame: int, normalizer: State) -> tuple[list[float], list[int]]:
-        """Play at a frame of the training, with its statistics; gives returns and lengths of the episodes.
+    def __call__(self, agent: Agent, frame: int, normalizer: State | None = None) -> tuple[list[float], list[int]]:
+        """Play at a frame of the training; gives returns and lengths of the episodes.
 
         The global random streams are put back, whatever the env draws from them.
+
+        Args:
+            agent: acts; it is not changed.
+            frame: of the training; each has evaluations of its own.
+            normalizer: running statistics of the training env; they stand still.
         """
         rng = get_rng()
         try:
-            self._env.load_normalizer_state(normalizer)
+            if normalizer:
+                self._env.load_normalizer_state(normalizer)
             return play(agent, self._env, self.episodes, derive(self._seed, frame))
         finally:
             set_rng(rng)
