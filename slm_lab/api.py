@@ -29,6 +29,7 @@ from slm_lab.experiment.run import Mode, Options
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
+from slm_lab.types import Continuous
 
 __all__ = ["Policy", "RunResult", "Spec", "evaluate", "load_agent", "load_spec", "resume", "run"]
 
@@ -113,13 +114,15 @@ class Policy:
             explore: draw from the policy, as in training; False: its likeliest action.
 
         Returns:
-            [*A] or [N, *A]: int64, or float32 in [-1, 1] for continuous actions (`info.action` says the env's bounds).
+            [*A] or [N, *A]: int64, or for continuous actions float32 in the env's own bounds.
         """
         seen = np.ascontiguousarray(obs, dtype=self.info.obs_dtype)
         one = seen.shape == self.info.obs_shape
         if not one and seen.shape[1:] != self.info.obs_shape:
             raise ValueError(f"obs: shape {seen.shape}, must be {self.info.obs_shape} or (N, ...) of it")
         action = self._agent.act(seen[None] if one else seen, explore)
+        if isinstance(self.info.action, Continuous):
+            action = _to_bounds(action, self.info.action)
         # the agent may use its array again
         return np.array(action[0] if one else action)
 
@@ -130,6 +133,14 @@ class Policy:
             return play(self._agent, env, episodes, derive(seed, 0))[0]
         finally:
             env.close()
+
+
+def _to_bounds(action: NDArray[Any], space: Continuous) -> NDArray[np.float32]:
+    """From the agent's [-1, 1] to the env's bounds, clipped; a place with an infinite bound is only clipped."""
+    low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
+    finite = np.isfinite(low) & np.isfinite(high)
+    scaled = np.where(finite, low, 0) + (action + 1) / 2 * np.where(finite, high - low, 0)
+    return np.clip(np.where(finite, scaled, action), low, high).astype(np.float32)
 
 
 def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "cpu") -> Policy:
@@ -146,6 +157,8 @@ def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "c
     return Policy(SavedPolicy.open(target, Path(out).expanduser()), device)
 
 
-def evaluate(target: str | Path, episodes: int = 10, *, num_envs: int = 1, seed: int = 0) -> list[float]:
-    """Undiscounted returns of greedy episodes of a run's best policy; `target` as for `load_agent`."""
-    return load_agent(target).evaluate(episodes, num_envs=num_envs, seed=seed)
+def evaluate(
+    target: str | Path, episodes: int = 10, *, out: str | Path = "data", num_envs: int = 1, seed: int = 0
+) -> list[float]:
+    """Undiscounted returns of greedy episodes of a run's best policy; `target` and `out` as for `load_agent`."""
+    return load_agent(target, out=out).evaluate(episodes, num_envs=num_envs, seed=seed)

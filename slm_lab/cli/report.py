@@ -8,10 +8,17 @@ from slm_lab.lib.errors import LabError
 
 
 def report_user_error(error: Exception) -> bool:
-    """Print the message of a user error on standard error; False, and nothing printed, for any other exception."""
-    if not isinstance(error, LabError):
+    """Print the message of a user error on standard error; False, and nothing printed, for any other exception.
+
+    What the system refuses (no space, no permission) is for the user to mend too.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    elif isinstance(error, LabError):
+        text = str(error)
+    else:
         return False
-    show("error", str(error), "bold red")
+    show("error", text, "bold red")
     return True
 
 

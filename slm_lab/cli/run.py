@@ -1,5 +1,6 @@
 """`slm-lab run`: checks everything that is asked for, then runs it, one after the other."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -61,14 +62,15 @@ def main(command: Command) -> int:
     for option, value in (("--video", command.video), ("--episodes", command.episodes)):
         if value is not None and not enjoys:
             raise LabError(f"{option} belongs to the mode enjoy")
+    if command.settings["render"] and _no_display():
+        show("note", "--render: no display here, no window will be seen; enjoy --video FILE films instead", "yellow")
     worst = OK
     for task in _prepare_all(requests, command):
         try:
             code = task()
-        except LabError as e:
-            if len(requests) == 1:
+        except (LabError, OSError) as e:
+            if len(requests) == 1 or not report_user_error(e):
                 raise
-            report_user_error(e)
             code = USER_ERROR
         if code == INTERRUPTED:
             return code
@@ -103,6 +105,11 @@ def read_job(path: Path) -> list[Request]:
     if faults:
         raise SpecError(faults, str(path))
     return requests
+
+
+def _no_display() -> bool:
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    return sys.platform.startswith("linux") and not any(os.environ.get(name) for name in names)
 
 
 def _requests(command: Command) -> list[Request]:

@@ -27,7 +27,7 @@ def locate(word: str, out: Path) -> str | Path:
         return word
     if inside.exists():
         return inside
-    known = [p.name for p in out.iterdir()] if out.is_dir() else []
+    known = [LATEST, *(p.name for p in (out.iterdir() if out.is_dir() else ()))]
     raise LabError(f"{word}: no such run folder, neither here nor in {out}{did_you_mean(Path(word).name, known)}")
 
 

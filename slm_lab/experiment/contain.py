@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from loguru import logger
 
+from slm_lab.experiment import checkpoint
 from slm_lab.experiment.pool import Job
 from slm_lab.experiment.results import Crash, Outcome
 from slm_lab.experiment.run import Mode, Options, Run
@@ -93,7 +94,7 @@ def run_contained(
 @contextmanager
 def _process(threads: int) -> Iterator[None]:
     """Settings of the process that a session needs, put back for whoever else uses the process."""
-    before = torch.get_num_threads()
+    before, rng = torch.get_num_threads(), checkpoint.get_rng()
     torch.set_num_threads(threads)
     # weights and moments that fade to denormal numbers would slow the arithmetic down
     torch.set_flush_denormal(True)
@@ -102,6 +103,7 @@ def _process(threads: int) -> Iterator[None]:
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before)
+        checkpoint.set_rng(rng)
 
 
 @contextmanager

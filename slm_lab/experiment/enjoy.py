@@ -140,6 +140,11 @@ class Camera:
             raise LabError(f"video: can't write {path.name} (known: {', '.join(VIDEOS)})")
         if not path.parent.is_dir():
             raise LabError(f"video: no such folder: {path.parent}")
+        self._path = path
+        try:
+            path.open("ab").close()
+        except OSError as e:
+            raise self._unwritable(e) from e
         if kind == ".gif":
             self._writer: Any = imageio.get_writer(path, duration=1000 / FPS, loop=0)
         else:
@@ -149,7 +154,11 @@ class Camera:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as e:
+            if error is None:
+                raise self._unwritable(e) from e
 
     def shoot(self, env: VecEnv) -> None:
         """Add what the env shows."""
@@ -158,7 +167,15 @@ class Camera:
             raise LabError(f"video: {env.info.name} gives no pictures")
         # the usual pixel format halves the colour's resolution: sides must be even
         height, width = frame.shape[:2]
-        self._writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        try:
+            self._writer.append_data(even)
+        except OSError as e:
+            raise self._unwritable(e) from e
+
+    def _unwritable(self, error: OSError) -> LabError:
+        # what ffmpeg has to say is pages long, and names its pipe instead of the cause
+        return LabError(f"video: {self._path} can't be written{f': {error.strerror}' if error.strerror else ''}")
 
 
 def _best_checkpoint(layout: Layout) -> Path:

@@ -50,8 +50,11 @@ def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
     faults = check_env(spec.env)
     if faults:
         raise SpecError(faults, spec.name)
-    layout = Layout.new(options.out, spec.name)
-    layout.make_folders()
+    try:
+        layout = Layout.new(options.out, spec.name)
+        layout.make_folders()
+    except OSError as e:
+        raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
     write_json(layout.spec(), spec.to_dict())
     write_json(layout.trial_spec(0), spec.to_dict())
     with locked(layout) as held:

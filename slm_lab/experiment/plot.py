@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+PLOTS = (".png", ".svg", ".pdf")
+"""Kinds of file that a comparison is drawn to, by suffix."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
 """Colours that stay apart for the colour-blind (Okabe and Ito 2008, two of Paul Tol's behind them)."""
 DASHES = ("-", "--", ":")
@@ -184,14 +186,17 @@ def plot_runs(
         folders: run folders.
         title: above the graph.
         legends: one a folder, in their order; None: the folders' names.
-        output: PNG, or what else its suffix says (pdf, svg).
+        output: a file of PLOTS; its folder is made.
 
     Returns:
         `output`
 
     Raises:
-        LabError: a folder holds no trial metrics, or there are not as many legends as folders.
+        LabError: a folder holds no trial metrics, there are not as many legends as folders, `output` can't be written.
     """
+    output = Path(output)
+    if output.suffix.lower() not in PLOTS:
+        raise LabError(f"plot: can't write {output.name} (known: {', '.join(PLOTS)})")
     if not folders:
         raise LabError("plot: no run folder given")
     if legends is not None and len(legends) != len(folders):
@@ -201,11 +206,14 @@ def plot_runs(
         local = _trial_local(Path(folder))
         averages = np.array([moving_average(one) for one in local["mean_returns"]])
         lines.append(_mean_line(_floats(local["frames"]), averages, label, faint=False))
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     note = "trial 0 of each run: mean and standard deviation over sessions"
     head = title if title is not None else "Comparison of runs"
-    if not _draw(output, lines, head, note, LABELS["mean_returns_ma"], "frames"):
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        drawn = _draw(output, lines, head, note, LABELS["mean_returns_ma"], "frames")
+    except OSError as e:
+        raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
+    if not drawn:
         raise LabError("plot: no finished episode in any of the runs, nothing to draw")
     return output
 

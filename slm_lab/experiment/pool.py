@@ -28,6 +28,9 @@ _TICK = 0.2
 _PATIENCE = 10.0
 """Seconds that a worker has to end when it is told to."""
 
+_OUTPUT_KEPT = 1_000_000
+"""Bytes of a worker's output that are passed on."""
+
 Job = dict[str, Any]
 """Plain data; `index` says which one it is."""
 
@@ -69,8 +72,9 @@ class _Worker:
         return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def read_output(self) -> str:
-        """What it printed."""
-        self.output.seek(0)
+        """The end of what it printed."""
+        size = self.output.seek(0, os.SEEK_END)
+        self.output.seek(max(0, size - _OUTPUT_KEPT))
         return self.output.read().decode(errors="replace")
 
     def close(self) -> None:

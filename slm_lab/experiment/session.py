@@ -13,8 +13,9 @@ from slm_lab.agent.agent import Agent
 from slm_lab.agent.metrics import MetricsTracker, Row
 from slm_lab.agent.sinks import ConsoleSink, CsvSink, TensorBoardSink, read_rows
 from slm_lab.env.make import make_env
+from slm_lab.env.names import find
 from slm_lab.experiment import checkpoint
-from slm_lab.experiment.analysis import save_session
+from slm_lab.experiment.analysis import RunningMetrics, save_session
 from slm_lab.experiment.clock import WallClock, next_multiple
 from slm_lab.experiment.evaluate import Evaluator
 from slm_lab.experiment.resources import available_cores, choose_device, parallel_sessions, use_compile
@@ -140,7 +141,9 @@ class Session:
             tensorboard = TensorBoardSink(folder, purge_after=None if state is None else self.frame)
             stack.callback(tensorboard.close)
             self.tracker.sinks += [tensorboard, ConsoleSink(f"session {run.session}", run.spec.env.max_frame)]
-        self._saved_at = time.perf_counter()
+        self._saved_at, self._save_cost = time.perf_counter(), 0.0
+        if run.options.log_metrics:
+            self.tracker.sinks.append(RunningMetrics(self.env.info.name, f"session {run.session}", self.tracker.rows))
 
     def _drop_later_rows(self, tracker: MetricsTracker, csv: CsvSink) -> None:
         rows = csv.truncate_after(tracker.frame)
@@ -188,9 +191,15 @@ class Session:
                 self._log()
             if frame >= eval_at:
                 self._evaluate()
-            if frame >= log_at and time.perf_counter() - self._saved_at >= meta.checkpoint_interval:
+            if frame >= log_at and self._save_is_due():
                 self._save()
         return False
+
+    def _save_is_due(self) -> bool:
+        """After the interval; large nets take longer to write, but never more than a twentieth of the time."""
+        interval = self.lab_run.spec.meta.checkpoint_interval
+        wait = max(interval, 20 * self._save_cost) if interval else 0.0
+        return time.perf_counter() - self._saved_at >= wait
 
     def _log(self) -> None:
         """Make a row; keep a copy of the policy if it is the best so far."""
@@ -226,7 +235,7 @@ class Session:
         """
         run = self.lab_run
         self._record()
-        self._saved_at = time.perf_counter()
+        begun = time.perf_counter()
         if self._best is not None:
             checkpoint.save(run.layout.best(run.trial, run.session), self._best, keep=False)
             path = run.layout.weights(run.trial, run.session, best=True)
@@ -247,6 +256,8 @@ class Session:
                 "wall_t": self.clock.seconds(),
             },
         )
+        self._saved_at = time.perf_counter()
+        self._save_cost = self._saved_at - begun
 
     def _now(self) -> dict[str, Any]:
         """What a tracker's row says of the moment."""
@@ -269,7 +280,7 @@ class Session:
         if run.spec.meta.rigorous_eval:
             kinds["eval"] = read_rows(run.layout.session_df(run.trial, run.session, "eval"))
         metrics = {
-            kind: save_session(run.layout, run.trial, run.session, table, run.spec.env.name, kind)
+            kind: save_session(run.layout, run.trial, run.session, table, find(run.spec.env.name).id, kind)
             for kind, table in kinds.items()
         }
         return SessionResult(

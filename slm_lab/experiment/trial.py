@@ -30,6 +30,22 @@ def worker_count(spec: Spec, mode: Mode) -> int:
     return 0 if sessions == 1 else parallel_sessions(sessions, available_cores())
 
 
+def _told(stop: Callable[[], bool]) -> Callable[[], bool]:
+    """`stop`, which is said to be heard when it is first true: to save and end may take a while."""
+    told = False
+
+    def ask() -> bool:
+        nonlocal told
+        if not stop():
+            return False
+        if not told:
+            told = True
+            logger.warning("stopping: sessions save and end; a second Ctrl-C stops at once")
+        return True
+
+    return ask
+
+
 class Trial:
     """Runs the sessions, then analyses and draws what they found.
 
@@ -80,7 +96,7 @@ class Trial:
     def run(self) -> TrialResult:
         """Run the sessions to their end, or until a stop."""
         with ExitStack() as stack:
-            stop = self._stop or stack.enter_context(StopRequest()).is_set
+            stop = _told(self._stop or stack.enter_context(StopRequest()).is_set)
             with self._progress:
                 if self._workers:
                     pool = self._pool or stack.enter_context(Pool(self._workers))

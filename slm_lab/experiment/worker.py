@@ -22,8 +22,9 @@ def main(fd: int) -> None:
         fd: file descriptor of the pipe.
     """
     stop = threading.Event()
-    # Ctrl-C goes to every process of a terminal; the parent decides what becomes of it
+    # Ctrl-C, and the terminal's end, go to every process of it; the parent decides what becomes of them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     faulthandler.enable()

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 
-def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
+def standardize(x: Tensor, eps: float = 1e-8, *, center: bool = True) -> Tensor:
     """`(x - mean) / (std + eps)` over all elements, sample standard deviation; zeros where there is only one element.
 
     Args:
         x: any shape
         eps: keeps a constant x finite
+        center: subtract the mean
 
     Returns:
         the shape of x
@@ -20,9 +21,9 @@ def standardize(x: Tensor, eps: float = 1e-8) -> Tensor:
     tensor([0.])
     """
     if x.numel() < 2:
-        return torch.zeros_like(x)
+        return torch.zeros_like(x) if center else x
     std, mean = torch.std_mean(x)
-    return (x - mean) / (std + eps)
+    return (x - mean if center else x) / (std + eps)
 
 
 def explained_variance(value: Tensor, ret: Tensor) -> Tensor:

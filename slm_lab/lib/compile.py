@@ -11,6 +11,7 @@ tensor is a constant. On an accelerator `torch.compile` is used in place of this
 Run as a script this file is the compiling process: `python compile.py JOB OUT`.
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -53,29 +54,56 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFun
         CompileError: no C++ compiler, or the graph is refused
     """
     if any(t.device.type != "cpu" for t in example):
-        compiled: TensorFunction = torch.compile(fn, fullgraph=True, dynamic=False)
-        return compiled
+        return _compile_in_place(fn, example)
     if os.environ.get("CXX") is None and not any(shutil.which(c) for c in ("g++", "clang++", "c++")):
         raise CompileError("no C++ compiler found")
     try:
         graph = _trace(fn, example)
         package = _cache_folder() / f"{_key(graph, example)}.pt2"
-        if not package.exists():
-            _compile_once(graph, example, package)
+        if package.exists():
+            try:
+                return _load(package)
+            except RuntimeError:  # damaged: a full disk, say
+                package.unlink(missing_ok=True)
+        _compile_once(graph, example, package)
         return _load(package)
     except CompileError:
         raise
     except Exception as e:  # whatever the private parts of torch raise, training can go on without them
-        raise CompileError(f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}") from e
+        raise CompileError(_one_line(e)) from e
+
+
+def _compile_in_place(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFunction:
+    """For an accelerator: torch.compile on the traced graph; run once here, where a failure can still be told."""
+    try:
+        compiled: TensorFunction = torch.compile(_trace(fn, example), fullgraph=True, dynamic=False)
+        compiled(*[t.clone() for t in example])
+    except CompileError:
+        raise
+    except Exception as e:
+        raise CompileError(_one_line(e)) from e
+
+    def call(*args: Tensor) -> tuple[Tensor, ...]:
+        return tuple(compiled(*args))
+
+    return call
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _trace(fn: TensorFunction, example: Sequence[Tensor]) -> torch.fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     graph: torch.fx.GraphModule = make_fx(fn, tracing_mode="real")(*[t.clone() for t in example])
-    for name, value in [*graph.named_parameters(), *graph.named_buffers(), *_constants(graph)]:
-        if value.numel() > 1:
-            raise CompileError(f"the function reads a tensor that is not an argument ({name}, {tuple(value.shape)})")
+    constants = {k for k, _ in [*graph.named_parameters(), *graph.named_buffers(), *_constants(graph)]}
+    lifted = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
+    for node in graph.graph.nodes:
+        # a tensor that the function itself makes of a number is lifted; any other came from outside and may change
+        if node.op == "get_attr" and node.target in constants and not all(user.target in lifted for user in node.users):
+            raise CompileError(f"the function reads a tensor that is not an argument ({node.target})")
     return graph
 
 
@@ -92,6 +120,7 @@ def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
         graph.code,
         *(f"{t.shape} {t.stride()} {t.dtype} {t.device}" for t in example),
         *(f"{k} {v.tolist()}" for k, v in _constants(graph)),
+        Path(__file__).read_text(encoding="utf-8"),
         torch.__version__,
         str(torch.get_num_threads()),
         platform.system(),
@@ -101,12 +130,16 @@ def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
 
 
 def _cache_folder() -> Path:
-    """$SLM_LAB_CACHE, else the user's cache folder."""
-    base = os.environ.get("SLM_LAB_CACHE")
-    if not base:
-        base = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slm-lab")
-    folder = Path(base) / "compiled"
-    folder.mkdir(parents=True, exist_ok=True)
+    """$SLM_LAB_CACHE, else the user's cache folder, else a temporary one where that can't be written."""
+    given = os.environ.get("SLM_LAB_CACHE")
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slm-lab"
+    folder = base / "compiled"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        # of this user alone: what lies there is loaded as code
+        folder = Path(tempfile.mkdtemp(prefix="slm-lab-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
@@ -125,7 +158,15 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
             }
             command = [sys.executable, "-P", str(Path(__file__).resolve()), str(job), str(out)]
             done = subprocess.run(
-                command, env=env, capture_output=True, text=True, timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL
+                command,
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C is for the session, which takes its first step before it stops: compiled, as all of them
+                start_new_session=True,
             )
             if done.returncode != 0 or not out.exists():
                 lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
@@ -182,6 +223,8 @@ def _child(job: Path, out: Path) -> None:
     import torch._inductor
 
     graph, example = pickle.loads(job.read_bytes())
+    # the CPU says what it can do; to ask the compiler too takes seconds, and if it can not the session goes on eagerly
+    torch._inductor.config.cpp.vec_isa_ok = True
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     with torch.no_grad():
         exported = torch.export.export(_Exported(graph), tuple(example), strict=False)

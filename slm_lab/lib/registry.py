@@ -26,18 +26,22 @@ class UnknownName(LabError):
     """No class of that kind is registered under the name."""
 
 
+class TakenName(LabError):
+    """Two classes of one kind want the same name."""
+
+
 def register(kind: str, *aliases: str) -> Callable[[type], Any]:
     """Class decorator: make the class known under its own name and under each alias.
 
     Raises:
-        ValueError: the name is taken by another class.
+        TakenName: another class has the name.
     """
 
     def add(cls: type) -> type:
         for name in (cls.__name__, *aliases):
             other = _classes[kind].get(name)
-            if other is not None and other.__qualname__ != cls.__qualname__:
-                raise ValueError(f"{kind} '{name}' is registered already, by {other.__module__}")
+            if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise TakenName(f"{kind} '{name}' is registered already, by {other.__module__}")
             _classes[kind][name] = cls
         return cls
 
@@ -70,11 +74,16 @@ def import_plugins(modules: list[str]) -> None:
     Raises:
         LabError: a module can't be imported.
     """
+    if modules:
+        for kind in PACKAGES:  # first come, first served: a plugin can't take the name of what the lab has
+            _sweep(kind)
     for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as e:
             raise LabError(f"meta.plugins: can't import '{module}': {e}") from e
+        except TakenName as e:
+            raise LabError(f"meta.plugins: {module}: {e}") from e
 
 
 def _sweep(kind: str) -> None:

@@ -127,7 +127,7 @@ def test_non_finite_loss_stops() -> None:
     step = chance.step()
     bad = Step(*step[:1], np.full(3, np.inf, np.float32), *step[2:])
     agent.observe(chance.obs, agent.act(chance.obs), bad)
-    with pytest.raises(NonFiniteLoss, match="the loss is not finite"):
+    with pytest.raises(NonFiniteLoss, match="the loss or a parameter is not finite"):
         agent.maybe_update(24)
 
 

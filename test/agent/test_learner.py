@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from slm_lab.agent.agent import Agent
-from slm_lab.agent.algorithm.learner import Learner, Stage
+from slm_lab.agent.algorithm.learner import Learner, NonFiniteLoss, Stage
 from slm_lab.agent.net.optim import FlatParams, Optim
 from slm_lab.lib import compile as compiler
 from slm_lab.lib.compile import CompileError, compile_function
@@ -163,3 +163,43 @@ def test_flat_parameters_are_the_modules_own() -> None:
     assert net(torch.ones(1, 4)).abs().sum() == 0
     net.load_state_dict(mlp(5, 2).state_dict())
     assert flat.flat.abs().sum() > 0
+
+
+@needs_compiler
+def test_a_captured_number_is_refused_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It would be a constant of the graph, and live in eager mode."""
+    monkeypatch.setenv("SLM_LAB_CACHE", str(tmp_path))
+    coef = torch.tensor(2.0)
+    with pytest.raises(CompileError, match="not an argument"):
+        compile_function(lambda x: (x * coef,), [torch.zeros(5)])
+
+
+@needs_compiler
+def test_a_damaged_graph_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLM_LAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "_key", lambda graph, example: "graph")
+    made: list[Path] = []
+
+    def fake_compile(graph: Any, example: Any, package: Path) -> None:
+        made.append(package)
+
+    def fake_load(package: Path) -> Any:
+        if not made:
+            raise RuntimeError("truncated")
+        return lambda x: (x,)
+
+    monkeypatch.setattr(compiler, "_compile_once", fake_compile)
+    monkeypatch.setattr(compiler, "_load", fake_load)
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled" / "graph.pt2").write_bytes(b"half")
+    assert compile_function(lambda x: (x + 1,), [torch.zeros(2)])(torch.ones(2)) is not None
+    assert [p.name for p in made] == ["graph.pt2"]
+
+
+def test_a_loss_that_explodes_in_its_last_step_is_noticed() -> None:
+    """The parameters are already infinite, the loss that will tell is yet to come."""
+    ours = Regression()
+    ours.optims["first"].lr.fill_(3e38)
+    ours.learner.step((torch.randn(4, 4),), None, (torch.tensor(1.0),))
+    with pytest.raises(NonFiniteLoss, match="a parameter is not finite"):
+        ours.learner.take_stats()

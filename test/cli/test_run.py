@@ -1,6 +1,8 @@
 """`slm-lab run`: what is handed to the experiment, exit codes and messages. The experiment itself is replaced here."""
 
+import errno
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,31 @@ def test_a_second_interrupt(slm: Any, spec_file: Path, monkeypatch: pytest.Monke
     assert slm("toy.json", "toy", "train").exit_code == 130
 
 
+def test_what_the_system_refuses_is_told(slm: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x.json")
+
+    monkeypatch.setattr(launch, "run_spec", full)
+    done = slm("toy.json", "toy", "train")
+    assert (done.exit_code, done.stderr) == (2, "error: x.json: No space left on device\n")
+
+
+def test_a_data_folder_that_can_not_be(slm: Any, spec_file: Path) -> None:
+    done = slm("toy.json", "toy", "train", "--out", "toy.json/data")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: toy.json/data: run folders can't be made there: Not a directory\n",
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is always a display")
+def test_a_window_without_a_display(slm: Any, spec_file: Path, calls: Calls) -> None:
+    nowhere = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "SDL_VIDEODRIVER": ""}
+    line = ("toy.json", "toy", "train", "--render")
+    assert slm(*line, **nowhere).stderr.startswith("note: --render: no display here")
+    assert slm(*line, **nowhere | {"DISPLAY": ":0"}).stderr == ""
+
+
 def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> None:
         raise ZeroDivisionError("a bug")
@@ -156,6 +183,11 @@ def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkey
         (
             "toy.json toy dev --device gpu",
             "error: --device: unknown 'gpu' (known: auto, cpu, cuda, cuda:0 ..., mps, xpu)\n",
+        ),
+        ("train@latst", "error: latst: no such run folder, neither here nor in data, did you mean 'latest'?\n"),
+        (
+            "toy.json toy dev -s agent.algorithm.action_policy=boltzman",
+            "error: toy.json: toy\n  agent.algorithm.action_policy: must be 'default' (got 'boltzman')\n",
         ),
         ("train@nowhere", "error: nowhere: no such run folder, neither here nor in data\n"),
         ("toy.json toy dev --job toy.json", "error: --job says what to run: give either"),

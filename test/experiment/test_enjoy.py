@@ -115,6 +115,21 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, options: Options) -> None:
         enjoy(path, options)
 
 
+def test_a_video_on_a_full_disk(
+    trained: Run, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def append_data(self, frame: object) -> None:
+            raise OSError("Broken pipe, and pages of ffmpeg")
+
+        def close(self) -> None:
+            raise OSError("again")
+
+    monkeypatch.setattr("imageio.get_writer", lambda *args, **kwargs: Full())
+    with pytest.raises(LabError, match=r"^video: \S*out.mp4 can't be written$"):
+        enjoy(trained.layout.root, options, episodes=1, video=tmp_path / "out.mp4")
+
+
 def test_a_video_is_written(trained: Run, options: Options, tmp_path: Path) -> None:
     before = contents(options.out)
     for name in ("out.mp4", "out.gif"):
@@ -129,7 +144,8 @@ def test_a_video_is_written(trained: Run, options: Options, tmp_path: Path) -> N
     assert (frames[0] != frames[-1]).any()
 
 
-@pytest.mark.parametrize("name", ["nowhere/out.mp4", "out.unknown"])
+@pytest.mark.parametrize("name", ["nowhere/out.mp4", "out.unknown", "folder.mp4"])
 def test_a_video_that_can_not_be_written(trained: Run, options: Options, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(LabError, match="video"):
         enjoy(trained.layout.root, options, episodes=1, video=tmp_path / name)

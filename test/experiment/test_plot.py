@@ -168,6 +168,11 @@ def test_comparison_faults(tmp_path):
         plot.plot_runs([tmp_path], output=out)
     with pytest.raises(LabError, match="no run folder"):
         plot.plot_runs([], output=out)
+    with pytest.raises(LabError, match=r"can't write c.xyz \(known: .png, .svg, .pdf\)"):
+        plot.plot_runs([run], output=tmp_path / "c.xyz")
+    (tmp_path / "file").touch()
+    with pytest.raises(LabError, match=r"file/c.png can't be written: "):
+        plot.plot_runs([run], output=tmp_path / "file" / "c.png")
     empty = make_run(tmp_path, "sac", [[None]])
     with pytest.raises(LabError, match="nothing to draw"):
         plot.plot_runs([empty], output=out)

@@ -176,13 +176,14 @@ def test_dev_mode_is_one_session_in_this_process(tiny: Tiny) -> None:
     assert worker_count(tiny(), Mode.TRAIN) == 0
 
 
-def test_a_stopped_trial_begins_no_session(tiny: Tiny, options: Options) -> None:
+def test_a_stopped_trial_begins_no_session(tiny: Tiny, options: Options, log_text: list[str]) -> None:
     layout = Layout.new(options.out, "tiny")
     layout.make_folders()
     done = Trial(tiny(), Mode.TRAIN, layout, options, stop=lambda: True).run()
     assert done.stopped
     assert done.metrics == {}
     assert not layout.checkpoint(0, 0).exists()
+    assert sum("stopping" in line for line in log_text) == 1
 
 
 def test_leaving_a_pool_in_a_hurry_ends_its_workers() -> None:

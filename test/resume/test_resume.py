@@ -59,6 +59,11 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "clip_grad_val": 0.5},
     },
 }
+ALGORITHMS["ppo_compiled"] = {
+    "algorithm": {**ALGORITHMS["ppo"]["algorithm"], "minibatch_size": 64},
+    "net": ALGORITHMS["ppo"]["net"],
+    "meta": {"compile": "on"},
+}
 SLOW = """
 import os, time
 from slm_lab.agent.agent import Agent
@@ -111,6 +116,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             "plugins": ["slow_env"],
             "rigorous_eval": 1,
             "eval_frequency": 1000,
+            **parts.get("meta", {}),
         },
     }
     write_json(tmp_path / "spec.json", raw)
@@ -244,14 +250,14 @@ def test_stopped_by_a_signal_and_resumed(spec: Spec, options: Options, tmp_path:
     assert_same(run_whole(spec, tmp_path), folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_sessions_in_workers_are_stopped_or_orphaned_and_resumed(
     spec: Spec, options: Options, tmp_path: Path, number: int
 ) -> None:
     write_json(tmp_path / "spec.json", replace(spec, "meta.max_session", 2).to_dict())
     with child(tmp_path) as process:
         wait_for(checkpoints(tmp_path, 2), process, tmp_path)
-        if number == signal.SIGINT:
+        if number != signal.SIGKILL:
             # as a terminal sends it: to the workers too
             os.killpg(process.pid, number)
         else:

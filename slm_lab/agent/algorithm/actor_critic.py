@@ -14,7 +14,7 @@ more likely in proportion to how much better than that it turned out, its advant
 Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
 """
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -40,6 +40,8 @@ from slm_lab.types import Act, Evaluated, Rollout, Stats
 class ActorCriticBaseSpec(AlgorithmSpec):
     """Keys that all actor-critics have."""
 
+    action_policy: Literal["default"] = "default"
+    """Actions are drawn from the distribution."""
     entropy_coef_spec: ScheduleSpec | None = None
     """c_H, weight of the entropy bonus that keeps the policy from settling too early; none by default."""
     val_loss_coef: NonNegative = 1.0
@@ -89,7 +91,7 @@ class ActorCritic(Algorithm):
             self.nets["critic_net"] = self.net.critic
         net_specs = {"net": spec.net.for_role("actor"), "critic_net": spec.net.for_role("critic")}
         self.optims = {k: Optim(net, net_specs[k], self.spec.lr) for k, net in self.nets.items()}
-        self.value_loss: nn.Module = loss_function(spec.net.for_role("actor").loss_spec)
+        self.value_loss: nn.Module = loss_function(net_specs["critic_net"].loss_spec)
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, device)}
         stage = Stage(tuple(self.nets), self.loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)

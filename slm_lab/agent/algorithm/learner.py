@@ -84,7 +84,7 @@ class Learner:
         self.stat_names = (*(n for stage in self.stages for n in (stage.label, *stage.stats)), "grad_norm")
         self._sums = torch.zeros(len(self.stat_names), device=next(iter(self._flat.values())).flat.device)
         self._since = 0
-        self._compiled: dict[tuple[torch.Size, ...], TensorFunction] = {}
+        self._compiled: dict[tuple[object, ...], TensorFunction] = {}
         if compile and not all(o.functional for o in self.optims.values()):
             logger.info("not compiled: this optimizer has no functional form here (Adam, AdamW, RMSprop and SGD have)")
             self.compile = False
@@ -110,17 +110,20 @@ class Learner:
         """Means over the steps since the last call.
 
         Raises:
-            NonFiniteLoss: a loss or a gradient was not finite in one of them
+            NonFiniteLoss: a loss or a gradient was not finite in one of them, or a parameter is not
         """
         means = self._sums / max(self._since, 1)
         self._sums.zero_()
         self._since = 0
         stats = dict(zip(self.stat_names, means.unbind(), strict=True))
-        if not bool(torch.isfinite(means).all()):
+        # parameters too: what the last step made of them is in no loss yet
+        probes = torch.stack([means.sum(), *(o.params.flat.sum() for o in self.optims.values())])
+        if not bool(torch.isfinite(probes).all()):
             shown = ", ".join(f"{k} {v.item():.4g}" for k, v in stats.items())
             raise NonFiniteLoss(
-                f"the loss is not finite ({shown}) at gradient step {self.steps}; the parameters of this moment are "
-                "not saved. Usual causes: a high learning rate, no clip_grad_val, rewards or observations out of scale."
+                f"the loss or a parameter is not finite ({shown}) at gradient step {self.steps}; "
+                "the parameters of this moment are not saved. Usual causes: a high learning rate, no clip_grad_val, "
+                "rewards or observations out of scale."
             )
         return stats
 
@@ -164,7 +167,8 @@ class Learner:
     def _get_compiled(
         self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]
     ) -> TensorFunction | None:
-        key = (data[0].shape, torch.Size() if index is None else index.shape)
+        # the compiled graph checks nothing: what it was not made for must not reach it
+        key = tuple((t.shape, t.stride(), t.dtype) for t in (*data, *coefs, *(() if index is None else (index,))))
         if key not in self._compiled:
             try:
                 function = self._functional(len(data), len(coefs), indexed=index is not None)

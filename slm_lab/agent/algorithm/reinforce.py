@@ -13,7 +13,7 @@ There is no value function to stand for the rest, which then counts as 0, as aft
 against episodes. Returns are standardized.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -35,6 +35,8 @@ from slm_lab.types import Act, Rollout, Stats
 class ReinforceSpec(AlgorithmSpec):
     """Keys of Reinforce."""
 
+    action_policy: Literal["default"] = "default"
+    """Actions are drawn from the distribution."""
     training_frequency: Count
     """Steps per env between two updates (OnPolicyBatchReplay)."""
     center_return: bool = True
@@ -91,7 +93,7 @@ class Reinforce(Algorithm):
         ret = discounted_returns(
             batch.reward, batch.terminated, batch.truncated, zero, zero.expand_as(batch.reward), self.spec.gamma
         )
-        advantage = standardize(ret) if self.spec.center_return else ret / (ret.std() + 1e-8)
+        advantage = standardize(ret, center=self.spec.center_return)
         data = (batch.obs[:-1].flatten(0, 1), batch.action.flatten(0, 1), advantage.flatten())
         self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
         return self.learner.take_stats()

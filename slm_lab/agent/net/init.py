@@ -3,6 +3,7 @@
 import inspect
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from slm_lab.lib.errors import SpecError
@@ -50,8 +51,12 @@ def loss_function(spec: LossSpec) -> nn.Module:
         )
     try:
         loss: nn.Module = getattr(nn, spec.name)(**spec.kwargs)
-    except TypeError as e:
-        raise SpecError([f"agent.net.loss_spec: {spec.name}: {e}"]) from e
+        value = loss(torch.zeros(2), torch.zeros(2))
+    except (TypeError, ValueError, RuntimeError) as e:
+        reason = str(e).splitlines()[0]
+        raise SpecError([f"agent.net.loss_spec: {spec.name} does not compare values with targets: {reason}"]) from e
+    if value.dim() != 0:
+        raise SpecError([f"agent.net.loss_spec: {spec.name} must give one number (reduction mean or sum)"])
     return loss
 
 

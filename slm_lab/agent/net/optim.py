@@ -18,6 +18,11 @@ from slm_lab.lib.stateful import State
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import LrSchedulerSpec, NetSpec, OptimSpec
 
+_UNFIT = {
+    "LBFGS": "evaluates the loss several times a step",
+    "SparseAdam": "wants sparse gradients",
+    "Muon": "wants matrices, and parameters here are one vector",
+}
 _OLD = ("Lookahead", "RAdam", "GlobalAdam", "GlobalRMSprop")
 
 
@@ -67,12 +72,14 @@ class Optim:
         leaf = nn.Parameter(self.params.flat)
         leaf.grad = self.params.grad
         reference = _construct(name, leaf, self.base_lr, kwargs)
+        kwargs = {k: v for k, v in kwargs.items() if k not in reference.defaults or v != _default(name, k)}
         if name in OPTIMIZERS and kwargs.keys() <= _keywords(OPTIMIZERS[name][1]):
             init, self._step = OPTIMIZERS[name]
             self.kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
             self.state = init(self.params.flat)
         else:
             self.torch_optim = reference
+        self.set_frame(0)
 
     @property
     def functional(self) -> bool:
@@ -150,6 +157,9 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
     if cls is None or spec.name.startswith("_"):
         near = did_you_mean(spec.name, [*known, "LinearToZero"])
         raise SpecError([f"agent.net.lr_scheduler_spec.name: unknown schedule '{spec.name}'{near}"])
+    if cls is module.ReduceLROnPlateau:
+        raise SpecError(["agent.net.lr_scheduler_spec.name: ReduceLROnPlateau follows a loss, not the frames"])
+    last = spec.kwargs.get("total_steps")
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=base_lr)
     try:
         scheduler: Any = cls(optimizer, **spec.kwargs)
@@ -157,6 +167,8 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
         raise SpecError([f"agent.net.lr_scheduler_spec: {spec.name}: {e}"]) from e
 
     def at(frame: int) -> float:
+        if isinstance(last, int):  # torch refuses to go further; the rate stays where it is then
+            frame = min(frame, last - 1)
         if hasattr(scheduler, "_get_closed_form_lr"):
             scheduler.last_epoch = frame
             return float(scheduler._get_closed_form_lr()[0])
@@ -184,6 +196,10 @@ def _resolve(spec: OptimSpec) -> tuple[str, dict[str, Any]]:
     return name, kwargs
 
 
+def _default(name: str, key: str) -> Any:
+    return inspect.signature(getattr(torch.optim, name)).parameters[key].default
+
+
 def _keywords(fn: Callable[..., None]) -> set[str]:
     return {k for k, p in inspect.signature(fn).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
@@ -191,6 +207,8 @@ def _keywords(fn: Callable[..., None]) -> set[str]:
 def _construct(name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any]) -> torch.optim.Optimizer:
     """The class of torch.optim; where it refuses its arguments, so do we."""
     cls: Any = getattr(torch.optim, name)
+    if name in _UNFIT:
+        raise SpecError([f"agent.net.optim_spec.name: {name} can't be used here: it {_UNFIT[name]}"])
     known = [k for k in inspect.signature(cls).parameters if k != "params"]
     faults = [
         f"agent.net.optim_spec.{k}: {name} takes no such argument{did_you_mean(k, known)} (known: {', '.join(known)})"
