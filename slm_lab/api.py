@@ -93,7 +93,8 @@ class Policy:
     """
 
     def __init__(self, saved: SavedPolicy, device: str = "cpu") -> None:
-        env = make_env(saved.spec.env, num_envs=1)
+        self._saved = saved
+        env = saved.env()
         try:
             self.info = env.info
             """Of the env: shapes, action space."""
@@ -127,7 +128,7 @@ class Policy:
 
     def evaluate(self, episodes: int = 10, *, num_envs: int = 1, seed: int = 0) -> list[float]:
         """Play greedy episodes in the env it was trained in; gives their undiscounted returns."""
-        env = make_env(self.spec.env, num_envs=min(num_envs, episodes))
+        env = self._saved.env(min(num_envs, episodes))
         try:
             return play(self._agent, env, episodes, derive(seed, 0))[0]
         finally:

@@ -5,12 +5,17 @@ Dimensions: `N` envs, `T` steps of a rollout, `B` transitions of a batch, `*O` o
 Envs speak numpy, algorithms speak torch; the agent stands between.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    # only named here: who steps envs in a process of its own need not load it
+    from torch import Tensor
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -169,5 +174,5 @@ class Transition(NamedTuple):
     """[B] f32 importance weights; ones unless prioritized"""
 
 
-Stats = dict[str, Tensor]
+Stats = dict[str, "Tensor"]
 """What an update reports: 0-d tensors by name. Read with `.item()` at checkpoints only."""

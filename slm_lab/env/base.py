@@ -66,6 +66,22 @@ class VecEnv(ABC):
             LabError: the state is that of another env or of another number of envs.
         """
 
+    def normalizer_state(self) -> State:
+        """Running statistics that observations and rewards are normalized with; {} where none are.
+
+        A policy only makes sense together with them: see `load_normalizer_state`.
+        """
+        return {}
+
+    def load_normalizer_state(self, state: State) -> None:
+        """Normalize with the statistics of other envs, made from the same spec.
+
+        Raises:
+            LabError: there are some, and these envs normalize nothing.
+        """
+        if state:
+            raise LabError(f"env: {self.info.name} is not normalized, but the saved policy learned from what was")
+
     @abstractmethod
     def render(self) -> NDArray[np.uint8] | None:
         """An RGB frame [H, W, 3] of env 0, if made with render="rgb_array"; else None."""

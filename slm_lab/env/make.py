@@ -1,32 +1,63 @@
 """From the spec's `env` to envs that run."""
 
 import copy
+import functools
 import inspect
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import load_env_creator
 
 from slm_lab.env.base import VecEnv
 from slm_lab.env.cartpole import CartPole
 from slm_lab.env.gym import GymVecEnv
+from slm_lab.env.mujoco_tasks import TASKS
 from slm_lab.env.names import Found, find
+from slm_lab.env.rows import LocalRows, Rows
+from slm_lab.env.threads import available_cores
+from slm_lab.env.wrappers import wrap
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import EnvSpec
 
-NATIVE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
+CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
 LIMIT = "max_episode_steps"
 """gym.make's own argument: sets the limit of an episode in place of the registered one, also a higher one."""
+SYNC_UP_TO = 8
+"""Envs that `vectorization: auto` steps one after the other, where the lab has no vector env for them."""
+RENDER = "not a key of the spec: rendering is asked for on the command line, with --render"
+ATARI_ELSEWHERE = {
+    "reward_clipping": "not a key of the spec: say env.clip_reward",
+    "episodic_life": "not a key of the spec: say env.life_loss_info, which leaves the score to the whole game",
+    "num_threads": "not a key of the spec: all cores of a session are used",
+    "autoreset_mode": "not a key of the spec: episodes begin in the step in which the one before ends",
+}
+"""Arguments of ALE's vector env that the lab sets itself."""
+
+Mode = Literal["sync", "async", "thread", "native"]
 
 
-def make_env(spec: EnvSpec, *, num_envs: int | None = None, render: str | None = None) -> VecEnv:
+def make_env(
+    spec: EnvSpec,
+    *,
+    num_envs: int | None = None,
+    render: str | None = None,
+    gamma: float = 0.99,
+    training: bool = True,
+    threads: int | None = None,
+) -> VecEnv:
     """The envs that a spec asks for.
 
     Args:
         spec: keys it does not know itself go to gym.make.
         num_envs: N, over the spec's.
         render: "human" (a window) or "rgb_array" (frames by `VecEnv.render`), of env 0.
+        gamma: the algorithm's discount, for normalize_reward.
+        training: whether running statistics learn; else they stand still (see `VecEnv.load_normalizer_state`), and the
+            loss of a life ends nothing.
+        threads: or processes to step the envs with, at most; None: one a core.
 
     Raises:
         LabError: no such env, arguments it refuses, spaces the lab can't deal with, a package that is missing.
@@ -39,23 +70,75 @@ def make_env(spec: EnvSpec, *, num_envs: int | None = None, render: str | None =
     own_limit = kwargs.pop(LIMIT, found.registration.max_episode_steps)
     max_t = min((limit for limit in (own_limit, spec.max_t) if limit is not None), default=None)
     n = num_envs or spec.num_envs
-    plain = not found.registration.additional_wrappers
-    if found.registration.entry_point == NATIVE and plain and max_t is not None:
-        return CartPole(n, max_t=max_t, render=render, **found.registration.kwargs, **kwargs)
+    cores = threads or available_cores()
+    mode = _mode(spec, found, n, cores)
+    clip_reward = None
+    env: VecEnv
+    if _is_atari(found):
+        from slm_lab.env.atari import Atari
 
-    registration = copy.copy(found.registration)
-    # VecEnv resets before it steps, and counts; only where a package wraps its env the limit may mean the steps inside
-    registration.order_enforce = False
-    registration.max_episode_steps = None if plain else own_limit
+        arguments = {**found.registration.kwargs, **kwargs}
+        env = Atari(found.id, n, max_t=max_t, render=render, training=training, threads=cores, **arguments)
+        clip_reward = 1.0
+    elif mode == "native" and found.registration.entry_point == CARTPOLE and max_t is not None:
+        env = CartPole(n, max_t=max_t, render=render, **found.registration.kwargs, **kwargs)
+    else:
+        registration = copy.copy(found.registration)
+        # VecEnv resets before it steps, and counts; only where a package wraps its env the limit may mean its steps
+        registration.order_enforce = False
+        registration.max_episode_steps = own_limit if registration.additional_wrappers else None
+        make = functools.partial(_make_one, registration, kwargs, render)
+        if mode == "native":
+            from slm_lab.env.mujoco import MujocoVec
 
-    def make(i: int) -> gym.Env[Any, Any]:
-        drawn: dict[str, Any] = {"render_mode": render} if render is not None and i == 0 else {}
-        try:
+            env = MujocoVec(found.id, str(registration.entry_point), make, n, max_t=max_t, threads=cores)
+        else:
+            env = GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores), n, max_t=max_t)
+    return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
+
+
+def _make_one(registration: Registration, kwargs: dict[str, Any], render: str | None, i: int) -> gym.Env[Any, Any]:
+    drawn: dict[str, Any] = {"render_mode": render} if render is not None and i == 0 else {}
+    quiet: AbstractContextManager[None] = nullcontext()
+    if str(registration.entry_point).startswith("gymnasium.envs.mujoco."):
+        from slm_lab.env.mujoco import warnings_to_log
+
+        quiet = warnings_to_log()
+    try:
+        with quiet:
             return gym.make(registration, disable_env_checker=True, **kwargs, **drawn)
-        except Exception as e:
-            raise LabError(f"env.name: can't make {found.id}: {_one_line(e)}") from e
+    except Exception as e:
+        raise LabError(f"env.name: can't make {registration.id}: {_one_line(e)}") from e
 
-    return GymVecEnv(found.id, make, n, max_t=max_t)
+
+def _make_rows(name: str, make: Any, n: int, mode: Mode, cores: int) -> Rows:
+    if mode == "async":
+        from slm_lab.env.workers import RemoteRows
+
+        return RemoteRows(name, make, n, min(n, cores))
+    return LocalRows(name, [make(i) for i in range(n)], cores if mode == "thread" else 1)
+
+
+def _mode(spec: EnvSpec, found: Found, n: int, cores: int) -> Mode:
+    """How the envs are to be stepped."""
+    if spec.vectorization != "auto":
+        return spec.vectorization
+    if _has_native(found):
+        return "native"
+    return "async" if n > SYNC_UP_TO and cores > 1 else "sync"
+
+
+def _has_native(found: Found) -> bool:
+    """Whether there is a vector env for it."""
+    registration = found.registration
+    if registration.additional_wrappers:
+        return False
+    limited = registration.max_episode_steps is not None
+    return registration.entry_point in TASKS or (registration.entry_point == CARTPOLE and limited) or _is_atari(found)
+
+
+def _is_atari(found: Found) -> bool:
+    return str(found.registration.entry_point) == "ale_py.env:AtariEnv"
 
 
 def check_env(spec: EnvSpec) -> list[str]:
@@ -63,7 +146,7 @@ def check_env(spec: EnvSpec) -> list[str]:
     try:
         found = find(spec.name)
         given = {**found.registration.kwargs, **found.kwargs, **spec.kwargs}
-        return [*_check_limit(given), *_check_arguments(found, spec, given)]
+        return [*_check_limit(given), *_check_mode(found, spec), *_check_arguments(found, spec, given)]
     except LabError as e:
         return [str(e)]
 
@@ -75,16 +158,27 @@ def _check_limit(given: dict[str, Any]) -> list[str]:
     return [f"env.{LIMIT}: must be a whole number from 1 (got {limit!r})"]
 
 
+def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
+    faults = []
+    if spec.vectorization == "native" and not _has_native(found):
+        faults.append(f"env.vectorization: there is no vector env for {found.id}: say auto, sync, thread or async")
+    if _is_atari(found):
+        if spec.vectorization not in ("auto", "native"):
+            faults.append(f"env.vectorization: {found.id} has a vector env of its own: say auto or native")
+        if spec.frame_op is not None:
+            faults.append(
+                f"env.frame_op: {found.id} shows several frames as it is: say env.stack_num for another number"
+            )
+    return faults
+
+
 def _check_arguments(found: Found, spec: EnvSpec, given: dict[str, Any]) -> list[str]:
     """Compare the keys with the signature of what makes the env."""
     parameters = _parameters(found)
     if parameters is None:
         return []
-    faults = []
-    if "render_mode" in spec.kwargs:
-        faults.append(
-            "env.render_mode: not a key of the spec: rendering is asked for on the command line, with --render"
-        )
+    elsewhere = {"render_mode": RENDER, **(ATARI_ELSEWHERE if _is_atari(found) else {})}
+    faults = [f"env.{key}: {why}" for key, why in elsewhere.items() if key in spec.kwargs]
     named = {
         p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "render_mode"
     }
@@ -94,7 +188,7 @@ def _check_arguments(found: Found, spec: EnvSpec, given: dict[str, Any]) -> list
         faults += [
             f"env.{key}: {found.id} takes no such argument{did_you_mean(key, known)} (it takes: {takes})"
             for key in spec.kwargs
-            if key not in named and key not in (LIMIT, "render_mode")
+            if key not in named and key not in (LIMIT, *elsewhere)
         ]
     faults += [
         f"env.{key}: {found.id} needs this argument"
@@ -109,6 +203,10 @@ def _parameters(found: Found) -> list[inspect.Parameter] | None:
     creator: Any = found.registration.entry_point
     if creator is None:
         raise LabError(f"env.name: {found.id} comes only as a vector env of its own, which is not supported")
+    if _is_atari(found):
+        from slm_lab.env.atari import ARGUMENTS
+
+        return [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ARGUMENTS]
     if isinstance(creator, str):
         try:
             creator = load_env_creator(creator)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import re
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -11,29 +12,82 @@ from loguru import logger
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.suggest import did_you_mean
 
-RENAMED = {
-    "BipedalWalker-v2": "BipedalWalker-v3",
-    "BipedalWalkerHardcore-v2": "BipedalWalkerHardcore-v3",
-    "CartPole-v0": "CartPole-v1",
-    "LunarLander-v2": "LunarLander-v3",
-    "LunarLanderContinuous-v2": "LunarLanderContinuous-v3",
-    "Pendulum-v0": "Pendulum-v1",
-}
-"""Ids of older gyms that specs still hold, and what they are now."""
-
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "LunarLanderContinuous-v2": ("LunarLander-v3", {"continuous": True}),
     "LunarLanderContinuous-v3": ("LunarLander-v3", {"continuous": True}),
 }
 """Ids that not every gymnasium has, as another id with arguments."""
 
+MUJOCO = (
+    "Ant",
+    "HalfCheetah",
+    "Hopper",
+    "Humanoid",
+    "HumanoidStandup",
+    "InvertedDoublePendulum",
+    "InvertedPendulum",
+    "Pusher",
+    "Reacher",
+    "Swimmer",
+    "Walker2d",
+)
+"""gymnasium's tasks, at version 5."""
+
+_TASK = "|".join(MUJOCO)
+_OTHER_BODY = "the robot and the reward differ: scores can't be compared"
+_STICKY = "actions now stick with probability 0.25, unless env.repeat_action_probability says otherwise"
+
+OLD_IDS = (
+    (r"CartPole-v0", "CartPole-v1", "an episode may last 500 steps, not 200"),
+    (rf"({_TASK})-v[0-4]", "{}-v5", "rewards and observations changed a little"),
+    (rf"Roboschool({_TASK})-v\d", "{}-v5", _OTHER_BODY),
+    (rf"({_TASK})(?:Py)?BulletEnv-v\d", "{}-v5", _OTHER_BODY),
+)
+"""What old ids look like, what they are now, and what is to be said of it. Others are an older version of an env that
+gymnasium still has: the newest is taken."""
+
+OLD_ATARI_IDS = (
+    (r"(\w+?)NoFrameskip-v0", "ALE/{}-v5", ""),
+    (r"(\w+?)(?:Deterministic)?-v0", "ALE/{}-v5", "4 frames are skipped, instead of 2 to 5 by chance"),
+    (r"(\w+?)(?:NoFrameskip|Deterministic)?-v4", "ALE/{}-v5", _STICKY),
+    (r"(\w+)", "ALE/{}-v5", ""),
+)
+"""The same for names of games."""
+
 FAMILIES = {
-    ("Unity",): "Unity ML-Agents envs are not supported any more",
-    ("vizdoom",): "VizDoom envs are not supported any more",
+    ("Unity",): "Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium",
+    ("vizdoom",): (
+        "VizDoom's envs come with the package vizdoom: install it, and name them as "
+        "'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
+    ),
     ("Roboschool",): "Roboschool is no longer maintained; gymnasium has MuJoCo envs, e.g. HalfCheetah-v5",
     ("BulletEnv", "pybullet"): "PyBullet's envs never came to gymnasium; it has MuJoCo envs, e.g. HalfCheetah-v5",
-    ("ALE/", "NoFrameskip"): "Atari envs come with the package ale-py, as ALE/<Game>-v5",
+    ("-ram",): "the memory of the console is no observation any more; ALE/<Game>-v5 shows the screen",
+    ("playground/",): "MuJoCo Playground is not supported",
 }
 """Parts of names of whole families, and what is to be said of them."""
+
+PACKAGES = {
+    "BabyAI-": ("minigrid", "minigrid"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "MiniWorld-": ("miniworld", "miniworld"),
+    "Adroit": ("gymnasium-robotics", "gymnasium_robotics"),
+    "AntMaze": ("gymnasium-robotics", "gymnasium_robotics"),
+    "Fetch": ("gymnasium-robotics", "gymnasium_robotics"),
+    "FrankaKitchen": ("gymnasium-robotics", "gymnasium_robotics"),
+    "HandManipulate": ("gymnasium-robotics", "gymnasium_robotics"),
+    "HandReach": ("gymnasium-robotics", "gymnasium_robotics"),
+    "PointMaze": ("gymnasium-robotics", "gymnasium_robotics"),
+    "dm_control/": ("shimmy[dm-control]", "shimmy"),
+    "Meta-World/": ("metaworld", "metaworld"),
+    "Panda": ("panda-gym", "panda_gym"),
+    "FlappyBird-": ("flappy-bird-gymnasium", "flappy_bird_gymnasium"),
+    "highway-": ("highway-env", "highway_env"),
+    "merge-": ("highway-env", "highway_env"),
+    "parking-": ("highway-env", "highway_env"),
+    "roundabout-": ("highway-env", "highway_env"),
+}
+"""How names of other packages begin: the package to install, and the module that registers its envs."""
 
 
 class Found(NamedTuple):
@@ -61,17 +115,16 @@ def find(name: str) -> Found:
             importlib.import_module(module)
         except ImportError as e:
             raise LabError(f"env.name: can't import '{module}' of '{name}': {e}") from e
-    new_id = RENAMED.get(env_id, env_id)
-    newest = _newest(new_id)
-    if new_id not in gym.registry and newest is not None:
-        new_id = newest
+    # an id that a module registers is not an old one, even if it looks like it
+    new_id, remark = (env_id, "") if module and env_id in gym.registry else _modern(env_id)
     kwargs: dict[str, Any] = {}
     if new_id not in gym.registry and new_id in VARIANTS:
         new_id, kwargs = VARIANTS[new_id]
     if new_id not in gym.registry:
         raise LabError(_unknown(env_id))
     if new_id != env_id:
-        note(f"env.name: '{env_id}' is now '{new_id}'" + "".join(f", {k}={v}" for k, v in kwargs.items()))
+        changed = "".join(f", {k}={v}" for k, v in kwargs.items()) + (f"; {remark}" if remark else "")
+        note(f"env.name: '{env_id}' is now '{new_id}'{changed}")
     return Found(new_id, gym.registry[new_id], dict(kwargs))
 
 
@@ -81,10 +134,44 @@ def note(text: str) -> None:
     logger.info(text)
 
 
+def _modern(env_id: str) -> tuple[str, str]:
+    """What an old id is called now, and what is to be said of it."""
+    if env_id.startswith("ALE/"):
+        _import_ale()
+        return _newest(env_id) or env_id, ""
+    for pattern, template, remark in OLD_IDS:
+        # PyBullet spells it Walker2DBulletEnv
+        if match := re.fullmatch(pattern, env_id.replace("Walker2D", "Walker2d")):
+            return template.format(*match.groups()), remark
+    # ALE registers old ids too; only the new ones give what it has now
+    if env_id in gym.registry and not str(gym.registry[env_id].entry_point).startswith("ale_py."):
+        return env_id, ""
+    newest = _newest(env_id)
+    if newest is not None and not str(gym.registry[newest].entry_point).startswith("ale_py."):
+        return newest, ""
+    for pattern, template, remark in OLD_ATARI_IDS:
+        if match := re.fullmatch(pattern, env_id):
+            _import_ale()
+            new_id = template.format(*match.groups())
+            if new_id in gym.registry:
+                return new_id, remark
+    return env_id, ""
+
+
+def _import_ale() -> None:
+    """ALE's envs are registered when it is imported: only for names that look like its own, as that takes a while."""
+    try:
+        importlib.import_module("ale_py")
+    except ImportError as e:
+        raise LabError(f"env.name: Atari envs come with the package ale-py, which can't be imported: {e}") from e
+
+
 def _newest(env_id: str) -> str | None:
-    """The id with the highest version, for an id without one."""
-    versions = [r.version for r in gym.registry.values() if r.version is not None and r.id == f"{env_id}-v{r.version}"]
-    return f"{env_id}-v{max(versions)}" if versions else None
+    """The highest version of an env, for an id without a version or with a lower one."""
+    base, _, asked = env_id.rpartition("-v")
+    base, least = (base, int(asked)) if asked.isdecimal() else (env_id, -1)
+    versions = [r.version for r in gym.registry.values() if r.version is not None and r.id == f"{base}-v{r.version}"]
+    return f"{base}-v{max(versions)}" if versions and max(versions) > least else None
 
 
 def _unknown(env_id: str) -> str:
@@ -92,5 +179,8 @@ def _unknown(env_id: str) -> str:
     for parts, advice in FAMILIES.items():
         if any(part.lower() in env_id.lower() for part in parts):
             return f"{text}: {advice}"
+    for start, (package, module) in PACKAGES.items():
+        if env_id.startswith(start):
+            return f"{text}: it comes with the package {package}: install it, and name the env '{module}:{env_id}'"
     near = did_you_mean(env_id, gym.registry)
-    return f"{text}{near}" if near else f"{text} (an env of another package is named 'module:{env_id}')"
+    return f"{text}{near}" if near else f"{text} (install the package it comes with, and name it 'module:{env_id}')"

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from slm_lab.env.names import note
 from slm_lab.lib.errors import LabError
 from slm_lab.types import ActionSpace, Continuous, Discrete, MultiBinary, MultiDiscrete
 
@@ -33,16 +34,15 @@ class ObsMap:
     shape: tuple[int, ...]
     """*O"""
     dtype: np.dtype[Any]
-    first: int | None
-    """None: observations are arrays, taken as they are. Else they are integers from this one on, to be made one-hot."""
+    convert: Callable[[NDArray[Any], Any], None] | None = None
+    """Puts an observation into its row [*O]; None: they are arrays, taken as they are."""
 
     def write(self, row: NDArray[Any], obs: Any) -> None:
         """Put one observation into its row [*O]."""
-        if self.first is None:
+        if self.convert is None:
             row[...] = obs
         else:
-            row.fill(0)
-            row[int(obs) - self.first] = 1
+            self.convert(row, obs)
 
 
 def map_actions(space: spaces.Space[Any], env: str) -> ActionMap:
@@ -92,13 +92,43 @@ def _rescale(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
 def map_obs(space: spaces.Space[Any], env: str) -> ObsMap:
     """The observation space as the lab sees it: images stay uint8, all other numbers become float32.
 
+    Integers that stand for one of several things become one-hot; what is put together from parts is flattened.
+
     Raises:
         LabError: a kind of space that no net here can read.
     """
+    real = np.dtype(np.float32)
     match space:
         case spaces.Box():
-            kind = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float32)
-            return ObsMap(tuple(space.shape), kind, None)
+            return ObsMap(tuple(space.shape), np.dtype(np.uint8) if space.dtype == np.uint8 else real)
+        case spaces.MultiBinary():
+            return ObsMap(tuple(space.shape), real)
         case spaces.Discrete():
-            return ObsMap((int(space.n),), np.dtype(np.float32), int(space.start))
-    raise LabError(f"env.name: {env} gives observations from {space}, which no net can read (known: Box, Discrete)")
+            return ObsMap((int(space.n),), real, _one_hot(np.array([space.n]), np.array([space.start])))
+        case spaces.MultiDiscrete():
+            nvec, start = np.ravel(space.nvec), np.ravel(space.start)
+            return ObsMap((int(nvec.sum()),), real, _one_hot(nvec, start))
+        case spaces.Dict() | spaces.Tuple() if space.is_np_flattenable:
+            flat: Any = spaces.utils.flatten_space(space)
+            parts = ", ".join(space.keys()) if isinstance(space, spaces.Dict) else f"{len(space)} parts"
+            note(f"env: observations of {env} are flattened to {flat.shape[0]} numbers ({parts})")
+            return ObsMap(tuple(flat.shape), real, lambda row, obs: _assign(row, spaces.utils.flatten(space, obs)))
+    raise LabError(
+        f"env.name: {env} gives observations from {space}, which no net can read "
+        "(known: Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these)"
+    )
+
+
+def _one_hot(nvec: NDArray[Any], start: NDArray[Any]) -> Callable[[NDArray[Any], Any], None]:
+    """One 1 in each run of nvec[k] places; start[k] is the least integer there."""
+    first = np.cumsum(nvec) - nvec - start
+
+    def convert(row: NDArray[Any], obs: Any) -> None:
+        row.fill(0)
+        row[first + np.ravel(obs)] = 1
+
+    return convert
+
+
+def _assign(row: NDArray[Any], values: Any) -> None:
+    row[...] = values

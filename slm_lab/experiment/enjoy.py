@@ -46,6 +46,8 @@ class SavedPolicy:
     """Frames it had learned from."""
     state: State
     """Of the nets."""
+    normalizer: State
+    """Running statistics of the env it was trained in."""
 
     @classmethod
     def open(cls, target: str | Path, out: Path = Path("data")) -> "SavedPolicy":
@@ -64,7 +66,20 @@ class SavedPolicy:
             path = _best_checkpoint(find_run(target, out))
         tree = checkpoint.load(path)
         import_plugins(tree["spec"]["meta"].get("plugins", []))
-        return cls(path, load_spec(tree["spec"]), tree["session"], tree["counters"]["frame"], tree["policy"])
+        return cls(
+            path,
+            load_spec(tree["spec"]),
+            tree["session"],
+            tree["counters"]["frame"],
+            tree["policy"],
+            tree["normalizer"],
+        )
+
+    def env(self, num_envs: int = 1, render: str | None = None) -> VecEnv:
+        """Envs as it was trained in; their running statistics stand still where they stood."""
+        env = make_env(self.spec.env, num_envs=num_envs, render=render, training=False)
+        env.load_normalizer_state(self.normalizer)
+        return env
 
     def agent(self, env: VecEnv, device: str = "cpu") -> Agent:
         """An agent for the env, with these nets."""
@@ -94,7 +109,7 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
     device = "cpu" if options.device == "auto" else options.device
     returns: list[float] = []
     with ExitStack() as stack:
-        env: VecEnv = make_env(policy.spec.env, num_envs=1, render=render)
+        env = policy.env(render=render)
         stack.callback(env.close)
         agent = policy.agent(env, device)
         if video is not None:

@@ -9,6 +9,7 @@ from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
 from slm_lab.experiment.checkpoint import get_rng, set_rng
 from slm_lab.lib.seeding import derive
+from slm_lab.lib.stateful import State
 from slm_lab.spec.model import EnvSpec
 
 
@@ -60,15 +61,22 @@ class Evaluator:
     def __init__(self, spec: EnvSpec, episodes: int, seed: int) -> None:
         self.episodes = episodes
         self._seed = seed
-        self._env = make_env(spec, num_envs=min(episodes, spec.num_envs))
+        self._env = make_env(spec, num_envs=min(episodes, spec.num_envs), training=False)
 
-    def __call__(self, agent: Agent, frame: int) -> tuple[list[float], list[int]]:
+    def __call__(self, agent: Agent, frame: int, normalizer: State | None = None) -> tuple[list[float], list[int]]:
         """Play at a frame of the training; gives returns and lengths of the episodes.
 
         The global random streams are put back, whatever the env draws from them.
+
+        Args:
+            agent: acts; it is not changed.
+            frame: of the training; each has evaluations of its own.
+            normalizer: running statistics of the training env; they stand still.
         """
         rng = get_rng()
         try:
+            if normalizer:
+                self._env.load_normalizer_state(normalizer)
             return play(agent, self._env, self.episodes, derive(self._seed, frame))
         finally:
             set_rng(rng)

@@ -18,7 +18,7 @@ from slm_lab.experiment import checkpoint
 from slm_lab.experiment.analysis import RunningMetrics, save_session
 from slm_lab.experiment.clock import WallClock, next_multiple
 from slm_lab.experiment.evaluate import Evaluator
-from slm_lab.experiment.resources import choose_device, use_compile
+from slm_lab.experiment.resources import available_cores, choose_device, parallel_sessions, use_compile
 from slm_lab.experiment.results import SessionResult
 from slm_lab.experiment.run import Mode, Run
 from slm_lab.lib.registry import import_plugins
@@ -87,7 +87,13 @@ class Session:
         run = self.lab_run
         spec, meta, seed = run.spec, run.spec.meta, run.seed
         seed_everything(seed)
-        self.env = make_env(spec.env, render="human" if run.options.render and run.session == 0 else None)
+        cores = available_cores()
+        self.env = make_env(
+            spec.env,
+            render="human" if run.options.render and run.session == 0 else None,
+            gamma=spec.agent.algorithm.gamma,
+            threads=max(1, cores // parallel_sessions(meta.max_session, cores)),
+        )
         stack.callback(self.env.close)
         cuda = torch.cuda.device_count() if run.options.device != "cpu" else 0
         self.agent = Agent(
@@ -207,6 +213,7 @@ class Session:
                 "counters": {"frame": self.frame, "t": self.t},
                 "total_reward_ma": row["total_reward_ma"],
                 "policy": self.agent.policy_state(),
+                "normalizer": self.env.normalizer_state(),
             }
             self._best_weights = {name: w.detach().clone() for name, w in self.agent.weights().items()}
         self._report({"session": self.lab_run.session, "row": row})
@@ -214,7 +221,7 @@ class Session:
     def _evaluate(self) -> None:
         if self.evaluator is None or self.eval_tracker.frame == self.frame:
             return
-        self.eval_tracker.episodes(*self.evaluator(self.agent, self.frame))
+        self.eval_tracker.episodes(*self.evaluator(self.agent, self.frame, self.env.normalizer_state()))
         self.eval_tracker.checkpoint(**self._now())
 
     def _record(self) -> None:
@@ -241,6 +248,7 @@ class Session:
                 "counters": {"frame": self.frame, "t": self.t},
                 "agent": self.agent.state_dict(),
                 "policy": self.agent.policy_state(),
+                "normalizer": self.env.normalizer_state(),
                 "env": self.env.state_dict(),
                 "tracker": self.tracker.state_dict(),
                 "eval_tracker": None if self.evaluator is None else self.eval_tracker.state_dict(),

@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import torch
 
 
 def derive(*parts: int) -> int:
@@ -22,6 +21,8 @@ def session_seed(random_seed: int | None, trial: int, session: int) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seed the global streams of python, numpy and torch."""
+    import torch  # the seeds themselves need none of it
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
+from loguru import logger
 
 from slm_lab.env.base import MAX_T
 from slm_lab.env.make import make_env
+from slm_lab.env.names import note
 from slm_lab.env.spaces import map_actions
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec
@@ -146,6 +148,41 @@ def test_integers_become_one_hot(echo):
         assert step.obs.tolist() == np.eye(4)[[made[0].seen - 2]].tolist()
 
 
+def test_several_integers_become_one_hot_each(echo):
+    env, made = echo(obs=spaces.MultiDiscrete([2, 3], start=[0, 5]))
+    assert (env.info.obs_shape, env.info.obs_dtype) == ((5,), "float32")
+    for _ in range(20):
+        step = env.step(np.array([0]))
+        a, b = made[0].seen
+        assert step.obs.tolist() == [[*np.eye(2)[a], *np.eye(3)[b - 5]]]
+
+
+def test_switches_become_numbers(echo):
+    env, made = echo(obs=spaces.MultiBinary(3))
+    assert (env.info.obs_shape, env.info.obs_dtype) == ((3,), "float32")
+    assert env.step(np.array([0])).obs.tolist() == [made[0].seen.tolist()]
+
+
+@pytest.mark.parametrize("kind", ["Dict", "Tuple"])
+def test_parts_are_flattened_and_the_log_says_so(echo, kind):
+    note.cache_clear()
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
+    parts = {"b": spaces.Box(-1, 1, (2, 2)), "a": spaces.Discrete(3), "c": spaces.Tuple([spaces.MultiBinary(2)])}
+    space = spaces.Dict(parts) if kind == "Dict" else spaces.Tuple(parts.values())
+    env, made = echo(obs=space, n=2)
+    logger.remove(sink)
+    assert (env.info.obs_shape, env.info.obs_dtype) == ((9,), "float32")
+    step = env.step(np.array([0, 0]))
+    for row, one in zip(step.obs, made, strict=True):
+        a, b, c = (one.seen["a"], one.seen["b"], one.seen["c"]) if kind == "Dict" else [one.seen[k] for k in (1, 0, 2)]
+        ordered = [b.ravel(), np.eye(3)[a]]
+        want = np.concatenate([*(ordered[::-1] if list(space)[:1] == ["a"] else ordered), c[0]])
+        assert np.allclose(row, want)
+    what = "a, b, c" if list(space)[:1] == ["a"] else "b, a, c" if kind == "Dict" else "3 parts"
+    assert lines == [f"env: observations of Echo-v0 are flattened to 9 numbers ({what})"]
+
+
 def test_terminated_wins_over_truncated(echo):
     env, _ = echo(ends=2)
     env.step(np.array([0]))
@@ -178,8 +215,8 @@ def test_wrappers_of_a_package_are_kept(echo, monkeypatch):
         ({"action": spaces.Box(-1, 1, (2, 2))}, "takes actions from Box"),
         ({"action": spaces.Box(0, 5, (2,), np.int32)}, "takes actions from Box"),
         ({"action": spaces.Tuple([spaces.Discrete(2)])}, "takes actions from Tuple"),
-        ({"obs": spaces.Dict(a=spaces.Discrete(2))}, "gives observations from Dict"),
-        ({"obs": spaces.MultiBinary(2)}, "gives observations from MultiBinary"),
+        ({"obs": spaces.Text(5)}, "gives observations from Text"),
+        ({"obs": spaces.Dict(a=spaces.Sequence(spaces.Discrete(2)))}, "gives observations from Dict"),
     ],
 )
 def test_spaces_that_nobody_can_deal_with(echo, kwargs, text):

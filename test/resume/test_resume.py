@@ -89,18 +89,26 @@ ALGORITHMS["ppo_compiled"] = {
 }
 SLOW = """
 import os, time
-from slm_lab.env.cartpole import CartPole
+from slm_lab.agent.agent import Agent
 
 delay = float(os.environ.get("SLOW", 0))
 if delay:
-    step = CartPole.step
+    observe = Agent.observe
 
-    def slow_step(self, action):
+    def slow_observe(self, *args):
         time.sleep(delay)
-        return step(self, action)
+        return observe(self, *args)
 
-    CartPole.step = slow_step
+    Agent.observe = slow_observe
 """
+NORMAL = {"normalize_obs": True, "normalize_reward": True}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "classic control": {"name": "Acrobot-v1", "max_t": 60, "frame_op": "concat", "frame_op_len": 3},
+    "box2d": {"name": "LunarLander-v3", **NORMAL},
+    "box2d in processes": {"name": "BipedalWalker-v3", "max_t": 60, "vectorization": "async", **NORMAL},
+    "mujoco": {"name": "Hopper-v5", **NORMAL},
+    "atari": {"name": "ALE/Breakout-v5", "img_height": 16, "img_width": 16, "life_loss_info": True, **NORMAL},
+}
 CHILD = """
 import sys
 from slm_lab import api
@@ -231,6 +239,20 @@ def test_killed_and_resumed(spec: Spec, options: Options, tmp_path: Path) -> Non
     assert done == RunResult(folder, done.metrics)
     assert done.metrics["frame"] == MAX_FRAME
     assert RunFile.open(Layout.open(folder)).status is Status.COMPLETED
+    assert_same(run_whole(spec, tmp_path), folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_killed_and_resumed_in_every_family_of_envs(spec: Spec, options: Options, tmp_path: Path, family: str) -> None:
+    spec = load_spec({**spec.to_dict(), "env": {**spec.to_dict()["env"], **FAMILIES[family]}})
+    write_json(tmp_path / "spec.json", spec.to_dict())
+    with child(tmp_path) as process:
+        wait_for(checkpoints(tmp_path), process, tmp_path)
+        process.kill()
+        process.wait()
+    folder = only_run(tmp_path)
+    assert 0 < frames(folder) < MAX_FRAME
+    assert not launch.resume("latest", options).stopped
     assert_same(run_whole(spec, tmp_path), folder)
 
 

@@ -1,0 +1,140 @@
+"""Some gymnasium envs and how they are stepped: one after the other or in threads. `workers` does it elsewhere."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from slm_lab.env.snapshot import Replayed
+from slm_lab.env.spaces import map_actions, map_obs
+from slm_lab.env.threads import Threads
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.stateful import State
+from slm_lab.types import Bools
+
+Array = NDArray[Any]
+
+
+class Rows(Protocol):
+    """K gymnasium envs, as rows of arrays. Nothing is counted and no episode begins without being told to."""
+
+    action_space: gym.Space[Any]
+    """Of one env."""
+    observation_space: gym.Space[Any]
+    """Of one env."""
+
+    def seed(self, seeds: Sequence[int], obs: Array) -> None:
+        """Begin all episodes, each from its seed; first observations go to obs [K, *O]."""
+        ...
+
+    def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
+        """One step of each.
+
+        Args:
+            action: [K, *A] as the agent gives it.
+            obs: [K, *O] gets what they show.
+            gain: [K] f64 gets the rewards.
+            terminated: [K] gets what they say of it.
+            truncated: [K] likewise.
+        """
+        ...
+
+    def reset(self, which: Sequence[int], obs: Array) -> None:
+        """Begin the next episode of some; their first observations go to their rows of obs [K, *O]."""
+        ...
+
+    def origins(self) -> list[State]:
+        """How the running episodes began."""
+        ...
+
+    def restore(self, origins: Sequence[State], actions: Sequence[Array], obs: Array) -> list[float]:
+        """Begin the episodes again that began this way and take the actions [age, *A] of each; gives their returns."""
+        ...
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """An RGB frame of the first env, if it was made for that."""
+        ...
+
+    def close(self) -> None:
+        """Close them. Calling it twice is harmless."""
+        ...
+
+
+class LocalRows:
+    """Envs of this process.
+
+    Args:
+        name: id, for messages.
+        envs: K of them, all alike.
+        threads: that step them; more than one pays where the env leaves Python's lock behind.
+
+    Raises:
+        LabError: spaces the lab can't deal with.
+    """
+
+    def __init__(self, name: str, envs: Sequence[gym.Env[Any, Any]], threads: int = 1) -> None:
+        self.name = name
+        self._envs = list(envs)
+        self.action_space, self.observation_space = envs[0].action_space, envs[0].observation_space
+        self._actions, self._observe = map_actions(self.action_space, name), map_obs(self.observation_space, name)
+        self._episodes = [Replayed(env) for env in envs]
+        self._steps = [env.step for env in envs]
+        self._threads = Threads(min(threads, len(self._envs)))
+
+    def seed(self, seeds: Sequence[int], obs: Array) -> None:
+        """See Rows."""
+        for i, (episode, seed) in enumerate(zip(self._episodes, seeds, strict=True)):
+            self._observe.write(obs[i, ...], episode.seed(seed))
+
+    def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
+        """See Rows."""
+        steps, decoded, convert = self._steps, self._actions.decode(action), self._observe.convert
+
+        def one(i: int) -> None:
+            seen, gain[i], terminated[i], truncated[i], _ = steps[i](decoded[i])
+            if convert is None:
+                obs[i] = seen
+            else:
+                convert(obs[i, ...], seen)
+
+        self._threads.each(one, len(steps))
+
+    def reset(self, which: Sequence[int], obs: Array) -> None:
+        """See Rows."""
+        for i in which:
+            self._observe.write(obs[i, ...], self._episodes[i].reset())
+
+    def origins(self) -> list[State]:
+        """See Rows."""
+        return [episode.origin() for episode in self._episodes]
+
+    def restore(self, origins: Sequence[State], actions: Sequence[Array], obs: Array) -> list[float]:
+        """See Rows."""
+        returns = []
+        for i, episode in enumerate(self._episodes):
+            seen, ret = episode.restore(origins[i]), 0.0
+            for one in self._actions.decode(actions[i]):
+                seen, gain, *_ = self._steps[i](one)
+                ret += float(gain)
+            self._observe.write(obs[i, ...], seen)
+            returns.append(ret)
+        return returns
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """See Rows."""
+        env = self._envs[0]
+        if env.render_mode != "rgb_array":
+            return None
+        try:
+            frame: Any = env.render()
+        except gym.error.DependencyNotInstalled as e:
+            raise LabError(f"env: can't render {self.name}: {e}") from e
+        return np.asarray(frame)
+
+    def close(self) -> None:
+        """See Rows."""
+        self._threads.close()
+        for env in self._envs:
+            env.close()

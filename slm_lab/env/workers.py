@@ -1,0 +1,271 @@
+"""gymnasium envs in processes of their own: for those whose step is slow and holds Python's lock.
+
+A worker is a fresh interpreter that steps a share of the envs. Commands go over a pipe, arrays through shared memory.
+It ends when its pipe closes, so it does not outlive its parent, however that ends.
+"""
+
+import itertools
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import gymnasium as gym
+import numpy as np
+from loguru import logger
+from numpy.typing import NDArray
+
+from slm_lab.env.rows import LocalRows
+from slm_lab.env.snapshot import pack, unpack
+from slm_lab.env.spaces import map_actions, map_obs
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.stateful import State
+from slm_lab.types import Bools
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from slm_lab.env.workers import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_PATIENCE = 5.0
+"""Seconds that a worker has to end when it is told to."""
+
+Array = NDArray[Any]
+Make = Callable[[int], gym.Env[Any, Any]]
+
+
+class RemoteRows:
+    """Envs in worker processes; see `Rows`.
+
+    Args:
+        name: id, for messages.
+        make: makes env i; it travels to the workers.
+        num_envs: K.
+        workers: processes; each has as equal a share of the envs as can be.
+
+    Raises:
+        LabError: an env can't be made; or a worker died, here and in every call.
+    """
+
+    def __init__(self, name: str, make: Make, num_envs: int, workers: int) -> None:
+        self.name = name
+        self._workers: list[_Worker] = []
+        bounds = np.linspace(0, num_envs, workers + 1).round().astype(int).tolist()
+        self._shares = [slice(a, b) for a, b in itertools.pairwise(bounds)]
+        self._file = _shared_file()
+        try:
+            self._workers = [_Worker(name, self._file.fileno()) for _ in self._shares]
+            for worker, share in zip(self._workers, self._shares, strict=True):
+                worker.send(("make", cloudpickle.dumps((name, make, range(share.start, share.stop)))))
+            spaces = [cloudpickle.loads(worker.receive()) for worker in self._workers]
+            self.action_space, self.observation_space = spaces[0]
+            self._arrays = _Arrays(self._file.fileno(), num_envs, name, *spaces[0], create=True)
+            self._each("share", [(num_envs, share.start, share.stop) for share in self._shares])
+        except BaseException:
+            self.close()
+            raise
+
+    def seed(self, seeds: Sequence[int], obs: Array) -> None:
+        """See Rows."""
+        self._each("seed", [list(seeds[share]) for share in self._shares])
+        obs[...] = self._arrays.obs
+
+    def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
+        """See Rows."""
+        arrays = self._arrays
+        arrays.action[...] = action
+        self._each("step", [None] * len(self._workers))
+        obs[...] = arrays.obs
+        gain[...] = arrays.gain
+        terminated[...] = arrays.terminated
+        truncated[...] = arrays.truncated
+
+    def reset(self, which: Sequence[int], obs: Array) -> None:
+        """See Rows."""
+        parts = [[i - share.start for i in which if share.start <= i < share.stop] for share in self._shares]
+        self._each("reset", parts)
+        for i in which:
+            obs[i] = self._arrays.obs[i]
+
+    def origins(self) -> list[State]:
+        """See Rows."""
+        return [origin for part in self._each("origins", [None] * len(self._workers)) for origin in part]
+
+    def restore(self, origins: Sequence[State], actions: Sequence[Array], obs: Array) -> list[float]:
+        """See Rows."""
+        parts = [(list(origins[share]), [pack(a) for a in actions[share]]) for share in self._shares]
+        returns = [ret for part in self._each("restore", parts) for ret in part]
+        obs[...] = self._arrays.obs
+        return returns
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """See Rows."""
+        worker = self._workers[0]
+        worker.send(("render", None))
+        frame: NDArray[np.uint8] | None = worker.receive()
+        return frame
+
+    def close(self) -> None:
+        """See Rows."""
+        for worker in self._workers:
+            worker.hang_up()
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+        self._file.close()
+
+    def _each(self, command: str, parts: Sequence[Any]) -> list[Any]:
+        """Send each worker its part, then gather what they answer; those without envs to reset are left in peace."""
+        asked = [(w, p) for w, p in zip(self._workers, parts, strict=True) if not (command == "reset" and not p)]
+        for worker, part in asked:
+            worker.send((command, part))
+        return [worker.receive() for worker, _ in asked]
+
+
+class _Worker:
+    """A process and the pipe to it."""
+
+    def __init__(self, name: str, memory: int) -> None:
+        self._name = name
+        self._conn, child = Pipe()
+        # no Ctrl-C before the worker has chosen to ignore it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with child:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(child.fileno()), str(memory)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[child.fileno(), memory],
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def send(self, message: Any) -> None:
+        try:
+            self._conn.send(message)
+        except OSError:
+            raise LabError(self._death()) from None
+
+    def receive(self) -> Any:
+        try:
+            kind, content = self._conn.recv()
+        except (EOFError, OSError):
+            raise LabError(self._death()) from None
+        if kind == "user":
+            raise LabError(content)
+        if kind == "error":
+            raise LabError(f"env: a worker process of {self._name} failed:\n{content}")
+        return content
+
+    def hang_up(self) -> None:
+        self._conn.close()
+
+    def end(self) -> None:
+        try:
+            self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _death(self) -> str:
+        self.end()
+        code = self.process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"env: a worker process of {self._name} {how}"
+
+
+class _Arrays:
+    """What a vector step is made of, for all envs, in memory that parent and workers share."""
+
+    def __init__(self, memory: int, n: int, name: str, action_space: Any, obs_space: Any, *, create: bool) -> None:
+        actions, observe = map_actions(action_space, name), map_obs(obs_space, name)
+        layout: list[tuple[tuple[int, ...], Any]] = [
+            ((n, *actions.shape), actions.dtype),
+            ((n, *observe.shape), observe.dtype),
+            ((n,), np.float64),
+            ((n,), np.bool_),
+            ((n,), np.bool_),
+        ]
+        # each begins at a multiple of 64 bytes
+        sizes = [-(-int(np.prod(shape)) * np.dtype(kind).itemsize // 64) * 64 for shape, kind in layout]
+        if create:
+            os.ftruncate(memory, sum(sizes))
+        buffer = mmap.mmap(memory, sum(sizes))
+        arrays = [np.ndarray(shape, kind, buffer, sum(sizes[:k])) for k, (shape, kind) in enumerate(layout)]
+        self.action, self.obs, self.gain, self.terminated, self.truncated = arrays
+
+
+def _shared_file() -> Any:
+    """A file without a name, in memory where the system offers that."""
+    folder = "/dev/shm"
+    return tempfile.TemporaryFile(dir=folder if Path(folder).is_dir() else None)
+
+
+def main(pipe: int, memory: int) -> None:
+    """A worker's life.
+
+    Args:
+        pipe: file number of its end of the pipe.
+        memory: of the shared file.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    conn: Connection[Any, Any] = Connection(pipe)
+    # the parent says the same
+    logger.remove()
+    rows: list[LocalRows] = []
+    try:
+        _serve(conn, memory, rows)
+    except (EOFError, OSError):
+        pass  # the parent hung up
+    except LabError as e:
+        conn.send(("user", str(e)))
+    except BaseException:  # noqa: BLE001  told to the parent
+        conn.send(("error", traceback.format_exc()))
+    finally:
+        for part in rows:
+            part.close()
+
+
+def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> None:
+    """Answer commands until the pipe closes."""
+    _, content = conn.recv()
+    name, make, which = cloudpickle.loads(content)
+    rows = LocalRows(name, [make(i) for i in which])
+    made.append(rows)
+    spaces = (rows.action_space, rows.observation_space)
+    conn.send(("done", cloudpickle.dumps(spaces)))
+    _, (n, start, stop) = conn.recv()
+    arrays = _Arrays(memory, n, name, *spaces, create=False)
+    mine = slice(start, stop)
+    action, obs, gain = arrays.action[mine], arrays.obs[mine], arrays.gain[mine]
+    terminated, truncated = arrays.terminated[mine], arrays.truncated[mine]
+    answer: Any = None
+    while True:
+        conn.send(("done", answer))
+        command, part = conn.recv()
+        answer = None
+        match command:
+            case "step":
+                rows.step(action, obs, gain, terminated, truncated)
+            case "seed":
+                rows.seed(part, obs)
+            case "reset":
+                rows.reset(part, obs)
+            case "origins":
+                answer = rows.origins()
+            case "restore":
+                origins, actions = part
+                answer = rows.restore(origins, [unpack(a) for a in actions], obs)
+            case "render":
+                answer = rows.render()

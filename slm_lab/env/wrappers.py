@@ -1,0 +1,147 @@
+"""What lies between an env and its agent: a pipeline of small vectorized steps, in one order for all envs.
+
+Actions are rescaled and returns summed up by the env itself, so returns stay those of the env. Then, in this order:
+frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slm_lab.env.base import VecEnv
+from slm_lab.env.ops import (
+    ClipObs,
+    ClipReward,
+    Frames,
+    NormalizeObs,
+    NormalizeReward,
+    ObsOp,
+    RewardOp,
+    ScaleReward,
+    SignReward,
+)
+from slm_lab.env.snapshot import pack, unpack
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import EnvSpec
+from slm_lab.types import Step
+
+DEFAULT_CLIP = 10.0
+"""In standard deviations, of what is normalized."""
+
+Array = NDArray[Any]
+
+
+class Pipeline(VecEnv):
+    """An env seen through such steps. The statistics in them learn while `training`, else they stand still.
+
+    Args:
+        env: what is wrapped.
+        obs_ops: for observations, innermost first.
+        reward_ops: for rewards, likewise.
+    """
+
+    def __init__(self, env: VecEnv, obs_ops: Sequence[ObsOp], reward_ops: Sequence[RewardOp]) -> None:
+        self._env, self._obs_ops, self._reward_ops = env, list(obs_ops), list(reward_ops)
+        self._ops: list[ObsOp | RewardOp] = [*obs_ops, *reward_ops]
+        self.info = env.info
+        if obs_ops:
+            self.info = replace(env.info, obs_shape=obs_ops[-1].shape, obs_dtype=obs_ops[-1].dtype.name)
+
+    def reset(self, seed: int) -> Array:
+        """See VecEnv."""
+        obs = self._env.reset(seed)
+        for obs_op in self._obs_ops:
+            obs = obs_op.reset(obs)
+        for reward_op in self._reward_ops:
+            reward_op.reset()
+        self.obs = obs
+        return obs
+
+    def step(self, action: Array) -> Step:
+        """See VecEnv."""
+        obs, reward, terminated, truncated, final_obs, returns, lengths = self._env.step(action)
+        ended = None if final_obs is obs else terminated | truncated
+        for obs_op in self._obs_ops:
+            obs, final_obs = obs_op.step(obs, final_obs, ended)
+        if self._reward_ops:
+            done = terminated | truncated
+            for reward_op in self._reward_ops:
+                reward = reward_op.step(reward, done)
+        self.obs = obs
+        return Step(obs, reward, terminated, truncated, final_obs, returns, lengths)
+
+    def state_dict(self) -> State:
+        """See VecEnv."""
+        return {
+            "name": self.info.name,
+            "num_envs": self.info.num_envs,
+            "env": self._env.state_dict(),
+            "obs": pack(self.obs) if self._obs_ops else None,
+            "ops": [op.state_dict() for op in self._ops],
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """See VecEnv."""
+        self._check_state(state)
+        self._env.load_state_dict(state["env"])
+        for op, saved in zip(self._ops, state["ops"], strict=True):
+            op.load_state_dict(saved)
+        self.obs = unpack(state["obs"]) if self._obs_ops else self._env.obs
+
+    def normalizer_state(self) -> State:
+        """See VecEnv."""
+        return {op.key: op.moments.state_dict() for op in self._normalizers()}
+
+    def load_normalizer_state(self, state: State) -> None:
+        """See VecEnv."""
+        for op in self._normalizers():
+            op.moments.load_state_dict(state[op.key])
+
+    def _normalizers(self) -> "list[NormalizeObs | NormalizeReward]":
+        return [op for op in self._ops if isinstance(op, NormalizeObs | NormalizeReward)]
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """See VecEnv."""
+        return self._env.render()
+
+    def close(self) -> None:
+        """See VecEnv."""
+        self._env.close()
+
+
+def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_reward: float | None = None) -> VecEnv:
+    """The env as the spec wants it seen.
+
+    Args:
+        env: what is wrapped.
+        spec: says how.
+        gamma: discount of the return that normalize_reward looks at.
+        training: whether statistics learn.
+        clip_reward: bound of rewards where the spec says nothing, and rewards are not normalized.
+    """
+    obs_ops: list[ObsOp] = []
+    n, shape, dtype = env.info.num_envs, env.info.obs_shape, np.dtype(env.info.obs_dtype)
+    if spec.frame_op is not None and spec.frame_op_len is not None:
+        obs_ops.append(Frames(spec.frame_op, spec.frame_op_len, n, shape, dtype))
+        shape = obs_ops[-1].shape
+    if spec.normalize_obs:
+        obs_ops.append(NormalizeObs(shape, training=training))
+        dtype = obs_ops[-1].dtype
+    clip_obs = DEFAULT_CLIP if spec.clip_obs is None and spec.normalize_obs else spec.clip_obs
+    if clip_obs:
+        obs_ops.append(ClipObs(clip_obs, shape, dtype))
+    reward_ops: list[RewardOp] = []
+    if spec.normalize_reward:
+        reward_ops.append(NormalizeReward(n, gamma, training=training))
+    bounds = spec.clip_reward
+    if bounds is None:
+        bounds = DEFAULT_CLIP if spec.normalize_reward else clip_reward
+    if bounds:
+        low, high = bounds if isinstance(bounds, tuple) else (-bounds, bounds)
+        reward_ops.append(ClipReward(low, high))
+    if spec.reward_scale is not None and spec.reward_scale != 1:
+        reward_ops.append(SignReward() if spec.reward_scale == "sign" else ScaleReward(spec.reward_scale))
+    return Pipeline(env, obs_ops, reward_ops) if obs_ops or reward_ops else env
