@@ -79,4 +79,4 @@ def q_net(setting: Setting, n: int) -> nn.Module:
 
 def sample_loss(spec: LossSpec) -> nn.Module:
     """The loss of each sample by itself, so that samples can be weighted: [B], [B] -> [B]."""
-    return loss_function(LossSpec(name=spec.name, **(spec.kwargs | {"reduction": "none"})))
+    return loss_function(spec, each=True)

@@ -52,7 +52,6 @@ from slm_lab.lib.stateful import State
 from slm_lab.spec.model import (
     AlgorithmSpec,
     Count,
-    LossSpec,
     Natural,
     NetSpec,
     NonNegative,
@@ -166,8 +165,7 @@ class SoftActorCritic(Algorithm):
             plain = NetSpec(type="Temperature", optim_spec=OptimSpec(lr=lr))
             self.optims["temperature"] = Optim(self.temperature, plain)
         self.schedules = {name: Schedule(s, device) for name, s in self._schedule_specs().items()}
-        weighted = critic_spec.loss_spec.model_dump() | {"reduction": "none"}
-        self._elementwise_loss = loss_function(LossSpec(**weighted))
+        self._elementwise_loss = loss_function(critic_spec.loss_spec, each=True)
         self._build_learners(compile=setting.compile)
         self.acted = 0
         """Frames acted, to know when the random ones are over."""
