@@ -6,8 +6,6 @@ end_step on, between them the curve its name says. Values may rise, fall and rea
 
 import math
 
-from slm_lab.spec.model import ScheduleSpec
-
 
 def no_decay(start_val: float, end_val: float, start_step: int, end_step: int, frame: int) -> float:
     """Always start_val.
@@ -51,15 +49,17 @@ def periodic_decay(start_val: float, end_val: float, start_step: int, end_step: 
 SCHEDULES = {f.__name__: f for f in (no_decay, linear_decay, rate_decay, periodic_decay)}
 
 
-def at_frame(spec: ScheduleSpec, frame: int) -> float:
-    """Value of the schedule that a spec describes.
+def at_frame(
+    name: str, start_val: float, end_val: float | None, start_step: int, end_step: int | None, frame: int
+) -> float:
+    """Value of the schedule of that name; without an end it stays at start_val.
 
-    >>> at_frame(ScheduleSpec(name="linear_decay", start_val=1.0, end_val=0.0, end_step=100), 50)
-    0.5
+    >>> at_frame("linear_decay", 1.0, 0.0, 0, 100, 50), at_frame("no_decay", 1.0, None, 0, None, 50)
+    (0.5, 1.0)
     """
-    end_val = spec.start_val if spec.end_val is None else spec.end_val
-    end_step = spec.start_step + 1 if spec.end_step is None else spec.end_step
-    return SCHEDULES[spec.name](spec.start_val, end_val, spec.start_step, end_step, frame)
+    end_val = start_val if end_val is None else end_val
+    end_step = start_step + 1 if end_step is None else end_step
+    return SCHEDULES[name](start_val, end_val, start_step, end_step, frame)
 
 
 def _progress(start_step: int, end_step: int, frame: int) -> float:

@@ -14,6 +14,7 @@ def soft_value(q: Tensor, log_prob: Tensor, alpha: Tensor | float) -> Tensor:
     Returns:
         [B]
 
+    >>> import torch
     >>> soft_value(torch.tensor([1.0]), torch.tensor([-2.0]), 0.5)
     tensor([2.])
     """
@@ -31,6 +32,7 @@ def expected_soft_value(q: Tensor, log_p: Tensor, alpha: Tensor | float) -> Tens
     Returns:
         [B]
 
+    >>> import torch
     >>> expected_soft_value(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.5]]).log(), 1.0)
     tensor([2.6931])
     """
@@ -51,6 +53,7 @@ def temperature_loss(log_alpha: Tensor, entropy: Tensor, target_entropy: Tensor 
     Returns:
         0-d loss
 
+    >>> import torch
     >>> temperature_loss(torch.tensor(-1.0), torch.tensor([0.5, 0.7]), 0.9)
     tensor(0.3000)
     """

@@ -44,7 +44,7 @@ class Schedule:
         """Move to where the schedule is at this frame."""
         if self.spec is None:
             return
-        self.value = at_frame(self.spec, frame)
+        self.value = at_frame(*self.spec.parts, frame)
         self.tensor.fill_(self.value)
 
 

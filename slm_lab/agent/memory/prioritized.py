@@ -57,7 +57,8 @@ class PrioritizedReplay(Replay):
     @property
     def beta(self) -> float:
         """Exponent of the importance weights as it stands."""
-        return 0.0 if self.spec.beta_spec is None else at_frame(self.spec.beta_spec, self.seen)
+        spec: ScheduleSpec | None = self.spec.beta_spec
+        return 0.0 if spec is None else at_frame(*spec.parts, self.seen)
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Store one vector step, with the highest priority."""
