@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slm_lab.env.make import make_env
 from slm_lab.experiment import launch
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.evaluate import play

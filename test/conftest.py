@@ -1,6 +1,8 @@
 """What every test gets: one torch thread, no window, and none of the developer's own settings."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,11 @@ def _one_thread() -> None:
 def root() -> Path:
     """The repository."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def no_nohup() -> Iterator[None]:
+    """SIGHUP as a terminal has it: whoever runs the tests may have had it ignored, which children inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

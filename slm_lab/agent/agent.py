@@ -41,7 +41,7 @@ class Agent:
         self._debug = debug
         algorithm_class: type[Algorithm] = lookup("algorithm", spec.agent.algorithm.name)
         memory_class: type[Memory] = lookup("memory", spec.agent.memory.name)
-        if algorithm_class.on_policy != memory_class.on_policy:
+        if algorithm_class.on_policy not in (None, memory_class.on_policy):
             kind = "an on-policy" if algorithm_class.on_policy else "a replay"
             raise SpecError(
                 [f"agent.memory.name: {spec.agent.algorithm.name} needs {kind} memory (got '{spec.agent.memory.name}')"]
@@ -56,12 +56,18 @@ class Agent:
             except ValueError as e:
                 raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
         self.memory = memory_class(spec.agent.memory, self)
+        self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy
         self._cpu = self.device.type == "cpu"
 
     @property
     def training_frequency(self) -> int:
         """Of the algorithm."""
         return self.algorithm.training_frequency
+
+    @property
+    def training_start_step(self) -> int:
+        """Of the algorithm."""
+        return self.algorithm.training_start_step
 
     @property
     def stat_names(self) -> tuple[str, ...]:
@@ -96,9 +102,12 @@ class Agent:
             NonFiniteLoss: the loss is not finite
         """
         if not self.memory.ready():
+            if self._each_step:
+                self.algorithm.set_frame(frame)
             return None
-        batch = self.memory.sample()
-        if not self._cpu:
+        # an algorithm that may learn from old experience draws as many batches of it as it likes
+        batch: Any = self.memory.sample() if self.memory.on_policy else self.memory
+        if self.memory.on_policy and not self._cpu:
             batch = batch._make(t.to(self.device) for t in batch)
         before = self.weights() if self._debug else {}
         with torch.no_grad():
@@ -128,7 +137,8 @@ class Agent:
         }
 
     def load_policy_state(self, state: State) -> None:
-        """Take over nets that `policy_state` gave."""
+        """Take over nets that `policy_state` gave, to act with."""
+        self.algorithm.finish()
         for key, net in self.algorithm.nets.items():
             net.load_state_dict(state[key])
 

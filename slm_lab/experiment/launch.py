@@ -91,6 +91,7 @@ def resume(target: str | Path, options: Options, spec_name: str | None = None) -
             if (then := file.content["versions"].get(name)) != now:
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
         logger.info("going on with {}", layout.root)
+        layout.make_folders()
         return _work(spec, file.mode, layout, merged, file.resumed(), held)
 
 

@@ -21,6 +21,7 @@ from slm_lab.experiment.evaluate import Evaluator
 from slm_lab.experiment.resources import available_cores, choose_device, parallel_sessions, use_compile
 from slm_lab.experiment.results import SessionResult
 from slm_lab.experiment.run import Mode, Run
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.seeding import derive, seed_everything
 from slm_lab.lib.stateful import State
@@ -62,7 +63,8 @@ class Session:
         """Do it. Files go to the run's layout, whose folders must exist.
 
         Raises:
-            LabError: of the user's making: the env can't be made, the loss is not finite, the checkpoint is unreadable.
+            LabError: of the user's making: the env can't be made, the loss is not finite, the checkpoint is unreadable
+                or does not fit the spec.
         """
         run = self.lab_run
         import_plugins(run.spec.meta.plugins)
@@ -125,8 +127,7 @@ class Session:
             self.clock = WallClock()
         else:
             self.frame, self.t = state["counters"]["frame"], state["counters"]["t"]
-            self.agent.load_state_dict(state["agent"])
-            self.env.load_state_dict(state["env"])
+            self._load(state)
             self.tracker.load_state_dict(state["tracker"])
             if self.evaluator is not None and state["eval_tracker"] is not None:
                 self.eval_tracker.load_state_dict(state["eval_tracker"])
@@ -144,6 +145,19 @@ class Session:
         self._saved_at, self._save_cost = time.perf_counter(), 0.0
         if run.options.log_metrics:
             self.tracker.sinks.append(RunningMetrics(self.env.info.name, f"session {run.session}", self.tracker.rows))
+
+    def _load(self, state: State) -> None:
+        """Raises LabError: the spec was changed, and the checkpoint does not fit it any more."""
+        changed = ", ".join(_changed(state["spec"], self.lab_run.spec.to_dict()))
+        try:
+            self.agent.load_state_dict(state["agent"])
+            self.env.load_state_dict(state["env"])
+        except Exception as e:
+            if not changed:
+                raise
+            raise LabError(f"{self._path}: does not fit the spec, which has changed since: {changed}") from e
+        if changed:
+            logger.warning("the spec has changed since the checkpoint was made: {}", changed)
 
     def _drop_later_rows(self, tracker: MetricsTracker, csv: CsvSink) -> None:
         rows = csv.truncate_after(tracker.frame)
@@ -286,3 +300,11 @@ class Session:
         return SessionResult(
             run.trial, run.session, self.frame, rows, metrics["train"], metrics.get("eval"), stopped=stopped
         )
+
+
+def _changed(old: Any, new: Any, path: str = "") -> list[str]:
+    """Key paths at which two specs differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = {**old, **new}
+        return [found for key in keys for found in _changed(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
+    return [] if old == new else [path]

@@ -59,3 +59,21 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, ret: Tensor, clip_eps: 
     """
     near = old_value + torch.clamp(value - old_value, -clip_eps, clip_eps)
     return torch.max((value - ret) ** 2, (near - ret) ** 2).mean()
+
+
+def self_imitation_losses(log_prob: Tensor, value: Tensor, ret: Tensor) -> tuple[Tensor, Tensor]:
+    """`-mean(log pi(a|s) (R - V)+)` and `mean(((R - V)+)^2) / 2`. Oh et al. 2018, arXiv:1806.05635, (2), (3).
+
+    Args:
+        log_prob: [B], carries the gradient of the first
+        value: [B], carries the gradient of the second
+        ret: [B], what once came of the action
+
+    Returns:
+        0-d policy loss, 0-d value loss
+
+    >>> self_imitation_losses(torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 5.0]), torch.tensor([3.0, 4.0]))
+    (tensor(1.), tensor(1.))
+    """
+    gain = (ret - value).clamp(min=0)
+    return policy_gradient_loss(log_prob, gain), 0.5 * (gain**2).mean()

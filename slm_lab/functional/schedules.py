@@ -49,6 +49,19 @@ def periodic_decay(start_val: float, end_val: float, start_step: int, end_step: 
 SCHEDULES = {f.__name__: f for f in (no_decay, linear_decay, rate_decay, periodic_decay)}
 
 
+def at_frame(
+    name: str, start_val: float, end_val: float | None, start_step: int, end_step: int | None, frame: int
+) -> float:
+    """Value of the schedule of that name; without an end it stays at start_val.
+
+    >>> at_frame("linear_decay", 1.0, 0.0, 0, 100, 50), at_frame("no_decay", 1.0, None, 0, None, 50)
+    (0.5, 1.0)
+    """
+    end_val = start_val if end_val is None else end_val
+    end_step = start_step + 1 if end_step is None else end_step
+    return SCHEDULES[name](start_val, end_val, start_step, end_step, frame)
+
+
 def _progress(start_step: int, end_step: int, frame: int) -> float:
     if frame <= start_step:
         return 0.0

@@ -80,6 +80,11 @@ class ScheduleSpec(SpecModel):
     end_step: Natural | None = None
     """Frame at which it ends."""
 
+    @property
+    def parts(self) -> tuple[str, float, float | None, int, int | None]:
+        """Name, start_val, end_val, start_step, end_step: as `functional.schedules.at_frame` takes them."""
+        return self.name, self.start_val, self.end_val, self.start_step, self.end_step
+
     @model_validator(mode="after")
     def _ends_stated(self) -> Self:
         if self.name != "no_decay":

@@ -62,6 +62,16 @@ def test_the_seed_of_a_run_is_that_of_its_resume(tiny: Tiny, options: Options) -
     assert plain(again.metrics) == plain(whole.metrics) == plain(parts.metrics)
 
 
+def test_a_run_whose_models_were_deleted_begins_anew(tiny: Tiny, options: Options) -> None:
+    done = launch.run_spec(tiny(), Mode.TRAIN, options)
+    layout = Layout.open(done.folder)
+    shutil.rmtree(layout.root / "model")
+    RunFile.open(layout).ended(Status.RUNNING)
+    again = launch.resume(done.folder, options)
+    assert plain(again.metrics) == plain(done.metrics)
+    assert layout.checkpoint(0, 0).exists()
+
+
 def test_resuming_a_completed_run_says_so(tiny: Tiny, options: Options, log_text: list[str]) -> None:
     done = launch.run_spec(tiny(), Mode.TRAIN, options)
     files = {p: p.stat().st_mtime_ns for p in done.folder.rglob("*") if p.is_file()}

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from slm_lab.experiment.run import Mode, Run
 from slm_lab.experiment.session import Session
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import plain
+from slm_lab.spec.model import replace
 from slm_lab.types import Step
 
 NewRun = Callable[..., Run]
@@ -251,3 +253,15 @@ def test_a_checkpoint_that_is_unreadable_is_told(new_run: NewRun) -> None:
     run.layout.checkpoint(0, 0).write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(LabError, match="no readable checkpoint"):
         Session(run).run()
+
+
+def test_a_spec_that_changed_since_the_checkpoint_is_told(new_run: NewRun, log_text: list[str]) -> None:
+    run = new_run()
+    asked = iter(range(100))
+    Session(run, stop=lambda: next(asked) >= 60).run()
+    for key, value in (("agent.net.hid_layers", [8]), ("env.num_envs", 2)):
+        other = dataclasses.replace(run, spec=replace(run.spec, key, value))
+        with pytest.raises(LabError, match=rf"_ckpt.pt: does not fit the spec, .* since: {key}$"):
+            Session(other).run()
+    Session(dataclasses.replace(run, spec=replace(run.spec, "agent.algorithm.gamma", 0.9))).run()
+    assert sum("has changed since the checkpoint was made: agent.algorithm.gamma" in line for line in log_text) == 1

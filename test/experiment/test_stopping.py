@@ -6,6 +6,7 @@ import pytest
 from slm_lab.experiment.stopping import StopRequest
 
 
+@pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", StopRequest.signals)
 def test_the_first_signal_raises_a_flag_and_a_second_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(number)

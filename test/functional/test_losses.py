@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from slm_lab.functional.losses import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
+from slm_lab.functional.losses import (
+    clipped_value_loss,
+    policy_gradient_loss,
+    ppo_clip_loss,
+    self_imitation_losses,
+)
 from slm_lab.functional.normalize import explained_variance, standardize
 
 
@@ -56,3 +61,15 @@ def test_explained_variance_of_a_useless_and_a_perfect_critic() -> None:
     ret = torch.tensor([1.0, 2.0, 4.0])
     assert explained_variance(ret, ret).item() == 1.0
     assert explained_variance(torch.full((3,), 7.0), ret).item() == pytest.approx(0.0)
+
+
+def test_self_imitation_by_hand() -> None:
+    """Gains (R - V)+ = 2, 0, 0.5: (2 + 0.25) / 3 with log pi = -1, -9, -0.5; and (4 + 0.25) / 6."""
+    log_prob = torch.tensor([-1.0, -9.0, -0.5], requires_grad=True)
+    value = torch.tensor([1.0, 4.0, 0.0], requires_grad=True)
+    policy_loss, value_loss = self_imitation_losses(log_prob, value, torch.tensor([3.0, 3.0, 0.5]))
+    assert policy_loss.item() == pytest.approx(2.25 / 3)
+    assert value_loss.item() == pytest.approx(4.25 / 6)
+    assert torch.autograd.grad(policy_loss, value, allow_unused=True) == (None,)
+    (grad,) = torch.autograd.grad(value_loss, value)
+    torch.testing.assert_close(grad, torch.tensor([-2.0, 0.0, -0.5]) / 3)

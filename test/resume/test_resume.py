@@ -58,6 +58,29 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         },
         "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "clip_grad_val": 0.5},
     },
+    "ppo_sil": {
+        "algorithm": {
+            "name": "PPOSIL",
+            "clip_eps_spec": {**DECAY, "start_val": 0.2},
+            "time_horizon": 32,
+            "training_epoch": 1,
+            "sil_policy_loss_coef": 0.5,
+            "sil_val_loss_coef": 0.1,
+        },
+        "memory": {"name": "OnPolicyBatchReplay", "sil_replay_name": "PrioritizedReplay", "max_size": 500},
+        "net": {"hid_layers": [16]},
+    },
+    "sac": {
+        "algorithm": {
+            "name": "SoftActorCritic",
+            "training_iter": 1,
+            "training_start_step": 500,
+            "policy_delay": 2,
+            "entropy_anneal": {"start_ratio": 0.9, "end_ratio": 0.5, "frames": MAX_FRAME},
+        },
+        "memory": {"name": "PrioritizedReplay", "batch_size": 16, "max_size": 1000, "alpha": 0.6, "epsilon": 0.01},
+        "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "update_type": "polyak", "polyak_coef": 0.05},
+    },
 }
 ALGORITHMS["ppo_compiled"] = {
     "algorithm": {**ALGORITHMS["ppo"]["algorithm"], "minibatch_size": 64},
@@ -104,7 +127,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         "name": "small",
         "agent": {
             "name": "agent",
-            "memory": {"name": "OnPolicyBatchReplay"},
+            "memory": parts.get("memory", {"name": "OnPolicyBatchReplay"}),
             "algorithm": parts["algorithm"],
             "net": {"type": "MLPNet", **parts["net"]},
         },
@@ -250,6 +273,7 @@ def test_stopped_by_a_signal_and_resumed(spec: Spec, options: Options, tmp_path:
     assert_same(run_whole(spec, tmp_path), folder)
 
 
+@pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_sessions_in_workers_are_stopped_or_orphaned_and_resumed(
     spec: Spec, options: Options, tmp_path: Path, number: int

@@ -25,7 +25,7 @@ TYPES: dict[str, Any] = {
 READ = {
     *("$ref", "$schema", "$defs", "title", "description", "default", "type", "enum", "const", "pattern", "items"),
     *("minimum", "maximum", "exclusiveMinimum", "properties", "required", "additionalProperties", "patternProperties"),
-    *("anyOf", "allOf", "if", "then", "else"),
+    *("anyOf", "allOf", "if", "then", "else", "prefixItems", "minItems", "maxItems"),
 }
 
 
@@ -51,6 +51,10 @@ def faults(value: Any, schema: Any, root: dict[str, Any], path: str = "") -> lis
         for key, inner in value.items():
             found += faults(inner, for_key(key, schema), root, f"{path}.{key}")
     if isinstance(value, list):
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+            found.append(path)
+        for i, (inner, part) in enumerate(zip(value, schema.get("prefixItems", []), strict=False)):
+            found += faults(inner, part, root, f"{path}.{i}")
         for i, inner in enumerate(value):
             found += faults(inner, schema.get("items", True), root, f"{path}[{i}]")
     return found

@@ -78,7 +78,7 @@ class ActorCritic(Algorithm):
 
     Spec: ClassVar[type[AlgorithmSpec]] = ActorCriticSpec
     on_policy = True
-    stat_names: ClassVar[tuple[str, ...]] = ("policy_loss", "value_loss", "entropy")
+    stat_names: tuple[str, ...] = ("policy_loss", "value_loss", "entropy")
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

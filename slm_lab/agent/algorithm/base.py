@@ -1,5 +1,6 @@
 """What every algorithm is: it chooses actions and turns experience into better nets. *When* is the agent's to say."""
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -7,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from slm_lab.functional.schedules import SCHEDULES
+from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AgentSpec, AlgorithmSpec, ScheduleSpec
 from slm_lab.types import Act, EnvInfo, Stats
@@ -43,10 +44,7 @@ class Schedule:
         """Move to where the schedule is at this frame."""
         if self.spec is None:
             return
-        s = self.spec
-        end_val = s.start_val if s.end_val is None else s.end_val
-        end_step = s.start_step + 1 if s.end_step is None else s.end_step
-        self.value = SCHEDULES[s.name](s.start_val, end_val, s.start_step, end_step, frame)
+        self.value = at_frame(*self.spec.parts, frame)
         self.tensor.fill_(self.value)
 
 
@@ -58,9 +56,12 @@ class Algorithm(ABC):
     """
 
     Spec: ClassVar[type[AlgorithmSpec]]
-    on_policy: ClassVar[bool]
-    """Whether a batch must come from the policy that is learned."""
-    stat_names: ClassVar[tuple[str, ...]] = ()
+    on_policy: ClassVar[bool | None]
+    """Whether a batch must come from the policy that is learned; None: it learns nothing."""
+    moves_each_step: ClassVar[bool] = False
+    """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
+    they always do."""
+    stat_names: tuple[str, ...] = ()
     """Names of the statistics of the loss, in order."""
 
     def __init__(self, setting: Setting) -> None:
@@ -77,6 +78,11 @@ class Algorithm(ABC):
     def training_frequency(self) -> int:
         """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
         return int(self.spec.training_frequency)
+
+    @property
+    def training_start_step(self) -> int:
+        """Transitions that a replay memory must have seen before the first update; more than so many."""
+        return 0
 
     @property
     @abstractmethod
@@ -97,7 +103,7 @@ class Algorithm(ABC):
         """Learn from what the memory gave.
 
         Args:
-            batch: Rollout or Transition
+            batch: what an on-policy memory handed over, a Rollout; or the replay memory, to draw from
             frame: the frame counter, for schedules
 
         Returns:
@@ -114,6 +120,12 @@ class Algorithm(ABC):
             schedule.set_frame(frame)
         for optim in self.optims.values():
             optim.set_frame(frame)
+
+    def finish(self) -> None:
+        """Move every schedule to its end: a saved policy acts as at the end of its training."""
+        self.frame = sys.maxsize
+        for schedule in self.schedules.values():
+            schedule.set_frame(sys.maxsize)
 
     def variables(self) -> dict[str, float]:
         """Learning rate (mean over optimizers) and coefficients as they stand."""

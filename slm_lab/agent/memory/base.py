@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import MemorySpec
-from slm_lab.types import EnvInfo, Step
+from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, MultiDiscrete, Step
 
 
 class Owner(Protocol):
@@ -15,10 +17,16 @@ class Owner(Protocol):
 
     info: EnvInfo
     seed: int
+    device: torch.device
 
     @property
     def training_frequency(self) -> int:
-        """How much an on-policy memory gathers before it is handed over."""
+        """How much is gathered between two trainings, in units of the memory."""
+        ...
+
+    @property
+    def training_start_step(self) -> int:
+        """Transitions that a replay memory must have seen before the first training; more than so many."""
         ...
 
 
@@ -60,3 +68,16 @@ class Memory(ABC):
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
+
+
+def action_array(shape: tuple[int, ...], action: ActionSpace) -> NDArray[Any]:
+    """Zeros [*shape, *A] to store actions in.
+
+    >>> action_array((3,), Continuous(2, (0.0, 0.0), (1.0, 1.0))).shape
+    (3, 2)
+    """
+    if isinstance(action, Discrete):
+        return np.zeros(shape, np.int64)
+    if isinstance(action, Continuous):
+        return np.zeros((*shape, action.dim), np.float32)
+    return np.zeros((*shape, len(action.nvec) if isinstance(action, MultiDiscrete) else action.n), np.int64)

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slm_lab.agent.memory.base import Memory, Owner
+from slm_lab.agent.memory.base import Memory, Owner, action_array
+from slm_lab.agent.memory.returns import WithReturnReplaySpec
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import MemorySpec
-from slm_lab.types import Continuous, Discrete, MultiDiscrete, Rollout, Step
+from slm_lab.types import Rollout, Step
 
 
-class OnPolicyBatchReplaySpec(MemorySpec):
+class OnPolicyBatchReplaySpec(WithReturnReplaySpec):
     """OnPolicyBatchReplay has no keys of its own: its length is the algorithm's."""
 
 
@@ -33,19 +33,10 @@ class OnPolicyBatchReplay(Memory):
         super().__init__(memory_spec, agent)
         info, self.horizon = agent.info, agent.training_frequency
         t, n = self.horizon, info.num_envs
-        action = info.action
-        action_shape: tuple[int, ...]
-        if isinstance(action, Discrete):
-            action_shape, action_dtype = (), torch.int64
-        elif isinstance(action, Continuous):
-            action_shape, action_dtype = (action.dim,), torch.float32
-        else:
-            action_shape = (len(action.nvec),) if isinstance(action, MultiDiscrete) else (action.n,)
-            action_dtype = torch.int64
         obs_dtype = torch.from_numpy(np.zeros(0, info.obs_dtype)).dtype
         self._tensors: dict[str, Tensor] = {
             "obs": torch.zeros((t + 1, n, *info.obs_shape), dtype=obs_dtype),
-            "action": torch.zeros((t, n, *action_shape), dtype=action_dtype),
+            "action": torch.from_numpy(action_array((t, n), info.action)),
             "reward": torch.zeros((t, n), dtype=torch.float32),
             "terminated": torch.zeros((t, n), dtype=torch.bool),
             "truncated": torch.zeros((t, n), dtype=torch.bool),

@@ -35,8 +35,12 @@ def activation(name: str) -> nn.Module:
     return module
 
 
-def loss_function(spec: LossSpec) -> nn.Module:
+def loss_function(spec: LossSpec, *, each: bool = False) -> nn.Module:
     """A loss of torch.nn by name, with its arguments.
+
+    Args:
+        spec: name and arguments
+        each: the loss of each sample by itself, [B], so that samples can be weighted; else one number
 
     Raises:
         SpecError: torch.nn has no such loss, or refuses its arguments
@@ -50,12 +54,12 @@ def loss_function(spec: LossSpec) -> nn.Module:
             [f"agent.net.loss_spec.name: torch.nn has no loss '{spec.name}'{did_you_mean(spec.name, known)}"]
         )
     try:
-        loss: nn.Module = getattr(nn, spec.name)(**spec.kwargs)
+        loss: nn.Module = getattr(nn, spec.name)(**spec.kwargs | ({"reduction": "none"} if each else {}))
         value = loss(torch.zeros(2), torch.zeros(2))
     except (TypeError, ValueError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
         raise SpecError([f"agent.net.loss_spec: {spec.name} does not compare values with targets: {reason}"]) from e
-    if value.dim() != 0:
+    if value.dim() != int(each):
         raise SpecError([f"agent.net.loss_spec: {spec.name} must give one number (reduction mean or sum)"])
     return loss
 

@@ -1,6 +1,6 @@
 """The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
 
-from typing import cast
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,9 +22,14 @@ class MLPNetSpec(NetSpec):
 
 @register("net")
 class MLPNet(Net):
-    """[B, *O] (flattened) -> hidden layers -> one [B, width] a head."""
+    """[B, *O] (flattened) -> hidden layers -> one [B, width] a head.
+
+    Hook for subclasses: `head`.
+    """
 
     Spec = MLPNetSpec
+    head: ClassVar[type[nn.Module]] = nn.Linear
+    """Makes a head from the number of features and its width."""
 
     def __init__(self, spec: MLPNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
         super().__init__(spec, obs_shape, heads)
@@ -39,13 +44,14 @@ class MLPNet(Net):
             layers.append(activation(spec.hid_layers_activation))
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in heads.items()})
+        self.heads = nn.ModuleDict({name: type(self).head(width, size) for name, size in heads.items()})
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
         if spec.init_std is not None:
-            for head in self.heads.values():
-                nn.init.orthogonal_(cast(Tensor, head.weight), gain=spec.init_std)
-                nn.init.zeros_(cast(Tensor, head.bias))
+            for layer in self.heads.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight, gain=spec.init_std)
+                    nn.init.zeros_(layer.bias)
         self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
 
     def features(self, obs: Tensor) -> Tensor:

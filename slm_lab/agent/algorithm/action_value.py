@@ -1,0 +1,82 @@
+"""What learners of action values share: the spec of their exploration, and how they act."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from slm_lab.agent.algorithm.base import Schedule, Setting
+from slm_lab.agent.algorithm.noise import NoiseStream
+from slm_lab.agent.net.init import loss_function
+from slm_lab.functional.exploration import EXPLORATION
+from slm_lab.lib.errors import SpecError
+from slm_lab.lib.registry import lookup
+from slm_lab.spec.model import AlgorithmSpec, Count, LossSpec, ScheduleSpec
+from slm_lab.types import Discrete
+
+
+class ActionValueSpec(AlgorithmSpec):
+    """Keys of algorithms that learn action values."""
+
+    action_pdtype: Literal["default", "Argmax", "Categorical"] = "default"
+    """Argmax for epsilon_greedy, Categorical for boltzmann; said by action_policy already."""
+    action_policy: Literal["default", "epsilon_greedy", "boltzmann"] = "default"
+    """How to explore: epsilon_greedy (the default), or boltzmann, `softmax(Q / tau)`."""
+    explore_var_spec: ScheduleSpec | None = None
+    """Epsilon or tau, by frame. None: no exploration."""
+    training_frequency: Count
+
+    @model_validator(mode="after")
+    def _boltzmann_has_a_temperature(self) -> Self:
+        if self.action_policy != "boltzmann":
+            return self
+        if self.action_pdtype == "Argmax":
+            raise PydanticCustomError("boltzmann", "boltzmann draws from action_pdtype Categorical, not Argmax")
+        s = self.explore_var_spec
+        if s is None or min(s.start_val, s.start_val if s.end_val is None else s.end_val) <= 0:
+            raise PydanticCustomError("boltzmann", "boltzmann needs an explore_var_spec that stays above 0")
+        return self
+
+
+class Explorer:
+    """Acts on Q values.
+
+    Args:
+        spec: says how
+        setting: the algorithm's
+
+    Raises:
+        SpecError: the env's actions are not discrete
+    """
+
+    def __init__(self, spec: ActionValueSpec, setting: Setting) -> None:
+        action = setting.info.action
+        if not isinstance(action, Discrete):
+            kind = type(action).__name__
+            raise SpecError([f"agent.algorithm.name: {spec.name} needs discrete actions (the env has {kind} ones)"])
+        self.n = action.n
+        """Number of actions."""
+        name = "epsilon_greedy" if spec.action_policy == "default" else spec.action_policy
+        self._way = EXPLORATION[name]
+        self.var = Schedule(spec.explore_var_spec, setting.device)
+        """Epsilon or tau."""
+        self.noise = NoiseStream(self._way, action, setting.info.num_envs, setting.generator)
+
+    def choose(self, q: Tensor, explore: bool = True) -> Tensor:
+        """Q values [B, n] -> actions [B]; the best ones if not exploring."""
+        if not explore:
+            return q.argmax(-1)
+        return self._way.choose(q, self.var.value, self.noise.next(len(q)).to(q.device))
+
+
+def q_net(setting: Setting, n: int) -> nn.Module:
+    """A net with one head of n action values."""
+    spec = setting.spec.net
+    net: nn.Module = lookup("net", spec.type)(spec.for_role("critic"), setting.info.obs_shape, {"q": n})
+    return net.to(setting.device)
+
+
+def sample_loss(spec: LossSpec) -> nn.Module:
+    """The loss of each sample by itself, so that samples can be weighted: [B], [B] -> [B]."""
+    return loss_function(spec, each=True)

@@ -1,0 +1,122 @@
+"""Prioritized replay: what was predicted badly is seen again sooner. Schaul et al. 2016, arXiv:1511.05952."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slm_lab.agent.memory.base import Owner
+from slm_lab.agent.memory.obs_store import Index, PlainObs, StackedObs
+from slm_lab.agent.memory.replay import Replay, ReplaySpec
+from slm_lab.agent.memory.sum_tree import SumTree
+from slm_lab.functional.schedules import at_frame
+from slm_lab.lib.registry import register
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import NonNegative, ScheduleSpec, Unit
+from slm_lab.types import Step
+
+LEAST = 1e-12
+"""Least priority: a memory all of whose errors are 0 can still be drawn from."""
+
+
+class PrioritizedReplaySpec(ReplaySpec):
+    """Keys of PrioritizedReplay."""
+
+    alpha: Unit
+    """How much priorities count: 0 draws uniformly, 1 in proportion to the error."""
+    epsilon: NonNegative
+    """Added to each error, so that no transition is forgotten."""
+    beta_spec: ScheduleSpec | None = None
+    """Exponent of the importance weights, usually rising to 1. None: all weights are 1, and learning is biased."""
+
+
+@register("memory")
+class PrioritizedReplay(Replay):
+    """Replay that draws transition i with probability `P(i) = p_i / sum p`, `p_i = (|error_i| + epsilon)^alpha`.
+
+    A new transition has the highest priority given so far, so that it is seen soon. The mass is cut into B equal
+    strata, and one is drawn from each. With `beta_spec` the weights are `(size * P(i))^-beta`, divided by the batch's
+    largest. Bytes a transition: Replay's and 8.6.
+    """
+
+    Spec = PrioritizedReplaySpec
+    prioritized: ClassVar[bool] = True
+
+    def __init__(self, memory_spec: PrioritizedReplaySpec, agent: Owner) -> None:
+        super().__init__(memory_spec, agent)
+        self._highest = 1.0
+        self._strata = np.arange(self._batch)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays; 0 before the first step."""
+        return super().nbytes + (0 if self._store is None else self._tree.nbytes)
+
+    @property
+    def beta(self) -> float:
+        """Exponent of the importance weights as it stands."""
+        spec: ScheduleSpec | None = self.spec.beta_spec
+        return 0.0 if spec is None else at_frame(*spec.parts, self.seen)
+
+    def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
+        """Store one vector step, with the highest priority."""
+        super().add(obs, action, step)
+        n, rows = self._n, self._rows
+        newest, gone = (self._head - 1) % rows, (self._head - 1 - self._steps) % rows
+        index = np.arange(newest * n, (newest + 1) * n)
+        if self._size == self._steps:
+            # the row that has left the memory; where it never was in it, its priorities are 0 already
+            self._tree.update(np.concatenate([np.arange(gone * n, (gone + 1) * n), index]), self._new)
+        else:
+            self._tree.update(index, self._new[n:])
+
+    def update_priority(self, index: Tensor, error: Tensor) -> None:
+        """Set priorities from errors.
+
+        Args:
+            index: [B] int64, as `sample` gave it
+            error: [B], its sign does not matter
+        """
+        size = np.abs(error.detach().cpu().numpy().astype(np.float64))
+        priority = np.maximum((size + self.spec.epsilon) ** self.spec.alpha, LEAST)
+        self._tree.update(index.cpu().numpy(), priority)
+        highest = float(priority.max())
+        if highest > self._highest:
+            self._highest = highest
+            self._new[self._n :] = highest
+
+    def state_dict(self) -> State:
+        """Everything stored, with priorities."""
+        state = super().state_dict()
+        leaves = None if self._store is None else torch.from_numpy(self._tree.leaves.copy())
+        return state | {"priority": leaves, "highest": self._highest}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self._highest = float(state["highest"])
+        super().load_state_dict(state)
+        if self._store is not None:
+            self._tree.load(state["priority"].numpy())
+
+    def _allocate(self, *, stacked: bool) -> PlainObs | StackedObs:
+        store = super()._allocate(stacked=stacked)
+        self._tree = SumTree(self._total)
+        self._new = np.repeat([0.0, self._highest], self._n)
+        return store
+
+    def _draw(self) -> Index:
+        """Places of a batch, one from each stratum, [B]."""
+        u = torch.rand(self._batch, generator=self._generator, dtype=torch.float64).numpy()
+        total = self._tree.total
+        return self._tree.find((self._strata + u) * (total / self._batch))
+
+    def _weight(self, index: Index) -> Tensor:
+        """Importance weights of a batch, [B] f32."""
+        beta = self.beta
+        if beta == 0:
+            return super()._weight(index)
+        share = self._tree.leaves.take(index) * (len(self) / self._tree.total)
+        weight = np.power(share, -beta)
+        return torch.from_numpy((weight / weight.max()).astype(np.float32))

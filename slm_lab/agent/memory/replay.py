@@ -1,0 +1,249 @@
+"""Replay: the memory of algorithms that learn from what any policy did. Lin 1992; Mnih et al. 2013, arXiv:1312.5602."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slm_lab.agent.memory.base import Memory, Owner, action_array
+from slm_lab.agent.memory.obs_store import Index, PlainObs, Pool, StackedObs, looks_stacked
+from slm_lab.lib.registry import register
+from slm_lab.lib.seeding import derive
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import Count, MemorySpec
+from slm_lab.types import Step, Transition
+
+
+class ReplaySpec(MemorySpec):
+    """Keys of Replay."""
+
+    batch_size: Count
+    """B, transitions of a batch."""
+    max_size: Count
+    """Transitions kept; the oldest go first. Rounded down to whole vector steps."""
+    use_cer: bool = False
+    """Combined experience replay (arXiv:1712.01275): transitions newer than the last batch take the end of the next."""
+
+
+@register("memory")
+class Replay(Memory):
+    """A ring of vector steps, from which transitions are drawn uniformly and with replacement.
+
+    The successor of an observation is the next row's, so each observation is kept once; only where an episode ended is
+    its true last observation kept beside the ring. Bytes a transition: `size of obs + size of action + 8` (reward,
+    end), and for each episode end another `size of obs` (up to a quarter of them in reserve). Observations that are
+    stacks of k frames (uint8, [k, H, W]) are kept as single frames: `H * W + size of action + 13` bytes, and two
+    stacks for each episode. Arrays are taken from the system as they fill.
+
+    Training is due when more than `training_start_step` transitions have been seen, each time their number passes a
+    multiple of `training_frequency`; at most once a vector step.
+    """
+
+    Spec: ClassVar[type[ReplaySpec]] = ReplaySpec
+    on_policy = False
+    fixed_size = True
+    prioritized: ClassVar[bool] = False
+    """Whether `update_priority` does anything."""
+
+    def __init__(self, memory_spec: Any, agent: Owner) -> None:
+        super().__init__(memory_spec, agent)
+        self._n = agent.info.num_envs
+        self._steps = max(memory_spec.max_size // self._n, 1)
+        """Vector steps kept."""
+        self._agent = agent
+        self._generator = torch.Generator().manual_seed(derive(agent.seed, 2))
+        self._device = agent.device
+        self._batch = int(memory_spec.batch_size)
+        self._ones = torch.ones(self._batch)
+        self._head = 0
+        """Row that is written next; its observation is there already."""
+        self._size = 0
+        """Rows filled with transitions."""
+        self._next: bytes | None = None
+        """The observation that must be acted on next."""
+        self._fresh = 0
+        """Vector steps since the last batch."""
+        self._trained_at = 0
+        self.seen = 0
+        """Transitions ever stored."""
+        self._store: PlainObs | StackedObs | None = None
+
+    def __len__(self) -> int:
+        """Transitions stored."""
+        return self._size * self._n
+
+    @property
+    def capacity(self) -> int:
+        """Transitions it can hold."""
+        return self._steps * self._n
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays; 0 before the first step."""
+        if self._store is None:
+            return 0
+        own = self._action.nbytes + self._reward.nbytes + self._end.nbytes
+        return own + self._store.nbytes + self._final.array.nbytes
+
+    def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
+        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        if self._store is None:
+            self._allocate(stacked=looks_stacked(obs, step.final_obs))
+        store, head = self._store, self._head
+        assert store is not None
+        if obs.tobytes() != self._next:
+            self._begin(obs)
+        self._action[head] = action
+        self._reward[head] = step.reward
+        end = self._end[head]
+        if self._size == self._steps:
+            self._forget(end)
+        end[:] = 0
+        if 1 in step.terminated.tobytes() or 1 in step.truncated.tobytes():
+            end += step.terminated
+            self._keep_final(end, step.final_obs, step.obs)
+        self._head = head = (head + 1) % self._rows
+        store.put(head, step.obs)
+        self._next = step.obs.tobytes()
+        self._size = min(self._size + 1, self._steps)
+        self._fresh += 1
+        self.seen += self._n
+
+    def ready(self) -> bool:
+        """Whether training is due: not again before the next vector step once a batch was drawn."""
+        agent = self._agent
+        frequency = agent.training_frequency
+        return self.seen > agent.training_start_step and self.seen // frequency > self._trained_at // frequency
+
+    def sample(self) -> Transition:
+        """A batch [B, ...]; the memory keeps what it gives."""
+        index = self._draw()
+        if self.spec.use_cer:
+            newest = min(self._fresh * self._n, self._batch, len(self))
+            if newest:
+                index[-newest:] = (self._head * self._n - 1 - np.arange(newest)) % self._total
+        self._fresh = 0
+        self._trained_at = self.seen
+        batch = self._take(index)
+        return batch if self._device.type == "cpu" else Transition(*(t.to(self._device) for t in batch))
+
+    def update_priority(self, index: Tensor, error: Tensor) -> None:
+        """Tell how wrong the predictions for these transitions were, [B] each; a uniform memory does not care."""
+
+    def state_dict(self) -> State:
+        """Everything stored, and where chance stands."""
+        state: State = {
+            "head": self._head,
+            "size": self._size,
+            "fresh": self._fresh,
+            "trained_at": self._trained_at,
+            "seen": self.seen,
+            "generator": self._generator.get_state(),
+            "arrays": None,
+        }
+        if self._store is not None:
+            rows = self._rows if self._size == self._steps else self._head + 1
+            state["arrays"] = {
+                "stacked": isinstance(self._store, StackedObs),
+                "obs": self._store.state_dict(rows),
+                "final": self._final.state_dict(),
+                **{k: torch.from_numpy(v[:rows].copy()) for k, v in self._named().items()},
+            }
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self._head, self._size, self._fresh = int(state["head"]), int(state["size"]), int(state["fresh"])
+        self._trained_at, self.seen = int(state["trained_at"]), int(state["seen"])
+        self._generator.set_state(state["generator"])
+        self._store, self._next = None, None
+        arrays = state["arrays"]
+        if arrays is None:
+            return
+        store = self._allocate(stacked=arrays["stacked"])
+        store.load_state_dict(arrays["obs"])
+        self._final.load_state_dict(arrays["final"])
+        for key, value in self._named().items():
+            value[: len(arrays[key])] = arrays[key].numpy()
+        self._next = store.take(self._row(self._head)).tobytes()
+
+    def _allocate(self, *, stacked: bool) -> PlainObs | StackedObs:
+        info, n = self.info, self._n
+        make = StackedObs if stacked else PlainObs
+        # one row for the newest successor, and those that the oldest stack reaches back to
+        self._rows = self._steps + (info.obs_shape[0] if stacked else 1)
+        self._total = self._rows * n
+        self._store = make(self._rows, n, info.obs_shape, info.obs_dtype)
+        self._action = action_array((self._rows, n), info.action)
+        self._flat_action = self._action.reshape(self._total, *self._action.shape[2:])
+        self._reward = np.zeros((self._rows, n), np.float32)
+        # 0: the successor is the next row's; bit 0: terminated; the rest, if not 0: 1 + place of the true successor
+        self._end = np.zeros((self._rows, n), np.int32)
+        self._final = Pool(info.obs_shape, info.obs_dtype)
+        return self._store
+
+    def _named(self) -> dict[str, NDArray[Any]]:
+        return {"action": self._action, "reward": self._reward, "end": self._end}
+
+    def _row(self, row: int) -> Index:
+        return np.arange(row * self._n, (row + 1) * self._n)
+
+    def _begin(self, obs: NDArray[Any]) -> None:
+        """What is acted on is not what the last step gave (or there was none): the env was reset from outside."""
+        assert self._store is not None
+        if self._size:
+            end = self._end[(self._head - 1) % self._rows]
+            self._keep_final(end, self._store.take(self._row(self._head)), obs, only=end < 2)
+        self._store.put(self._head, obs)
+
+    def _keep_final(self, end: NDArray[np.int32], final_obs: NDArray[Any], obs: NDArray[Any], only: Any = True) -> None:
+        """Keep true successors where they differ from the observation of the next row."""
+        differs = (final_obs != obs).reshape(self._n, -1).any(1) & only
+        places = np.flatnonzero(differs)
+        if len(places):
+            end[places] += (2 * (self._final.put(final_obs[places]) + 1)).astype(np.int32)
+
+    def _forget(self, end: NDArray[np.int32]) -> None:
+        """A row is about to be overwritten."""
+        kept = end[end > 1]
+        if len(kept):
+            self._final.drop((kept >> 1).astype(np.int64) - 1)
+
+    def _oldest(self) -> int:
+        """First row that holds a transition."""
+        return (self._head - self._size) % self._rows
+
+    def _draw(self) -> Index:
+        """Places of a batch, [B]."""
+        index: Index = torch.randint(len(self), (self._batch,), generator=self._generator).numpy()
+        oldest = self._oldest()
+        if oldest:
+            index += oldest * self._n
+            index %= self._total
+        return index
+
+    def _weight(self, index: Index) -> Tensor:
+        """Importance weights of a batch, [B] f32."""
+        return self._ones[: len(index)]
+
+    def _take(self, index: Index) -> Transition:
+        assert self._store is not None
+        next_index = index + self._n
+        next_index %= self._total
+        end = self._end.take(index)
+        obs, next_obs = self._store.take(index), self._store.take(next_index)
+        apart = (end > 1).nonzero()[0]
+        if len(apart):
+            next_obs[apart] = self._final.take((end[apart] >> 1).astype(np.int64) - 1)
+        tensor = torch.from_numpy
+        return Transition(
+            obs=tensor(obs),
+            action=tensor(self._flat_action.take(index, 0)),
+            reward=tensor(self._reward.take(index)),
+            next_obs=tensor(next_obs),
+            terminated=tensor((end & 1).astype(np.float32)),
+            index=tensor(index),
+            weight=self._weight(index),
+        )

@@ -1,0 +1,105 @@
+"""The convolutional net for images. The layout of Mnih et al. 2015 (Nature 518) is usual for 84 x 84 pixels:
+
+`"conv_hid_layers": [[32, 8, 4, 0, 1], [64, 4, 2, 0, 1], [64, 3, 1, 0, 1]], "fc_hid_layers": [512]`
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+
+from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.lib.errors import SpecError
+from slm_lab.lib.registry import register
+from slm_lab.spec.model import Count, Natural, NetSpec, with_role_keys
+
+
+@with_role_keys
+class ConvNetSpec(NetSpec):
+    """Keys of ConvNet."""
+
+    conv_hid_layers: list[tuple[Count, Count, Count, Natural, Count]]
+    """[out channels, kernel, stride, padding, dilation] of each convolution."""
+    fc_hid_layers: tuple[Count, ...] = ()
+    """Widths of the linear layers behind them; [512] say."""
+    normalize: bool = True
+    """Divide uint8 images by 255. Images of reals are taken as they are."""
+    batch_norm: bool = False
+    """Batch normalization behind the activation of each convolution but the first. Updates are not compiled then."""
+
+
+class _BatchNorm2d(nn.BatchNorm2d):
+    """Normalizes by the batch where gradients are taken, by its running statistics where the net only answers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var, momentum = self.running_mean, self.running_var, self.momentum or 0.0
+        return batch_norm(x, mean, var, self.weight, self.bias, torch.is_grad_enabled(), momentum, self.eps)
+
+
+@register("net")
+class ConvNet(Net):
+    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head.
+
+    Hook for subclasses: `head`.
+    """
+
+    Spec = ConvNetSpec
+    head: ClassVar[type[nn.Module]] = nn.Linear
+    """Makes a head from the number of features and its width."""
+
+    def __init__(self, spec: ConvNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+        super().__init__(spec, obs_shape, heads)
+        if len(obs_shape) != 3:
+            raise SpecError([f"agent.net.type: ConvNet wants images [channels, height, width] (got {list(obs_shape)})"])
+        channels = obs_shape[0]
+        layers: list[nn.Module] = []
+        for i, (out, kernel, stride, padding, dilation) in enumerate(spec.conv_hid_layers):
+            layers += [
+                nn.Conv2d(channels, out, kernel, stride, padding, dilation),
+                activation(spec.hid_layers_activation),
+            ]
+            if spec.batch_norm and i > 0:
+                layers.append(_BatchNorm2d(out))
+            channels = out
+        width = _flat_size(nn.Sequential(*layers), obs_shape)
+        layers.append(nn.Flatten())
+        for hidden in spec.fc_hid_layers:
+            layers += [nn.Linear(width, hidden), activation(spec.hid_layers_activation)]
+            width = hidden
+        self.body = nn.Sequential(*layers)
+        self.heads = nn.ModuleDict({name: type(self).head(width, size) for name, size in heads.items()})
+        if spec.init_fn:
+            init_weights(self, spec.init_fn, spec.hid_layers_activation)
+        if spec.init_std is not None:
+            for layer in self.heads.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight, gain=spec.init_std)
+                    nn.init.zeros_(layer.bias)
+        self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
+
+    def features(self, obs: Tensor) -> Tensor:
+        """[B, C, H, W] uint8 or real -> [B, F]"""
+        x = obs if obs.is_floating_point() else obs.to(torch.get_default_dtype())
+        if self.spec.normalize and obs.dtype == torch.uint8:
+            x = x / 255
+        out: Tensor = self.body(x)
+        return out
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
+        """[B, C, H, W] -> one [B, width] a head"""
+        x = self.features(obs)
+        outs = (head(x) for head in self.heads.values())
+        return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)
+
+
+def _flat_size(convolutions: nn.Module, obs_shape: tuple[int, ...]) -> int:
+    """Numbers that the convolutions leave of one image."""
+    try:
+        with torch.no_grad():
+            return convolutions(torch.zeros((1, *obs_shape))).numel()
+    except RuntimeError:
+        raise SpecError(
+            [f"agent.net.conv_hid_layers: nothing is left of an image of {list(obs_shape)} (channels, height, width)"]
+        ) from None

@@ -1,0 +1,100 @@
+"""How to act on Q values and still try other actions. Chance enters as an argument, drawn elsewhere."""
+
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from slm_lab.functional.discrete_distributions import Categorical
+from slm_lab.types import ActionSpace, Discrete
+
+
+class Exploration(Protocol):
+    """A way to explore, with one number that says how much."""
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
+        """The chance that `choose` wants for a batch of that shape, on the CPU."""
+        ...
+
+    @staticmethod
+    def choose(q: Tensor, explore_var: float, noise: Tensor) -> Tensor:
+        """Actions [B] for values [B, n]."""
+        ...
+
+
+class EpsilonGreedy:
+    """With probability epsilon any action, each equally likely; else the best. Sutton and Barto 2018, section 2.2."""
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
+        """Uniform noise [*shape]: every env of a vector decides for itself."""
+        return torch.rand(shape, generator=generator)
+
+    @staticmethod
+    def choose(q: Tensor, explore_var: float, noise: Tensor) -> Tensor:
+        """`argmax_a Q(s, a)` where u >= epsilon; else `floor(n * u / epsilon)`: u / epsilon is uniform there.
+
+        Args:
+            q: [B, n]
+            explore_var: epsilon
+            noise: u, [B] uniform in [0, 1)
+
+        Returns:
+            [B] int64
+
+        >>> q = torch.tensor([[1.0, 0.0]]).expand(4, 2)
+        >>> EpsilonGreedy.choose(q, 0.5, torch.tensor([0.1, 0.3, 0.5, 0.9]))
+        tensor([0, 1, 0, 0])
+        """
+        best = q.argmax(-1)
+        if explore_var <= 0:
+            return best
+        n = q.shape[-1]
+        drawn = (noise * (n / explore_var)).long().clamp_(max=n - 1)
+        return torch.where(noise < explore_var, drawn, best)
+
+
+class Boltzmann:
+    """Actions with probability `softmax(Q / tau)`: better ones are likelier, at tau near 0 the best alone."""
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
+        """Standard Gumbel noise [*shape, n]."""
+        return Categorical.noise(shape, action, generator)
+
+    @staticmethod
+    def choose(q: Tensor, explore_var: float, noise: Tensor) -> Tensor:
+        """`argmax(Q / tau + Gumbel)`: the Gumbel-max trick.
+
+        Args:
+            q: [B, n]
+            explore_var: tau, the temperature; above 0
+            noise: [B, n]
+
+        Returns:
+            [B] int64
+
+        >>> q, noise = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.5]])
+        >>> Boltzmann.choose(q, 1.0, noise), Boltzmann.choose(q, 0.5, noise)
+        (tensor([1]), tensor([0]))
+        """
+        return (q / explore_var + noise).argmax(-1)
+
+
+EXPLORATION: dict[str, type[Exploration]] = {"epsilon_greedy": EpsilonGreedy, "boltzmann": Boltzmann}
+"""By the names of `action_policy`."""
+
+
+def action_count(action: ActionSpace) -> int:
+    """n of discrete actions.
+
+    Raises:
+        TypeError: there is no counting these actions
+
+    >>> action_count(Discrete(3))
+    3
+    """
+    if not isinstance(action, Discrete):
+        raise TypeError(f"actions must be discrete, not {action}")
+    return action.n

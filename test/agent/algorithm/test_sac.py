@@ -1,0 +1,363 @@
+import copy
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pydash
+import pytest
+import torch
+from torch import Tensor
+from torch import distributions as theirs
+
+from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm.sac import SoftActorCritic
+from slm_lab.lib.errors import SpecError
+from slm_lab.spec.load import load_spec
+from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, MultiBinary, Step
+
+DISCRETE = Discrete(3)
+BOX = Continuous(2, (-1.0, -1.0), (1.0, 1.0))
+BOTH = pytest.mark.parametrize("action", [DISCRETE, BOX], ids=["discrete", "continuous"])
+
+RAW: dict[str, Any] = {
+    "name": "tiny",
+    "agent": {
+        "name": "SAC",
+        "algorithm": {"name": "SoftActorCritic", "gamma": 0.9, "training_iter": 1, "training_start_step": 20},
+        "memory": {"name": "Replay", "batch_size": 8, "max_size": 200},
+        "net": {
+            "type": "MLPNet",
+            "hid_layers": [16],
+            "optim_spec": {"name": "Adam", "lr": 0.01},
+            "update_type": "polyak",
+            "polyak_coef": 0.1,
+        },
+    },
+    "env": {"name": "Fake-v0", "num_envs": 2, "max_frame": 1000},
+    "meta": {},
+}
+
+
+def make(
+    action: ActionSpace, obs_shape: tuple[int, ...] = (4,), *, seed: int = 0, compile: bool = False, **changes: Any
+) -> Agent:
+    """Keyword arguments change keys of the agent, `__` for the dots."""
+    raw = copy.deepcopy(RAW)
+    for key, value in changes.items():
+        pydash.set_(raw["agent"], key.replace("__", "."), value)
+    info = EnvInfo("Fake-v0", obs_shape, "float32" if len(obs_shape) == 1 else "uint8", action, 2, None)
+    return Agent(load_spec(raw), info, seed=seed, compile=compile)
+
+
+class World:
+    """Random observations, rewards and ends: enough to learn something of."""
+
+    def __init__(self, info: EnvInfo) -> None:
+        self.info, self.rng, self.frame = info, np.random.default_rng(0), 0
+        self.obs = self._obs()
+
+    def _obs(self) -> Any:
+        x = self.rng.normal(size=(self.info.num_envs, *self.info.obs_shape))
+        return (x * 50 + 128).clip(0, 255).astype(np.uint8) if self.info.obs_dtype == "uint8" else x.astype(np.float32)
+
+    def live(self, agent: Agent, steps: int) -> list[dict[str, Tensor]]:
+        """What the updates reported."""
+        stats = []
+        for _ in range(steps):
+            action = agent.act(self.obs)
+            final_obs = self._obs()
+            end = self.rng.random(2) < 0.1
+            obs = np.where(end.reshape(2, *[1] * (final_obs.ndim - 1)), self._obs(), final_obs)
+            terminated = end & (self.rng.random(2) < 0.5)
+            reward = self.rng.normal(size=2).astype(np.float32)
+            ends = [0.0] * int(end.sum())
+            step = Step(obs, reward, terminated, end & ~terminated, final_obs, ends, [1] * len(ends))
+            agent.observe(self.obs, action, step)
+            self.obs = obs
+            self.frame += 2
+            report = agent.maybe_update(self.frame)
+            if report is not None:
+                stats.append(report)
+        return stats
+
+
+def sac(agent: Agent) -> SoftActorCritic:
+    assert isinstance(agent.algorithm, SoftActorCritic)
+    return agent.algorithm
+
+
+def batch(agent: Agent, b: int = 5) -> list[Tensor]:
+    """obs, action, reward, next_obs, terminated, weight"""
+    torch.manual_seed(1)
+    action = torch.randint(3, (b,)) if isinstance(agent.info.action, Discrete) else torch.rand(b, 2) * 2 - 1
+    end = (torch.arange(b) % 2).float()
+    return [torch.randn(b, 4), action, torch.randn(b), torch.randn(b, 4), end, torch.ones(b)]
+
+
+ZERO = torch.zeros(())
+
+
+@torch.no_grad()
+def test_discrete_losses_by_the_formulas() -> None:
+    agent = make(DISCRETE)
+    algo = sac(agent)
+    for p in algo.target.net.parameters():
+        p.add_(0.1 * torch.randn_like(p))
+    assert algo.temperature is not None
+    algo.temperature.log_alpha.fill_(math.log(0.3))
+    obs, action, reward, next_obs, end, _ = data = batch(agent)
+    p = theirs.Categorical(logits=algo.policy.net(next_obs)[0]).probs
+    q1, q2 = (net(next_obs)[0] for net in (algo.target.net.q1, algo.target.net.q2))
+    v = (p * (torch.minimum(q1, q2) - 0.3 * p.log())).sum(-1)
+    y = reward + 0.9 * (1 - end) * v
+    q = [net(obs)[0][torch.arange(5), action] for net in (algo.critics.q1, algo.critics.q2)]
+    loss, stats = algo.critic_loss(*data, ZERO, ZERO)
+    torch.testing.assert_close(loss, ((q[0] - y) ** 2).mean() + ((q[1] - y) ** 2).mean())
+    torch.testing.assert_close(stats["error"], (torch.minimum(*q) - y).abs())
+
+    p = theirs.Categorical(logits=algo.policy.net(obs)[0]).probs
+    q = torch.minimum(algo.critics.q1(obs)[0], algo.critics.q2(obs)[0])
+    loss, stats = algo.policy_loss(*data, ZERO, ZERO)
+    torch.testing.assert_close(loss, (p * (0.3 * p.log() - q)).sum(-1).mean())
+    torch.testing.assert_close(stats["entropy"], -(p * p.log()).sum(-1).mean())
+
+
+@torch.no_grad()
+def test_continuous_losses_by_the_formulas() -> None:
+    agent = make(BOX)
+    algo = sac(agent)
+    for p in algo.target.net.parameters():
+        p.add_(0.1 * torch.randn_like(p))
+    assert algo.temperature is not None
+    algo.temperature.log_alpha.fill_(math.log(0.3))
+    obs, action, reward, next_obs, end, _ = data = batch(agent)
+    next_noise, noise = torch.randn(2, 5, 2).unbind()
+
+    def policy(obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        loc, log_std = algo.policy.net(obs)[0].chunk(2, -1)
+        normal = theirs.Independent(theirs.Normal(loc, log_std.clamp(-5, 2).exp()), 1)
+        u = loc + log_std.clamp(-5, 2).exp() * noise
+        return u.tanh(), normal.log_prob(u) - (1 - u.tanh() ** 2).log().sum(-1)
+
+    def q(net: Any, obs: Tensor, action: Tensor) -> Tensor:
+        return net.net(torch.cat([obs, action], -1))[0].squeeze(-1)
+
+    a, log_prob = policy(next_obs, next_noise)
+    v = torch.minimum(q(algo.target.net.q1, next_obs, a), q(algo.target.net.q2, next_obs, a)) - 0.3 * log_prob
+    y = reward + 0.9 * (1 - end) * v
+    loss, _ = algo.critic_loss(*data, next_noise, noise, ZERO, ZERO)
+    parts = [((q(net, obs, action) - y) ** 2).mean() for net in (algo.critics.q1, algo.critics.q2)]
+    torch.testing.assert_close(loss, parts[0] + parts[1])
+
+    a, log_prob = policy(obs, noise)
+    lower = torch.minimum(q(algo.critics.q1, obs, a), q(algo.critics.q2, obs, a))
+    loss, stats = algo.policy_loss(*data, next_noise, noise, ZERO, ZERO)
+    torch.testing.assert_close(loss, (0.3 * log_prob - lower).mean())
+    torch.testing.assert_close(stats["entropy"], -log_prob.mean())
+
+
+def test_the_critics_differ_and_their_targets_begin_as_copies() -> None:
+    algo = sac(make(BOX))
+    (w1, w2) = (net.net.body[0].weight for net in (algo.critics.q1, algo.critics.q2))
+    assert not torch.equal(w1, w2)
+    assert torch.equal(algo.target.params.flat, algo.optims["critic_net"].params.flat)
+
+
+def test_importance_weights_weigh_the_critics_loss() -> None:
+    agent = make(DISCRETE)
+    data = batch(agent)
+    one = sac(agent).critic_loss(*data, ZERO, ZERO)[0]
+    data[-1] = torch.full((5,), 0.25)
+    assert sac(agent).critic_loss(*data, ZERO, ZERO)[0].item() == pytest.approx(0.25 * one.item())
+
+
+@BOTH
+@pytest.mark.parametrize(("target", "rises"), [(50.0, True), (-50.0, False)])
+def test_temperature_follows_the_target_entropy_up_to_its_bounds(
+    action: ActionSpace, target: float, rises: bool
+) -> None:
+    agent = make(action, algorithm__target_entropy=target, algorithm__log_alpha_min=-0.1, algorithm__log_alpha_max=0.1)
+    stats = World(agent.info).live(agent, 14)
+    alphas = [s["alpha"].item() for s in stats]
+    assert alphas[0] == 1
+    assert alphas == sorted(alphas, reverse=not rises)
+    assert alphas[2] != alphas[1]
+    World(agent.info).live(agent, 40)
+    temperature = sac(agent).temperature
+    assert temperature is not None
+    assert temperature.log_alpha.item() == pytest.approx(0.1 if rises else -0.1)
+
+
+def test_no_weight_decay_on_the_temperature() -> None:
+    spec = {"name": "AdamW", "lr": 0.02, "weight_decay": 0.5}
+    algo = sac(make(DISCRETE, net__optim_spec=spec))
+    assert algo.optims["net"].kwargs == {"weight_decay": 0.5}
+    assert algo.optims["temperature"].kwargs == {}
+    assert algo.optims["temperature"].base_lr == 0.02
+    assert sac(make(DISCRETE, net__optim_spec=spec, algorithm__alpha_lr=0.5)).optims["temperature"].base_lr == 0.5
+
+
+def test_auto_target_entropy() -> None:
+    assert sac(make(BOX)).variables()["target_entropy"] == -2
+    assert sac(make(DISCRETE)).variables()["target_entropy"] == pytest.approx(0.6 * math.log(3))
+    assert sac(make(DISCRETE, algorithm__target_entropy=0.4)).variables()["target_entropy"] == 0.4
+    algo = sac(make(DISCRETE, algorithm__entropy_anneal={"start_ratio": 0.6, "end_ratio": 0.2, "frames": 100}))
+    for frame, ratio in ((0, 0.6), (50, 0.4), (100, 0.2), (500, 0.2)):
+        algo.set_frame(frame)
+        assert algo.variables()["target_entropy"] == pytest.approx(ratio * math.log(3))
+
+
+def test_fixed_alpha_is_used_and_falls() -> None:
+    agent = make(DISCRETE, algorithm__fixed_alpha=0.5, algorithm__alpha_anneal_frames=100)
+    stats = World(agent.info).live(agent, 60)
+    assert "temperature" not in agent.algorithm.nets
+    assert stats[0]["alpha"].item() == pytest.approx(0.5 * (1 - 20 / 100), abs=0.03)
+    assert stats[-1]["alpha"].item() == 0
+    assert stats[-1].keys() == {"loss", "q", "policy_loss", "entropy", "alpha", "grad_norm"}
+    with pytest.raises(KeyError):
+        agent.variables()["target_entropy"]
+
+
+def test_random_actions_come_first() -> None:
+    agent = make(BOX, algorithm__training_start_step=2000)
+    with torch.no_grad():
+        # a policy that would be known by its actions
+        sac(agent).optims["net"].params.flat.zero_()
+        sac(agent).policy.net.heads["policy"].bias.copy_(torch.tensor([3.0, 3.0, -5.0, -5.0]))
+    obs = np.zeros((2, 4), np.float32)
+    first = np.stack([agent.act(obs) for _ in range(1000)]).reshape(-1)
+    assert np.abs(first).max() <= 1
+    assert abs(first.mean()) < 0.05
+    assert first.std() == pytest.approx(1 / math.sqrt(3), abs=0.02)
+    assert agent.act(obs) == pytest.approx(np.full((2, 2), math.tanh(3)), abs=0.01)
+    assert agent.act(obs, explore=False) == pytest.approx(np.full((2, 2), math.tanh(3)), abs=1e-6)
+
+
+def test_greedy_actions_neither_count_nor_are_random() -> None:
+    agent = make(DISCRETE, algorithm__training_start_step=100)
+    obs = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    greedy = [agent.act(obs, explore=False) for _ in range(100)]
+    assert all((a == greedy[0]).all() for a in greedy)
+    assert sac(agent).acted == 0
+    drawn = np.stack([agent.act(obs) for _ in range(50)])
+    assert set(drawn.ravel()) == {0, 1, 2}
+
+
+def test_defaults_that_depend_on_other_keys() -> None:
+    agent = make(DISCRETE, algorithm__training_iter=None, algorithm__training_start_step=None)
+    assert sac(agent).training_iter == 2
+    assert sac(agent).training_start_step == 1000
+    assert make(DISCRETE, algorithm__training_start_step=None, memory__batch_size=4096).training_start_step == 4096
+
+
+def test_training_begins_behind_the_start_step_and_counts_its_steps() -> None:
+    agent = make(DISCRETE, algorithm__training_iter=3, algorithm__training_frequency=4)
+    world = World(agent.info)
+    assert world.live(agent, 10) == []
+    stats = world.live(agent, 8)
+    # more than 20 transitions at frame 22; then at 24, 28, 32, 36
+    assert len(stats) == 5
+    assert agent.opt_step == 5 * 3 * 3
+    assert set(stats[0]) == set(agent.stat_names)
+
+
+@BOTH
+def test_policy_delay(action: ActionSpace) -> None:
+    agent = make(action, algorithm__policy_delay=3)
+    world, algo = World(agent.info), sac(agent)
+    world.live(agent, 10)
+    flats = {k: o.params.flat for k, o in algo.optims.items()} | {"target": algo.target.params.flat}
+    changed = []
+    for _ in range(6):
+        before = {k: v.clone() for k, v in flats.items()}
+        world.live(agent, 1)
+        changed.append({k for k, v in flats.items() if not torch.equal(v, before[k])})
+    assert changed == [{"critic_net"}, {"critic_net"}, {"critic_net", "net", "temperature", "target"}] * 2
+    assert agent.opt_step == 6 + 2 + 2
+
+
+def test_targets_follow_by_polyak_when_due() -> None:
+    agent = make(DISCRETE, net__update_frequency=6)
+    world, algo = World(agent.info), sac(agent)
+    world.live(agent, 10)
+    moved = []
+    for _ in range(6):
+        before = algo.target.params.flat.clone()
+        world.live(agent, 1)
+        if not torch.equal(before, algo.target.params.flat):
+            moved.append(world.frame)
+            online = algo.optims["critic_net"].params.flat
+            torch.testing.assert_close(algo.target.params.flat, 0.9 * before + 0.1 * online)
+    # the first update, at 22, has passed 6, 12 and 18
+    assert moved == [22, 24, 30]
+
+
+def test_polyak_moves_once_for_each_batch() -> None:
+    agent = make(DISCRETE, algorithm__training_iter=4, net__optim_spec={"name": "SGD", "lr": 0.0})
+    algo = sac(agent)
+    algo.target.params.flat.zero_()
+    World(agent.info).live(agent, 11)
+    torch.testing.assert_close(algo.target.params.flat, algo.optims["critic_net"].params.flat * (1 - 0.9**4))
+
+
+@BOTH
+def test_state_round_trip_goes_on_bit_for_bit(action: ActionSpace) -> None:
+    agent = make(action, algorithm__policy_delay=2)
+    world = World(agent.info)
+    world.live(agent, 17)
+    file = io.BytesIO()
+    torch.save(agent.state_dict(), file)
+    file.seek(0)
+    other = make(action, seed=9, algorithm__policy_delay=2)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    twin = copy.deepcopy(world)
+    first, second = world.live(agent, 200), twin.live(other, 200)
+    assert [{k: v.item() for k, v in s.items()} for s in first] == [{k: v.item() for k, v in s.items()} for s in second]
+    assert (world.obs == twin.obs).all()
+    mine, its = agent.weights(), other.weights()
+    assert all(torch.equal(mine[k], its[k]) for k in mine)
+    assert (agent.opt_step, agent.variables()) == (other.opt_step, other.variables())
+
+
+@BOTH
+def test_compiled_equals_eager(action: ActionSpace) -> None:
+    plain, compiled = (make(action, compile=c) for c in (False, True))
+    first, second = (World(a.info).live(a, 25) for a in (plain, compiled))
+    assert sac(compiled).learner.compile
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(plain.weights(), compiled.weights(), atol=1e-4, rtol=1e-3)
+
+
+@BOTH
+def test_images(action: ActionSpace) -> None:
+    conv = {
+        "type": "ConvNet",
+        "conv_hid_layers": [[4, 3, 2, 0, 1]],
+        "fc_hid_layers": [8],
+        "update_type": "polyak",
+        "polyak_coef": 0.1,
+    }
+    agent = make(action, (2, 8, 8), net=conv)
+    world = World(agent.info)
+    stats = world.live(agent, 20)
+    assert all(torch.isfinite(v) for s in stats for v in s.values())
+    if action is BOX:
+        # what the critic thinks of an action depends on the image: no sum of the two
+        critic = sac(agent).critics.q1
+        obs = torch.randint(0, 256, (2, 2, 8, 8), dtype=torch.uint8)
+        a, b = torch.full((2, 2), -0.9), torch.full((2, 2), 0.9)
+        gain = (critic(obs, b) - critic(obs, a)).detach()
+        assert abs(gain[0] - gain[1]) > 1e-4
+
+
+def test_what_it_refuses() -> None:
+    with pytest.raises(SpecError, match="acts in Discrete and Continuous spaces, not MultiBinary"):
+        make(MultiBinary(2))
+    with pytest.raises(SpecError, match=r"'Beta' is no policy of SoftActorCritic \(known: default, Normal"):
+        make(BOX, algorithm__action_pdtype="Beta")
+    with pytest.raises(SpecError, match="log_alpha_min must not lie above log_alpha_max"):
+        make(BOX, algorithm__log_alpha_min=3.0)
+    with pytest.raises(SpecError, match="needs a replay memory"):
+        make(BOX, memory={"name": "OnPolicyBatchReplay"})

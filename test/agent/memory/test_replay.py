@@ -1,0 +1,312 @@
+"""Replay against a plain list of all that happened."""
+
+import io
+import timeit
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from slm_lab.agent.memory.prioritized import PrioritizedReplay
+from slm_lab.agent.memory.replay import Replay
+from slm_lab.types import Continuous, Discrete, MultiDiscrete, Step, Transition
+
+Row = tuple[bytes, Any, float, bytes, float]
+KINDS = {"Replay": (Replay, {}), "PrioritizedReplay": (PrioritizedReplay, {"alpha": 0.6, "epsilon": 1e-4})}
+
+
+def make(owner: Any, kind: str = "Replay", **keys: Any) -> Any:
+    cls, more = KINDS[kind]
+    return cls(cls.Spec(name=kind, **{"batch_size": 16, "max_size": 40, **more, **keys}), owner)
+
+
+def told(obs: NDArray[Any], action: NDArray[Any], step: Step) -> list[Row]:
+    """A vector step as the naive memory keeps it."""
+    return [
+        (
+            obs[n].tobytes(),
+            int(action[n]),
+            float(step.reward[n]),
+            step.final_obs[n].tobytes(),
+            float(step.terminated[n]),
+        )
+        for n in range(len(obs))
+    ]
+
+
+def given_back(batch: Transition) -> list[Row]:
+    fields = zip(batch.obs, batch.action, batch.reward, batch.next_obs, batch.terminated, strict=True)
+    return [(o.numpy().tobytes(), int(a), float(r), x.numpy().tobytes(), float(d)) for o, a, r, x, d in fields]
+
+
+def contents(memory: Any) -> list[Row]:
+    """All it holds, oldest first."""
+    first = memory._oldest() * memory._n
+    index = (first + np.arange(len(memory))) % memory._total
+    return given_back(memory._take(index))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(
+    num_envs=st.integers(1, 4),
+    max_size=st.integers(1, 30),
+    steps=st.integers(1, 60),
+    p_end=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_it_holds_what_a_list_would(
+    owner: Any, stream: Any, *, kind: str, num_envs: int, max_size: int, steps: int, p_end: float, seed: int
+) -> None:
+    me = owner(num_envs)
+    memory, env = make(me, kind, max_size=max_size), stream(me.info, seed, p_end)
+    naive: list[Row] = []
+    for _ in range(steps):
+        obs, action, step = env.step()
+        memory.add(obs, action, step)
+        naive += told(obs, action, step)
+        naive = naive[-max(max_size // num_envs, 1) * num_envs :]
+        assert set(given_back(memory.sample())) <= set(naive)
+    assert contents(memory) == naive
+
+
+def stacked_stream(num_envs: int, steps: int, seed: int, p_end: float = 0.1, *, stacks: bool = True) -> Any:
+    """Stacks of 4 frames of 20x20; a new episode repeats its first frame, a final observation is cut off with it."""
+    rng = np.random.default_rng(seed)
+    shape = (num_envs, 4, 20, 20)
+
+    def first() -> NDArray[Any]:
+        return np.repeat(rng.integers(0, 255, (num_envs, 1, 20, 20), dtype=np.uint8), 4, 1)
+
+    obs = first()
+    for _ in range(steps):
+        frame = rng.integers(0, 255, (num_envs, 1, 20, 20), dtype=np.uint8)
+        final = np.concatenate([obs[:, 1:], frame], 1) if stacks else rng.integers(0, 255, shape, dtype=np.uint8)
+        end = rng.random(num_envs) < p_end
+        terminated = end & (rng.random(num_envs) < 0.5)
+        after = np.where(end[:, None, None, None], first(), final)
+        reward = rng.normal(size=num_envs).astype(np.float32)
+        yield obs, rng.integers(0, 5, num_envs), Step(after, reward, terminated, end & ~terminated, final, [], [])
+        obs = after
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    num_envs=st.integers(1, 3),
+    max_size=st.integers(1, 30),
+    steps=st.integers(1, 50),
+    p_end=st.sampled_from([0.0, 0.1, 0.5]),
+    stacks=st.booleans(),
+)
+def test_stacks_are_rebuilt_from_single_frames(
+    owner: Any, num_envs: int, max_size: int, steps: int, p_end: float, stacks: bool
+) -> None:
+    memory = make(owner(num_envs, (4, 20, 20), "uint8"), max_size=max_size)
+    naive: list[Row] = []
+    for obs, action, step in stacked_stream(num_envs, steps, 0, p_end, stacks=stacks):
+        memory.add(obs, action, step)
+        naive += told(obs, action, step)
+    assert contents(memory) == naive[-memory.capacity :]
+
+
+def test_an_env_that_stops_to_stack_is_still_told_right(owner: Any) -> None:
+    memory = make(owner(2, (4, 20, 20), "uint8"))
+    naive: list[Row] = []
+    for stacks in (True, False, True):
+        for obs, action, step in stacked_stream(2, 12, int(stacks), stacks=stacks):
+            memory.add(obs, action, step)
+            naive += told(obs, action, step)
+    assert contents(memory) == naive[-memory.capacity :]
+
+
+def test_an_env_reset_from_outside_does_not_give_a_wrong_successor(owner: Any, stream: Any) -> None:
+    me = owner(2)
+    memory, env = make(me), stream(me.info, p_end=0.2)
+    naive: list[Row] = []
+    for i in range(30):
+        if i % 5 == 4:
+            env.obs = env.new()
+        obs, action, step = env.step()
+        memory.add(obs, action, step)
+        naive += told(obs, action, step)
+    assert contents(memory) == naive[-memory.capacity :]
+
+
+def test_bytes_of_a_transition_are_those_of_its_arrays(owner: Any, stream: Any) -> None:
+    me = owner(4, (17,), action=Continuous(6, (-1.0,) * 6, (1.0,) * 6))
+    memory, env = make(me, max_size=40_000), stream(me.info, p_end=0.001)
+    for _ in range(10_000):
+        obs, _, step = env.step()
+        memory.add(obs, np.zeros((4, 6), np.float32), step)
+    arrays = 17 * 4 + 6 * 4 + 4 + 1  # obs, action, reward, terminated
+    assert len(memory) == 40_000
+    assert memory.nbytes <= 1.15 * arrays * 40_000
+
+
+def test_a_million_atari_transitions_keep_each_frame_once(owner: Any) -> None:
+    memory = make(owner(1, (4, 84, 84), "uint8"), max_size=1000)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (1, 2005, 84, 84), dtype=np.uint8)
+    begun = frames[:, :4]
+    for t in range(2000):
+        obs, after = frames[:, t : t + 4], frames[:, t + 1 : t + 5]
+        ended = np.array([t % 200 == 199])  # shorter than the episodes of any game
+        fresh = np.repeat(frames[:, t + 4 : t + 5], 4, 1)
+        step = Step(fresh if ended[0] else after, np.zeros(1, np.float32), ended, ended & False, after, [], [])
+        memory.add(obs if t % 200 else begun, np.zeros(1, np.int64), step)
+        begun = fresh
+    assert memory.nbytes / len(memory) <= 1.15 * (84 * 84 + 8 + 4 + 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "float64", "int64"])
+@pytest.mark.parametrize("action", [Discrete(3), Continuous(2, (0.0, 0.0), (1.0, 1.0)), MultiDiscrete((2, 3, 4))])
+def test_types_and_shapes_are_kept(owner: Any, stream: Any, dtype: str, action: Any) -> None:
+    me = owner(3, (2, 3), dtype, action)
+    memory, env = make(me), stream(me.info)
+    shape = {Discrete: (), Continuous: (2,), MultiDiscrete: (3,)}[type(action)]
+    kind = np.float32 if isinstance(action, Continuous) else np.int64
+    for _ in range(10):
+        obs, _, step = env.step()
+        memory.add(obs, np.ones((3, *shape), kind), step)
+    batch = memory.sample()
+    assert batch.obs.shape == batch.next_obs.shape == (16, 2, 3)
+    assert batch.obs.dtype == batch.next_obs.dtype == getattr(torch, dtype)
+    assert batch.action.shape == (16, *shape)
+    assert batch.action.numpy().dtype == kind
+    assert bool((batch.action == 1).all())
+    for x in (batch.reward, batch.terminated, batch.weight):
+        assert x.shape == (16,)
+        assert x.dtype == torch.float32
+    assert batch.index.dtype == torch.int64
+
+
+def test_all_transitions_are_drawn_equally_often(owner: Any, stream: Any) -> None:
+    me = owner(2)
+    memory, env = make(me, batch_size=500), stream(me.info)
+    for _ in range(33):
+        memory.add(*env.step())
+    drawn = torch.cat([memory.sample().index for _ in range(40)])
+    _, counts = drawn.unique(return_counts=True)
+    assert len(counts) == 40
+    # 500 each, standard deviation 22
+    assert 390 < counts.min() <= counts.max() < 610
+
+
+def test_combined_replay_puts_the_newest_into_the_batch(owner: Any, stream: Any) -> None:
+    me = owner(2)
+    memory, env = make(me, use_cer=True), stream(me.info)
+    for _ in range(33):
+        memory.add(*env.step())
+    memory.sample()
+    newest = []
+    for _ in range(3):
+        obs, action, step = env.step()
+        memory.add(obs, action, step)
+        newest += told(obs, action, step)
+    assert sorted(given_back(memory.sample())[-6:]) == sorted(newest)
+    assert sorted(given_back(memory.sample())[-6:]) != sorted(newest)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "frequency", "start", "due"),
+    [
+        (1, 1, 0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+        (1, 4, 0, [4, 8, 12]),
+        (4, 1, 0, [4, 8, 12]),  # a vector step is the least
+        (4, 4, 4, [8, 12]),
+        (4, 6, 0, [8, 12, 20, 24, 32, 36]),  # 6 frames a training on average, though 4 is no divisor of 6
+        (3, 4, 10, [12, 18, 21, 24]),
+    ],
+)
+def test_training_is_due_each_time_so_many_frames_have_passed(
+    owner: Any, stream: Any, num_envs: int, frequency: int, start: int, due: list[int]
+) -> None:
+    me = owner(num_envs, training_frequency=frequency, training_start_step=start)
+    memory, env = make(me), stream(me.info)
+    seen = []
+    while memory.seen < due[-1]:
+        memory.add(*env.step())
+        assert memory.ready() == memory.ready()
+        if memory.ready():
+            memory.sample()
+            memory.sample()
+            seen.append(memory.seen)
+            assert not memory.ready()
+    assert seen == due
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(3,), (4, 20, 20)])
+@pytest.mark.parametrize("before", [0, 5, 50])
+def test_a_restored_memory_goes_on_bitwise(
+    owner: Any, stream: Any, kind: str, shape: tuple[int, ...], before: int
+) -> None:
+    me = owner(2, shape, "float32" if len(shape) == 1 else "uint8")
+    steps = list(stacked_stream(2, 90, 1)) if len(shape) > 1 else [stream(me.info).step() for _ in range(90)]
+    if len(shape) == 1:
+        env = stream(me.info)
+        steps = [env.step() for _ in range(90)]
+
+    def live(memory: Any, part: list[Any]) -> list[Transition]:
+        out = []
+        for obs, action, step in part:
+            memory.add(obs, action, step)
+            out.append(memory.sample())
+            memory.update_priority(out[-1].index, out[-1].reward.abs())
+        return out
+
+    memory = make(me, kind, use_cer=True)
+    live(memory, steps[:before])
+    file = io.BytesIO()
+    torch.save(memory.state_dict(), file)
+    file.seek(0)
+    fresh = make(me, kind, use_cer=True)
+    live(fresh, steps[60:70])  # whatever it held before
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    for one, other in zip(live(memory, steps[before:]), live(fresh, steps[before:]), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_snapshot_is_not_changed_by_later_steps(owner: Any, stream: Any) -> None:
+    me = owner(2)
+    memory, env = make(me), stream(me.info)
+    for _ in range(30):
+        memory.add(*env.step())
+    state, held = memory.state_dict(), contents(memory)
+    for _ in range(7):
+        memory.add(*env.step())
+        memory.sample()
+    fresh = make(me)
+    fresh.load_state_dict(state)
+    assert contents(fresh) == held
+
+
+def test_a_batch_does_not_change_with_the_memory(owner: Any, stream: Any) -> None:
+    me = owner(2)
+    memory, env = make(me, max_size=6), stream(me.info)
+    for _ in range(5):
+        memory.add(*env.step())
+    batch = memory.sample()
+    before = given_back(batch)
+    for _ in range(5):
+        memory.add(*env.step())
+        memory.sample()
+    assert given_back(batch) == before
+
+
+def test_sizes_may_be_written_as_floats() -> None:
+    spec = Replay.Spec.model_validate({"name": "Replay", "batch_size": 64.0, "max_size": 1e6})
+    assert (spec.batch_size, spec.max_size) == (64, 1_000_000)
+
+
+def test_drawing_a_batch_is_fast(owner: Any, stream: Any) -> None:
+    me = owner(4, (4,))
+    memory, env = make(me, batch_size=64, max_size=10_000), stream(me.info, p_end=0.02)
+    for _ in range(3000):
+        memory.add(*env.step())
+    best = min(timeit.repeat(memory.sample, number=100, repeat=20)) / 100
+    assert best < 150e-6  # about 15 on a quiet machine
