@@ -22,13 +22,13 @@ class TargetNet:
     """
 
     def __init__(self, online: nn.Module, spec: NetSpec) -> None:
-        self.online = online
         self.net = copy.deepcopy(online).requires_grad_(False)
         """To be called with observations."""
         self.params = FlatParams(self.net)
         self.coef = 1.0 if spec.update_type == "replace" else spec.polyak_coef
         self.frequency = spec.update_frequency
         self._frame = 0
+        self._buffers = list(zip(self.net.buffers(), online.buffers(), strict=True))
 
     def follow_(self, online: FlatParams, frame: int) -> None:
         """Move towards the online net, if since the last call a multiple of `update_frequency` frames was passed.
@@ -50,7 +50,7 @@ class TargetNet:
     def move_(self, online: FlatParams) -> None:
         """Move towards the online net, now."""
         polyak_(self.params.flat, online.flat, self.coef)
-        for mine, theirs in zip(self.net.buffers(), self.online.buffers(), strict=True):
+        for mine, theirs in self._buffers:
             mine.copy_(theirs)
 
     def state_dict(self) -> State:
