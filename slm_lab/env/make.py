@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -117,7 +118,18 @@ def _make_one(registration: Registration, kwargs: dict[str, Any], render: str | 
         with quiet:
             return gym.make(registration, disable_env_checker=True, **kwargs, **drawn)
     except Exception as e:
-        raise LabError(f"env.name: can't make {registration.id}: {_one_line(e)}") from e
+        raise LabError(_refusal(registration.id, kwargs, e)) from e
+
+
+def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
+    """Why an env can't be made: under the key that the env complains of, where it names one."""
+    # gymnasium repeats all arguments behind the reason
+    text = _one_line(error).partition(" was raised from the environment creator")[0]
+    key = next((key for key in kwargs if re.search(rf"\b{re.escape(key)}\b", text)), None)
+    if key is not None:
+        return f"env.{key}: can't make {name} with {kwargs[key]!r}: {text}"
+    given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+    return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}"
 
 
 def _make_rows(name: str, make: Callable[[int], gym.Env[Any, Any]], n: int, mode: str, cores: int) -> Rows:
@@ -213,6 +225,10 @@ def _check_arguments(found: Found, spec: EnvSpec, given: dict[str, Any]) -> list
         for key, p in named.items()
         if p.default is p.empty and key not in given
     ]
+    if _is_atari(found):
+        from slm_lab.env.atari import check_arguments
+
+        faults += check_arguments(given)
     return faults
 
 

@@ -166,7 +166,7 @@ def test_an_env_that_can_not_be_made_is_told_as_in_this_process(fragile):
         with pytest.raises(LabError) as e:
             make(fragile, mode, broken=True)
         texts.append(str(e.value))
-    assert texts[0] == texts[1] == "env.name: can't make Fragile-v0: born broken"
+    assert texts[0] == texts[1] == "env.broken: can't make Fragile-v0 with True: born broken"
 
 
 def test_closing_leaves_no_process(fragile):
