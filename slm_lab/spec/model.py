@@ -6,7 +6,6 @@ The models here hold what every algorithm, memory and net has in common. What on
 
 import math
 import re
-from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydash
@@ -30,13 +29,9 @@ def _number(value: Any) -> Any:
     # pydantic takes true for 1
     if isinstance(value, bool):
         raise PydanticCustomError("number", "must be a number")
-    if isinstance(value, str | float):
-        number = 0.0
-        with suppress(ValueError):
-            number = float(value)
-        if math.isnan(number):
-            # a comparison with NaN is false: pydantic would say that it is too large
-            raise PydanticCustomError("number", "must be a number")
+    # a comparison with NaN is false: pydantic would say that it is too large
+    if str(value).strip().lower() in ("nan", "+nan", "-nan"):
+        raise PydanticCustomError("number", "must be a number")
     return value
 
 
