@@ -14,7 +14,7 @@ from slm_lab.agent.net.recurrent import RecurrentNet
 from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import AgentSpec, AlgorithmSpec, ScheduleSpec
+from slm_lab.spec.model import AgentSpec, AlgorithmSpec, NetSpec, ScheduleSpec
 from slm_lab.types import Act, EnvInfo, Rollout, Stats
 
 
@@ -64,6 +64,10 @@ class Algorithm(ABC):
     """Whether a batch must come from the policy that is learned; None: it learns nothing."""
     recurrent: ClassVar[bool] = False
     """Whether it can learn with a net that has a memory: from whole sequences, in order."""
+    has_target: ClassVar[bool] = False
+    """Whether there is a target net, which the net's `update_type`, `update_frequency` and `polyak_coef` are about."""
+    roles: ClassVar[tuple[str, ...]] = NetSpec.roles
+    """Nets that it has: those whose prefix a key of the net may have."""
     moves_each_step: ClassVar[bool] = False
     """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
     they always do."""

@@ -39,6 +39,7 @@ class SARSA(Algorithm):
     Spec = SARSASpec
     on_policy = True
     recurrent = True
+    roles = ("critic",)
     moves_each_step = True
     stat_names = ("q_value",)
 

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.functional.recurrent import CELLS, through_time
 from slm_lab.lib.registry import register
@@ -53,7 +53,7 @@ class RecurrentNetSpec(NetSpec):
 
 @register("net")
 class RecurrentNet(Net):
-    """Linear layers, then cells through time, then one head a name.
+    """Linear layers (uint8 is divided by 255), then cells through time, then one head a name.
 
     `forward` takes Sequences and gives the heads' outputs of all their steps, time-major, [L * S, width].
     """
@@ -97,7 +97,7 @@ class RecurrentNet(Net):
         Returns:
             features [L, S, H], and the states after each step [L, S, state_size]
         """
-        x: Tensor = self.body(obs.flatten(0, 1)).unflatten(0, obs.shape[:2])
+        x: Tensor = self.body(real(obs.flatten(0, 1))).unflatten(0, obs.shape[:2])
         keep = None if reset is None else (~reset).to(x.dtype).unsqueeze(-1)
         after = []
         for cell, start in zip(cast(Any, self.cells), state.split(self._layer_size, -1), strict=True):
