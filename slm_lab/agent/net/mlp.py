@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.lib.registry import register
@@ -23,7 +23,7 @@ class MLPNetSpec(NetSpec):
 
 @register("net")
 class MLPNet(Net):
-    """[B, *O] (flattened) -> hidden layers -> one [B, width] a head.
+    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] a head.
 
     Hook for subclasses: `head`.
     """
@@ -57,12 +57,12 @@ class MLPNet(Net):
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
-        out: Tensor = self.body(obs)
+        out: Tensor = self.body(real(obs))
         return out
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[B, *O] -> one [B, width] a head"""
-        return full_precision(self._outputs, self.body(obs))
+        return full_precision(self._outputs, self.features(obs))
 
     def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
         outs = (head(features) for head in self.heads.values())
