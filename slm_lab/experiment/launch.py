@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from slm_lab.agent.net.check import idle_keys
 from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.enjoy import enjoy
@@ -56,6 +57,8 @@ def run_spec(
     faults = check_env(spec.env)
     if faults:
         raise SpecError(faults, spec.name)
+    for note in idle_keys(spec.agent):
+        logger.info("{}", note)
     try:
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
         layout.make_folders()
