@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 
 from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.precision import full_precision
 from slm_lab.functional.recurrent import CELLS, through_time
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NetSpec, with_role_keys
@@ -98,6 +99,14 @@ class RecurrentNet(Net):
             features [L, S, H], and the states after each step [L, S, state_size]
         """
         x: Tensor = self.body(real(obs.flatten(0, 1))).unflatten(0, obs.shape[:2])
+
+        def through_layers(x: Tensor) -> tuple[Tensor, Tensor]:
+            return self._through_layers(x, reset, state)
+
+        # a cell's small errors would add up over time: float32, whatever the layers before are taken in
+        return full_precision(through_layers, x)
+
+    def _through_layers(self, x: Tensor, reset: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         keep = None if reset is None else (~reset).to(x.dtype).unsqueeze(-1)
         after = []
         for cell, start in zip(cast(Any, self.cells), state.split(self._layer_size, -1), strict=True):
@@ -108,6 +117,9 @@ class RecurrentNet(Net):
 
     def answer(self, features: Tensor) -> tuple[Tensor, ...]:
         """[B, H] -> one [B, width] a head"""
+        return full_precision(self._outputs, features)
+
+    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
         outs = (head(features) for head in self.heads.values())
         return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)
 

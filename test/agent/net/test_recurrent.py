@@ -8,6 +8,7 @@ from support.agents import ALGORITHMS, make_info, make_spec
 from torch import nn
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.net.precision import reduced
 from slm_lab.agent.net.recurrent import RecurrentNet
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import load_spec
@@ -102,3 +103,17 @@ def agent(algorithm: str, net: dict[str, Any]) -> dict[str, Any]:
 
 def recurrent(**keys: Any) -> dict[str, Any]:
     return RNN | keys
+
+
+def test_cells_and_heads_stay_in_float32() -> None:
+    net = make_net(fc_hid_layers=[16])
+    obs, state = torch.randn(6, 2, 3), torch.zeros(2, net.state_size)
+    plain = net(Sequences(obs, None, state))[0]
+    with reduced(torch.device("cpu")):
+        rounded = net(Sequences(obs, None, state))[0]
+        features, after = net.run(obs, None, state)
+    assert rounded.dtype == features.dtype == after.dtype == torch.float32
+    torch.testing.assert_close(rounded, plain, rtol=0, atol=0.02)
+    assert not torch.equal(rounded, plain)
+    grads = torch.autograd.grad(rounded.square().sum(), list(net.body.parameters()))
+    assert all(grad.any() for grad in grads)
