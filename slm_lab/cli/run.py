@@ -1,5 +1,6 @@
 """`slm-lab run`: checks everything that is asked for, then runs it, one after the other."""
 
+import functools
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from slm_lab.cli.runs import find_local_plugins, locate
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.load import find_file, load_spec, read_file
+from slm_lab.spec.load import find_file, load_specs, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.parse import decode, parse_json
 from slm_lab.spec.variables import short_env
@@ -121,10 +122,11 @@ def _requests(command: Command) -> list[Request]:
 
 
 def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
-    tasks, errors = [], []
+    tasks: list[Task] = []
+    errors = []
     for request in requests:
         try:
-            tasks.append(_prepare(request, command))
+            tasks += _prepare(request, command)
         except LabError as e:
             if len(requests) == 1:
                 raise
@@ -134,26 +136,26 @@ def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
     return tasks
 
 
-def _prepare(request: Request, command: Command) -> Task:
+def _prepare(request: Request, command: Command) -> list[Task]:
     settings = command.settings
     if request.mode == "enjoy":
-        return lambda: _enjoy(request, command)
+        return [lambda: _enjoy(request, command)]
     if request.target is not None:
         if command.sets.keys() - {"env"} or settings["seed"] is not None:
             show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
-        return lambda: _resume(request, command)
-    spec = _load(request, command)
+        return [lambda: _resume(request, command)]
+    specs = _load(request, command)
     if settings["profile"] and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
-    return lambda: _train(spec, request.mode, command)
+    return [functools.partial(_train, spec, request.mode, command) for spec in specs]
 
 
-def _load(request: Request, command: Command) -> Spec:
+def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
     from slm_lab.env.make import check_env  # imports gymnasium: not for a wrong file name
 
-    return load_spec(request.file, request.name, sets=command.sets, check_env=check_env)
+    return load_specs(request.file, request.name, sets=command.sets, check_env=check_env)
 
 
 def _find(file: str, command: Command) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 
 from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_
@@ -23,7 +22,6 @@ _UNFIT = {
     "SparseAdam": "wants sparse gradients",
     "Muon": "wants matrices, and parameters here are one vector",
 }
-_OLD = ("Lookahead", "RAdam", "GlobalAdam", "GlobalRMSprop")
 
 
 class FlatParams:
@@ -184,11 +182,6 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
 
 def _resolve(spec: OptimSpec) -> tuple[str, dict[str, Any]]:
     name, kwargs = spec.name, spec.kwargs
-    if name in _OLD:
-        new = "RMSprop" if name == "GlobalRMSprop" else "Adam" if name == "GlobalAdam" else "AdamW"
-        logger.info("agent.net.optim_spec.name: {} is {} in this version", name, new)
-        kwargs = {k: v for k, v in kwargs.items() if k in ("betas", "eps", "weight_decay", "alpha")}
-        return new, kwargs if new == "RMSprop" else {k: v for k, v in kwargs.items() if k != "alpha"}
     cls = getattr(torch.optim, name, None)
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
         known = [n for n in torch.optim.__dict__ if inspect.isclass(getattr(torch.optim, n))]
