@@ -22,25 +22,33 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import UnknownName, lookup, names
+from slm_lab.spec.basics import Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.search_keys import SearchResourcesSpec, SearchSchedulerSpec
 
-
-def _number(value: Any) -> Any:
-    # pydantic takes true for 1
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "must be a number")
-    return value
-
-
-_NUMBER = BeforeValidator(_number)
-Count = Annotated[int, Field(ge=1), _NUMBER]
-"""A whole number from 1."""
-Natural = Annotated[int, Field(ge=0), _NUMBER]
-"""A whole number from 0."""
-Unit = Annotated[float, Field(ge=0, le=1), _NUMBER]
-"""A real from 0 to 1."""
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NUMBER]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NUMBER]
-Real = Annotated[float, Field(allow_inf_nan=False), _NUMBER]
+__all__ = [
+    "AgentSpec",
+    "AlgorithmSpec",
+    "Count",
+    "EnvSpec",
+    "LossSpec",
+    "LrSchedulerSpec",
+    "MemorySpec",
+    "MetaSpec",
+    "Natural",
+    "Nested",
+    "NetSpec",
+    "NonNegative",
+    "OpenSpec",
+    "OptimSpec",
+    "Positive",
+    "Real",
+    "ScheduleSpec",
+    "Spec",
+    "SpecModel",
+    "Unit",
+    "replace",
+    "with_role_keys",
+]
 
 
 def _switch(value: Any) -> Any:
@@ -59,12 +67,6 @@ def _module_name(value: str) -> str:
     if not all(part.isidentifier() for part in value.split(".")):
         raise PydanticCustomError("module", "must be the name of a Python module, such as my_package.my_module")
     return value
-
-
-class SpecModel(BaseModel):
-    """Frozen; unknown keys are errors; field docstrings become descriptions in `specs/schema.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
 class ScheduleSpec(SpecModel):
@@ -345,10 +347,14 @@ class MetaSpec(SpecModel):
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
-    plugins: list[Annotated[str, AfterValidator(_module_name)]] = []
+    plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
-    search_resources: dict[str, NonNegative] | None = None
-    search_scheduler: dict[str, Any] | None = None
+    search_resources: SearchResourcesSpec | None = None
+    """Of each trial of a search."""
+    search_scheduler: SearchSchedulerSpec | None = None
+    """Stops poor trials of a search early; None: every trial runs to its end."""
+    search_max_session: Count | None = None
+    """Sessions of a trial in a search; None: max_session. With a search_scheduler it must be 1."""
 
 
 class Spec(SpecModel):
@@ -360,6 +366,7 @@ class Spec(SpecModel):
     env: EnvSpec
     meta: MetaSpec
     search: dict[str, Any] | None = None
+    """Searched keys, each with __ and a distribution behind it, and the arguments of that: see spec/search.py."""
 
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, as plain JSON data."""

@@ -12,7 +12,6 @@ LEGACY = words(
 )
 """Paths that old files search and no version ever had."""
 _LEGACY_SECTIONS = (("agent", "agent"), ("env", "unity"))
-_RENAMED = {"normal": "randn"}
 
 
 def modernize(spec: Data) -> tuple[Data, list[str]]:
@@ -38,10 +37,7 @@ def _walk(draft: Draft, space: Data, path: tuple[str, ...]) -> Data:
                 continue
             if new_key != name:
                 draft.note("search", "paths without the index of a list: agent.0.x is agent.x")
-            renamed = _RENAMED.get(distribution, distribution)
-            if renamed != distribution:
-                draft.note(_shown(here), f"{distribution} is called {renamed}")
-            kept[f"{new_key}__{renamed}"] = value
+            kept[f"{new_key}__{distribution}"] = value
             continue
         inner = _only(value)
         if inner is not value:
