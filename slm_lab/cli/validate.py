@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from slm_lab.agent.net.check import idle_keys
 from slm_lab.cli.build import build_faults
 from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
@@ -32,7 +33,7 @@ class Verdict:
     status: str
     """`runs`, `runs after migration` or `cannot run`"""
     notes: list[str]
-    """Of a spec that can't run, why; of one that runs, what was changed in it, and the variables it needs."""
+    """Of a spec that can't run, why; of one that runs, what was changed, keys without effect, variables it needs."""
 
 
 def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
@@ -87,17 +88,19 @@ def _verdict(path: Path, name: str, raw: dict[str, Any], sets: dict[str, str], o
     mine = {key: value for key, value in sets.items() if "." in key or key in variables(raw)}
     swept = sweep(raw, name, mine)
     faults: list[str] = []
-    notes = [*odd, *([f"spec_params: stands for {len(swept)} specs: {', '.join(swept)}"] if len(swept) > 1 else [])]
+    told = [*odd, *([f"spec_params: stands for {len(swept)} specs: {', '.join(swept)}"] if len(swept) > 1 else [])]
+    rest: list[str] = []
     for one in swept.values():
         checked = check(one, name, sets=mine, check_env=check_env)
-        faults += checked.faults or (build_faults(checked.spec) if checked.spec is not None else [])
-        notes += checked.notes
+        faults += checked.faults
+        if checked.spec is not None:
+            faults += build_faults(checked.spec)
+            rest += idle_keys(checked.spec.agent)
+        told += checked.notes
         needs = " ".join(f"-s {key}=..." for key in checked.open_variables)
-        notes += [f"needs {needs}"] if needs else []
-    if faults:
-        return Verdict(str(path), name, FAILS, list(dict.fromkeys(faults)))
-    told = [note for note in dict.fromkeys(notes) if not note.startswith("needs ")]
-    return Verdict(str(path), name, MIGRATES if told else RUNS, list(dict.fromkeys(notes)))
+        rest += [f"needs {needs}"] if needs else []
+    status = FAILS if faults else MIGRATES if told else RUNS
+    return Verdict(str(path), name, status, list(dict.fromkeys(faults or [*told, *rest])))
 
 
 def _print(verdicts: list[Verdict]) -> None:

@@ -22,7 +22,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import UnknownName, lookup, names
-from slm_lab.spec.basics import Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
 from slm_lab.spec.search_keys import SearchResourcesSpec, SearchSchedulerSpec
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Nested",
     "NetSpec",
     "NonNegative",
+    "NonNegativeSchedule",
     "OpenSpec",
     "OptimSpec",
     "Positive",
@@ -46,6 +48,7 @@ __all__ = [
     "Spec",
     "SpecModel",
     "Unit",
+    "UnitSchedule",
     "replace",
     "with_role_keys",
 ]
@@ -67,35 +70,6 @@ def _module_name(value: str) -> str:
     if not all(part.isidentifier() for part in value.split(".")):
         raise PydanticCustomError("module", "must be the name of a Python module, such as my_package.my_module")
     return value
-
-
-class ScheduleSpec(SpecModel):
-    """A number that follows the frame counter (functional/schedules.py)."""
-
-    name: Literal["no_decay", "linear_decay", "rate_decay", "periodic_decay"]
-    start_val: Real
-    """Value until start_step."""
-    end_val: Real | None = None
-    """Value from end_step on; also in enjoy and evaluation. May lie above or below start_val, 0 included."""
-    start_step: Natural = 0
-    """Frame at which the change begins."""
-    end_step: Natural | None = None
-    """Frame at which it ends."""
-
-    @property
-    def parts(self) -> tuple[str, float, float | None, int, int | None]:
-        """Name, start_val, end_val, start_step, end_step: as `functional.schedules.at_frame` takes them."""
-        return self.name, self.start_val, self.end_val, self.start_step, self.end_step
-
-    @model_validator(mode="after")
-    def _ends_stated(self) -> Self:
-        if self.name != "no_decay":
-            for key in ("end_val", "end_step"):
-                if getattr(self, key) is None:
-                    raise PydanticCustomError("schedule", f"{self.name} needs '{key}'")
-            if self.end_step is not None and self.end_step <= self.start_step:
-                raise PydanticCustomError("schedule", "end_step must lie after start_step")
-        return self
 
 
 class OpenSpec(SpecModel):
@@ -284,7 +258,7 @@ class EnvSpec(SpecModel):
     model_config = ConfigDict(extra="allow")
     name: str
     """Id of a gymnasium env."""
-    num_envs: Count = 1
+    num_envs: Annotated[int, Field(ge=1, le=100_000), NUMBER] = 1
     """N, envs stepped together."""
     max_frame: Count
     """Length of a session, in frames over all envs."""
