@@ -4,7 +4,9 @@ The models here hold what every algorithm, memory and net has in common. What on
 `Spec`, beside its code; the classes are found by name through `lib.registry`.
 """
 
+import math
 import re
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydash
@@ -28,6 +30,13 @@ def _number(value: Any) -> Any:
     # pydantic takes true for 1
     if isinstance(value, bool):
         raise PydanticCustomError("number", "must be a number")
+    if isinstance(value, str | float):
+        number = 0.0
+        with suppress(ValueError):
+            number = float(value)
+        if math.isnan(number):
+            # a comparison with NaN is false: pydantic would say that it is too large
+            raise PydanticCustomError("number", "must be a number")
     return value
 
 
@@ -94,6 +103,23 @@ class ScheduleSpec(SpecModel):
             if self.end_step is not None and self.end_step <= self.start_step:
                 raise PydanticCustomError("schedule", "end_step must lie after start_step")
         return self
+
+
+def _within(low: float, high: float, rule: str) -> AfterValidator:
+    def check(schedule: ScheduleSpec) -> ScheduleSpec:
+        for key in ("start_val", "end_val"):
+            value = getattr(schedule, key)
+            if value is not None and not low <= value <= high:
+                raise PydanticCustomError("schedule_bounds", "{rule}", {"rule": rule, "key": key, "got": value})
+        return schedule
+
+    return AfterValidator(check)
+
+
+NonNegativeSchedule = Annotated[ScheduleSpec, _within(0, math.inf, "must be at least 0")]
+"""Of a coefficient, a temperature, a distance."""
+UnitSchedule = Annotated[ScheduleSpec, _within(0, 1, "must lie between 0 and 1")]
+"""Of a share or an exponent."""
 
 
 class OpenSpec(SpecModel):
@@ -282,7 +308,7 @@ class EnvSpec(SpecModel):
     model_config = ConfigDict(extra="allow")
     name: str
     """Id of a gymnasium env."""
-    num_envs: Count = 1
+    num_envs: Annotated[int, Field(ge=1, le=100_000), _NUMBER] = 1
     """N, envs stepped together."""
     max_frame: Count
     """Length of a session, in frames over all envs."""

@@ -33,7 +33,7 @@ from slm_lab.functional.normalize import standardize
 from slm_lab.functional.returns import discounted_returns, gae
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, ScheduleSpec, Unit
+from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
 from slm_lab.types import Act, Evaluated, Rollout, Stats
 
 
@@ -42,7 +42,7 @@ class ActorCriticBaseSpec(AlgorithmSpec):
 
     action_policy: Literal["default"] = "default"
     """Actions are drawn from the distribution."""
-    entropy_coef_spec: ScheduleSpec | None = None
+    entropy_coef_spec: NonNegativeSchedule | None = None
     """c_H, weight of the entropy bonus that keeps the policy from settling too early; none by default."""
     val_loss_coef: NonNegative = 1.0
     """c_V, weight of the value loss."""
