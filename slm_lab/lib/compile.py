@@ -94,14 +94,14 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes every ATen operation that runs under it into a graph, those of the backward pass too.
 
     What `make_fx` does, without the seconds and the memory of importing the compiler into every session.
     """
 
     def __init__(self, example: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = torch.fx.Graph()
         self.constants = nn.Module()
         # tensors are known by identity: none may be freed, and its id used again, before the end
@@ -109,6 +109,11 @@ class _Recorder(TorchDispatchMode):
         self._nodes: dict[int, torch.fx.Node] = {}
         for i, tensor in enumerate(example):
             self._know(tensor, self.graph.placeholder(f"arg_{i}"))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # to have it skip this class, torch would import it
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:

@@ -5,10 +5,11 @@ memory nor the seconds of it. `start_ahead` starts one before anybody needs it, 
 graph comes; it serves one job and ends. Without one, `compile_job` starts its own.
 
 Imports nothing but the standard library until it runs as a script:
-`python compiler.py ORDER` (what `_work` takes, as JSON), or `python compiler.py --serve SOCKET`.
+`python compiler.py ORDER` (what `_work` takes, as JSON), or `python compiler.py --serve FD FOLDER`.
 """
 
 import atexit
+import gc
 import hashlib
 import json
 import os
@@ -67,11 +68,19 @@ def start_ahead(about: str) -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="slm-lab-compiler-"))
     path = folder / "socket"
-    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--serve", str(path)]
-    # standard input closes when this process ends, however it ends; Ctrl-C is not for the compiler
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        # already here: who asks before the process is ready waits for it
+        listener.bind(str(path))
+        listener.listen(1)
+        # standard input closes when this process ends, however it ends; Ctrl-C is not for the compiler
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).resolve()), "--serve", str(listener.fileno()), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
     os.environ[_VARIABLE] = str(path)
 
     def end() -> None:
@@ -133,11 +142,9 @@ def _ask(path: str, order: dict[str, Any]) -> str | None:
             return answer
 
 
-def _serve(path: str) -> None:
-    threading.Thread(target=_end_with_parent, args=(Path(path),), daemon=True).start()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(1)
+def _serve(fd: int, folder: Path) -> None:
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    with socket.socket(fileno=fd) as listener:
         _import_compiler()
         listener.settimeout(_WAIT)
         conn, _ = listener.accept()
@@ -152,9 +159,9 @@ def _serve(path: str) -> None:
         stream.write(json.dumps(answer) + "\n")
 
 
-def _end_with_parent(path: Path) -> None:
+def _end_with_parent(folder: Path) -> None:
     sys.stdin.buffer.read()
-    shutil.rmtree(path.parent, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
@@ -224,8 +231,10 @@ def _build_together() -> None:
 
 
 if __name__ == "__main__":
+    # it lives for seconds and has memory enough: looking for garbage takes an eighth of the imports
+    gc.disable()
     if sys.argv[1] == "--serve":
-        _serve(sys.argv[2])
+        _serve(int(sys.argv[2]), Path(sys.argv[3]))
     else:
         _import_compiler()
         _work(json.loads(sys.argv[1]))
