@@ -1,6 +1,7 @@
 """`slm-lab run`: checks everything that is asked for, then runs it, one after the other."""
 
 import functools
+import json
 import os
 import re
 import sys
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from slm_lab.cli.modes import LATEST, Request, parse_mode, parse_words
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
+from slm_lab.experiment.resources import use_compile
+from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.load import find_file, load_specs, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.parse import decode, parse_json
-from slm_lab.spec.variables import short_env
+from slm_lab.spec.variables import apply_sets, short_env
 
 if TYPE_CHECKING:
     from slm_lab.cli.upload import Upload
@@ -167,6 +170,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
 def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
+    _start_compiler(request, command)
     from slm_lab.env.make import check_env  # imports gymnasium: not for a wrong file name
 
     return load_specs(request.file, request.name, sets=command.sets, check_env=check_env)
@@ -181,6 +185,21 @@ def _find(file: str, command: Command) -> None:
         if len(command.words) == 1 and hint:
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
         raise e
+
+
+def _start_compiler(request: Request, command: Command) -> None:
+    """Before torch is imported here, where the spec as it stands looks as if it will be compiled."""
+    assert request.file is not None
+    specs = read_file(request.file)
+    raw = specs.get(request.name or next(iter(specs), ""))
+    if raw is None or command.settings["device"] not in ("auto", "cpu"):
+        return
+    filled, _ = apply_sets(raw, command.sets)
+    env, meta = filled.get("env"), filled.get("meta")
+    frames = env.get("max_frame") if isinstance(env, dict) else None
+    setting = meta.get("compile", "auto") if isinstance(meta, dict) else "off"
+    if isinstance(frames, int | float) and use_compile(setting, frames):
+        start_ahead(json.dumps(filled, sort_keys=True, default=str))
 
 
 def _options(command: Command) -> Any:

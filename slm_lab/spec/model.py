@@ -321,6 +321,9 @@ class MetaSpec(SpecModel):
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: updates take matrix products and convolutions in bfloat16, where the CPU or GPU has it. Parameters,
+    optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32."""
     plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
     search_resources: SearchResourcesSpec | None = None
