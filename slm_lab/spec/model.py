@@ -85,7 +85,7 @@ class OpenSpec(SpecModel):
 
 
 class OptimSpec(OpenSpec):
-    """Any class of torch.optim; other keys go to its constructor. Lookahead and RAdam of older specs mean AdamW."""
+    """Any class of torch.optim; other keys go to its constructor."""
 
     name: str = "Adam"
     lr: NonNegative = 1e-3
@@ -315,6 +315,8 @@ class EnvSpec(SpecModel):
 class MetaSpec(SpecModel):
     """How it is run and measured."""
 
+    version: Literal[6] | None = None
+    """Of the spec's format. None: told by its form, where it may be one of SLM-Lab 4 or 5."""
     distributed: Literal[False] = False
     max_session: Count = 1
     """Sessions (seeds) of a trial."""
