@@ -1,7 +1,7 @@
 """Gradient steps, the same whether compiled or not: loss, backward, clip, optimizer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,7 @@ class Learner:
         self.stat_names = (*(n for stage in self.stages for n in (stage.label, *stage.stats)), "grad_norm")
         self._sums = torch.zeros(len(self.stat_names), device=next(iter(self._flat.values())).flat.device)
         self._since = 0
+        self._one = torch.ones((), device=self._sums.device)
         self._compiled: dict[tuple[object, ...], TensorFunction] = {}
         if compile and not all(o.functional for o in self.optims.values()):
             logger.info("not compiled: this optimizer has no functional form here (Adam, AdamW, RMSprop and SGD have)")
@@ -145,26 +146,17 @@ class Learner:
                 for name in stage.learned:
                     self.optims[name].params.grad.zero_()
                 with widened(loss.device):
-                    loss.backward()
+                    loss.backward(self._one)
             norms += [self.optims[name].step_() for name in stage.learned]
             values += [loss, *(stats[k] for k in stage.stats)]
             outputs += [stats[k].detach() for k in stage.outputs]
         self._sums.add_(_summed(values, norms))
         return tuple(outputs)
 
-    @contextmanager
-    def _only(self, learned: tuple[str, ...]) -> Iterator[None]:
+    def _only(self, learned: tuple[str, ...]) -> AbstractContextManager[None]:
         """Gradients for these nets alone."""
-        others = [
-            p for name, net in self._nets.items() if name not in learned for p in net.parameters() if p.requires_grad
-        ]
-        for p in others:
-            p.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for p in others:
-                p.requires_grad_(True)
+        others = [net for name, net in self._nets.items() if name not in learned]
+        return _held(others) if others else nullcontext()
 
     def _get_compiled(
         self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]
@@ -218,6 +210,19 @@ class Learner:
             return tuple(outputs)
 
         return step
+
+
+@contextmanager
+def _held(nets: Sequence[nn.Module]) -> Iterator[None]:
+    """No gradients for the parameters of these nets."""
+    held = [p for net in nets for p in net.parameters() if p.requires_grad]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in held:
+            p.requires_grad_(True)
 
 
 def _summed(values: list[Tensor], norms: list[Tensor]) -> Tensor:
