@@ -41,6 +41,16 @@ def root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that is complete; to be read only."""
+    from support.specs import TINY
+
+    from slm_lab import api
+
+    return api.run(TINY, out=tmp_path_factory.mktemp("finished") / "data", device="cpu").folder
+
+
 @pytest.fixture
 def no_nohup() -> Iterator[None]:
     """SIGHUP as a terminal has it: whoever runs the tests may have had it ignored, which children inherit."""

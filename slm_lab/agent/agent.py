@@ -10,6 +10,8 @@ from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Algorithm, Setting
 from slm_lab.agent.memory.base import Memory
+from slm_lab.agent.net.check import net_faults
+from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.seeding import derive
@@ -49,6 +51,9 @@ class Agent:
         self.seed = seed
         self.device = torch.device(device)
         self._debug = debug
+        faults = net_faults(spec.agent.net)
+        if faults:
+            raise SpecError(faults)
         algorithm_class: type[Algorithm] = lookup("algorithm", spec.agent.algorithm.name)
         memory_class: type[Memory] = lookup("memory", spec.agent.memory.name)
         if algorithm_class.on_policy not in (None, memory_class.on_policy):
@@ -63,7 +68,7 @@ class Agent:
                 self.algorithm = algorithm_class(
                     Setting(spec.agent, info, self.device, compile and memory_class.fixed_size, self._generator)
                 )
-            except ValueError as e:
+            except UnfitDistribution as e:
                 raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
         self.memory = memory_class(spec.agent.memory, self)
         self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy

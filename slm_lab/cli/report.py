@@ -6,16 +6,26 @@ from rich.text import Text
 
 from slm_lab.lib.errors import LabError
 
+TRAIN_PACKAGES = frozenset(
+    {"ale_py", "cloudpickle", "gymnasium", "imageio", "mujoco", "ray", "optuna", "safetensors", "tensorboard", "torch"}
+)
+"""What the extra `train` installs, by the names that are imported."""
+
 
 def report_user_error(error: Exception) -> bool:
     """Print the message of a user error on standard error; False, and nothing printed, for any other exception.
 
-    What the system refuses (no space, no permission) is for the user to mend too.
+    What the system refuses (no space, no permission), and what is not installed, is for the user to mend too.
     """
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     elif isinstance(error, LabError):
         text = str(error)
+    elif isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAIN_PACKAGES:
+        text = (
+            f"{error.name} is not installed: this is the core without what trains and plays. To add it: `uv sync` in a "
+            "clone, `pip install 'slm-lab[train]'` elsewhere"
+        )
     else:
         return False
     show("error", text, "bold red")

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from slm_lab.agent.net.check import idle_keys
 from slm_lab.cli.build import build_faults
 from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
@@ -29,7 +30,7 @@ class Verdict:
     status: str
     """`runs` or `cannot run`"""
     notes: list[str]
-    """Faults; of a spec that runs, the variables it needs."""
+    """Faults; keys without effect; of a spec that runs, the variables it needs."""
 
 
 def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
@@ -79,11 +80,11 @@ def _file_verdicts(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
     for name, raw in specs.items():
         mine = {key: value for key, value in sets.items() if "." in key or key in variables(raw)}
         checked = check(raw, name, sets=mine, check_env=check_env)
-        faults = checked.faults
+        faults, idle = checked.faults, []
         if checked.spec is not None:
-            faults = build_faults(checked.spec)
+            faults, idle = build_faults(checked.spec), idle_keys(checked.spec.agent)
         needs = " ".join(f"-s {key}=..." for key in checked.open_variables)
-        notes = [*faults, *([f"needs {needs}"] if needs else [])]
+        notes = [*faults, *idle, *([f"needs {needs}"] if needs else [])]
         yield Verdict(str(path), name, FAILS if faults else RUNS, notes)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from slm_lab.agent.net.check import idle_keys
 from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.enjoy import enjoy
@@ -50,6 +51,8 @@ def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
     faults = check_env(spec.env)
     if faults:
         raise SpecError(faults, spec.name)
+    for note in idle_keys(spec.agent):
+        logger.info("{}", note)
     try:
         layout = Layout.new(options.out, spec.name)
         layout.make_folders()

@@ -15,8 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import slm_lab
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.lib.errors import LabError
@@ -112,6 +110,8 @@ class RunFile:
 
 def versions() -> dict[str, str]:
     """Of what decides the numbers."""
+    import torch  # what only lists or moves runs goes without
+
     return {"slm_lab": slm_lab.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 

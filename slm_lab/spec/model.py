@@ -22,25 +22,36 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import UnknownName, lookup, names
+from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
+from slm_lab.spec.search_keys import SearchResourcesSpec, SearchSchedulerSpec
 
-
-def _number(value: Any) -> Any:
-    # pydantic takes true for 1
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "must be a number")
-    return value
-
-
-_NUMBER = BeforeValidator(_number)
-Count = Annotated[int, Field(ge=1), _NUMBER]
-"""A whole number from 1."""
-Natural = Annotated[int, Field(ge=0), _NUMBER]
-"""A whole number from 0."""
-Unit = Annotated[float, Field(ge=0, le=1), _NUMBER]
-"""A real from 0 to 1."""
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NUMBER]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NUMBER]
-Real = Annotated[float, Field(allow_inf_nan=False), _NUMBER]
+__all__ = [
+    "AgentSpec",
+    "AlgorithmSpec",
+    "Count",
+    "EnvSpec",
+    "LossSpec",
+    "LrSchedulerSpec",
+    "MemorySpec",
+    "MetaSpec",
+    "Natural",
+    "Nested",
+    "NetSpec",
+    "NonNegative",
+    "NonNegativeSchedule",
+    "OpenSpec",
+    "OptimSpec",
+    "Positive",
+    "Real",
+    "ScheduleSpec",
+    "Spec",
+    "SpecModel",
+    "Unit",
+    "UnitSchedule",
+    "replace",
+    "with_role_keys",
+]
 
 
 def _switch(value: Any) -> Any:
@@ -61,41 +72,6 @@ def _module_name(value: str) -> str:
     return value
 
 
-class SpecModel(BaseModel):
-    """Frozen; unknown keys are errors; field docstrings become descriptions in `specs/schema.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-
-class ScheduleSpec(SpecModel):
-    """A number that follows the frame counter (functional/schedules.py)."""
-
-    name: Literal["no_decay", "linear_decay", "rate_decay", "periodic_decay"]
-    start_val: Real
-    """Value until start_step."""
-    end_val: Real | None = None
-    """Value from end_step on; also in enjoy and evaluation. May lie above or below start_val, 0 included."""
-    start_step: Natural = 0
-    """Frame at which the change begins."""
-    end_step: Natural | None = None
-    """Frame at which it ends."""
-
-    @property
-    def parts(self) -> tuple[str, float, float | None, int, int | None]:
-        """Name, start_val, end_val, start_step, end_step: as `functional.schedules.at_frame` takes them."""
-        return self.name, self.start_val, self.end_val, self.start_step, self.end_step
-
-    @model_validator(mode="after")
-    def _ends_stated(self) -> Self:
-        if self.name != "no_decay":
-            for key in ("end_val", "end_step"):
-                if getattr(self, key) is None:
-                    raise PydanticCustomError("schedule", f"{self.name} needs '{key}'")
-            if self.end_step is not None and self.end_step <= self.start_step:
-                raise PydanticCustomError("schedule", "end_step must lie after start_step")
-        return self
-
-
 class OpenSpec(SpecModel):
     """A name and the keyword arguments of the class it names."""
 
@@ -109,7 +85,10 @@ class OpenSpec(SpecModel):
 
 
 class OptimSpec(OpenSpec):
-    """Any class of torch.optim; other keys go to its constructor. Lookahead and RAdam of older specs mean AdamW."""
+    """Any class of torch.optim; other keys go to its constructor.
+
+    Of older specs, Lookahead and RAdam mean AdamW, GlobalAdam means Adam and GlobalRMSprop RMSprop.
+    """
 
     name: str = "Adam"
     lr: NonNegative = 1e-3
@@ -282,7 +261,7 @@ class EnvSpec(SpecModel):
     model_config = ConfigDict(extra="allow")
     name: str
     """Id of a gymnasium env."""
-    num_envs: Count = 1
+    num_envs: Annotated[int, Field(ge=1, le=100_000), NUMBER] = 1
     """N, envs stepped together."""
     max_frame: Count
     """Length of a session, in frames over all envs."""
@@ -346,10 +325,14 @@ class MetaSpec(SpecModel):
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
-    plugins: list[Annotated[str, AfterValidator(_module_name)]] = []
+    plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
-    search_resources: dict[str, NonNegative] | None = None
-    search_scheduler: dict[str, Any] | None = None
+    search_resources: SearchResourcesSpec | None = None
+    """Of each trial of a search."""
+    search_scheduler: SearchSchedulerSpec | None = None
+    """Stops poor trials of a search early; None: every trial runs to its end."""
+    search_max_session: Count | None = None
+    """Sessions of a trial in a search; None: max_session. With a search_scheduler it must be 1."""
 
 
 class Spec(SpecModel):
@@ -361,6 +344,7 @@ class Spec(SpecModel):
     env: EnvSpec
     meta: MetaSpec
     search: dict[str, Any] | None = None
+    """Searched keys, each with __ and a distribution behind it, and the arguments of that: see spec/search.py."""
 
     @model_validator(mode="after")
     def _can_be_distributed(self) -> Self:

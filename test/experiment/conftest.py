@@ -6,29 +6,12 @@ from typing import Any
 
 import pytest
 from loguru import logger
+from support.specs import TINY
 
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec, replace
-
-TINY = {
-    "name": "tiny",
-    "agent": {
-        "name": "A2C",
-        "algorithm": {
-            "name": "ActorCritic",
-            "gamma": 0.99,
-            "lam": 0.95,
-            "training_frequency": 16,
-            "entropy_coef_spec": {"name": "linear_decay", "start_val": 0.02, "end_val": 0.0, "end_step": 1000},
-        },
-        "memory": {"name": "OnPolicyBatchReplay"},
-        "net": {"type": "MLPNet", "hid_layers": [16], "optim_spec": {"name": "Adam", "lr": 0.002}},
-    },
-    "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": 1000},
-    "meta": {"max_session": 1, "log_frequency": 200, "checkpoint_interval": 0, "compile": "off"},
-}
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from slm_lab.spec.model import (
     Count,
     MemorySpec,
     NetSpec,
-    ScheduleSpec,
+    NonNegativeSchedule,
     Unit,
     with_role_keys,
 )
@@ -23,7 +23,7 @@ class ClimberSpec(AlgorithmSpec):
     """Patience."""
     horizon: Count
     """Steps of a climb."""
-    clip_eps_spec: ScheduleSpec | None = None
+    clip_eps_spec: NonNegativeSchedule | None = None
     """How far it trusts itself."""
     clip_vloss: bool = False
     """Clips."""

@@ -12,8 +12,8 @@ more likely in proportion to how much better than that it turned out, its advant
         ascend c_pi * mean(log pi(a|s) * A) + c_H * mean(H) - c_V * loss(V, R)
 
 Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
-With `meta.distributed` it is the A3C of the paper: workers that each play envs of their own and learn as they come. Under
-`shared` others may have changed the parameters since the rollout was played; what is said of it below is then nearly true.
+With `meta.distributed` it is the A3C of the paper: workers that play envs of their own and learn as they come. Under
+`shared` others may have moved the parameters since the rollout was played: what is said of it below is nearly true.
 """
 
 from typing import ClassVar, Literal, Self
@@ -35,7 +35,7 @@ from slm_lab.functional.normalize import standardize
 from slm_lab.functional.returns import discounted_returns, gae
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, ScheduleSpec, Unit
+from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
 from slm_lab.types import Act, Evaluated, Rollout, Stats
 
 
@@ -44,7 +44,7 @@ class ActorCriticBaseSpec(AlgorithmSpec):
 
     action_policy: Literal["default"] = "default"
     """Actions are drawn from the distribution."""
-    entropy_coef_spec: ScheduleSpec | None = None
+    entropy_coef_spec: NonNegativeSchedule | None = None
     """c_H, weight of the entropy bonus that keeps the policy from settling too early; none by default."""
     val_loss_coef: NonNegative = 1.0
     """c_V, weight of the value loss."""

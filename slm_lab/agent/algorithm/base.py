@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import AgentSpec, AlgorithmSpec, ScheduleSpec
+from slm_lab.spec.model import AgentSpec, AlgorithmSpec, NetSpec, ScheduleSpec
 from slm_lab.types import Act, EnvInfo, Stats
 
 
@@ -58,6 +58,10 @@ class Algorithm(ABC):
     Spec: ClassVar[type[AlgorithmSpec]]
     on_policy: ClassVar[bool | None]
     """Whether a batch must come from the policy that is learned; None: it learns nothing."""
+    has_target: ClassVar[bool] = False
+    """Whether there is a target net, which the net's `update_type`, `update_frequency` and `polyak_coef` are about."""
+    roles: ClassVar[tuple[str, ...]] = NetSpec.roles
+    """Nets that it has: those whose prefix a key of the net may have."""
     moves_each_step: ClassVar[bool] = False
     """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
     they always do."""

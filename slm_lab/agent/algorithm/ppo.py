@@ -20,7 +20,7 @@ from slm_lab.agent.algorithm.base import Schedule, Setting
 from slm_lab.functional.losses import clipped_value_loss, ppo_clip_loss
 from slm_lab.functional.normalize import standardize
 from slm_lab.lib.registry import register
-from slm_lab.spec.model import Count, ScheduleSpec, Unit
+from slm_lab.spec.model import Count, NonNegativeSchedule, Unit
 from slm_lab.types import Stats
 
 
@@ -29,7 +29,7 @@ class PPOSpec(ActorCriticBaseSpec):
 
     lam: Unit = 0.95
     """GAE lambda: 0 is one-step TD, 1 is Monte Carlo."""
-    clip_eps_spec: ScheduleSpec
+    clip_eps_spec: NonNegativeSchedule
     """Trust region: the probability ratio is clipped to [1 - eps, 1 + eps]."""
     time_horizon: Count
     """T, steps per env of a rollout."""

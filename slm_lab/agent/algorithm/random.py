@@ -25,6 +25,7 @@ class Random(Algorithm):
 
     Spec = RandomSpec
     on_policy = None
+    roles = ()
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

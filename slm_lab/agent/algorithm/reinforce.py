@@ -28,7 +28,7 @@ from slm_lab.functional.normalize import standardize
 from slm_lab.functional.returns import discounted_returns
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, ScheduleSpec
+from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule
 from slm_lab.types import Act, Rollout, Stats
 
 
@@ -43,7 +43,7 @@ class ReinforceSpec(AlgorithmSpec):
     """Subtract the batch's mean from the returns, before they are divided by its standard deviation."""
     policy_loss_coef: NonNegative = 1.0
     """Weight of the policy gradient."""
-    entropy_coef_spec: ScheduleSpec | None = None
+    entropy_coef_spec: NonNegativeSchedule | None = None
     """c_H, weight of the entropy bonus; none by default."""
 
 
@@ -53,6 +53,7 @@ class Reinforce(Algorithm):
 
     Spec = ReinforceSpec
     on_policy = True
+    roles = ("actor",)
     stat_names = ("entropy",)
 
     def __init__(self, setting: Setting) -> None:

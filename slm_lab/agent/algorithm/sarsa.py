@@ -38,6 +38,7 @@ class SARSA(Algorithm):
 
     Spec = SARSASpec
     on_policy = True
+    roles = ("critic",)
     moves_each_step = True
     stat_names = ("q_value",)
 

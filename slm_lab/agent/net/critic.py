@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.functional.targets import taken_value
 from slm_lab.types import Continuous, Discrete
@@ -47,7 +47,7 @@ class StateActionNet(nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """[B, *O], [B, dim] -> Q [B]"""
         if self.tail is None:
-            q = self.net(torch.cat([obs, action], -1))[0]
+            q = self.net(torch.cat([real(obs), action], -1))[0]
         else:
             q = self.tail(torch.cat([self.net.features(obs), action], -1))
         return cast(Tensor, q.squeeze(-1))

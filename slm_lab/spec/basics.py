@@ -1,0 +1,35 @@
+"""What every part of a spec is made of: the frozen model, and the kinds of number."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _number(value: Any) -> Any:
+    # pydantic takes true for 1
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "must be a number")
+    # a comparison with NaN is false: pydantic would say that it is too large
+    if str(value).strip().lower() in ("nan", "+nan", "-nan"):
+        raise PydanticCustomError("number", "must be a number")
+    return value
+
+
+NUMBER = BeforeValidator(_number)
+"""Refuses true, false and NaN."""
+Count = Annotated[int, Field(ge=1), NUMBER]
+"""A whole number from 1."""
+Natural = Annotated[int, Field(ge=0), NUMBER]
+"""A whole number from 0."""
+Unit = Annotated[float, Field(ge=0, le=1), NUMBER]
+"""A real from 0 to 1."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
+Real = Annotated[float, Field(allow_inf_nan=False), NUMBER]
+
+
+class SpecModel(BaseModel):
+    """Frozen; unknown keys are errors; field docstrings become descriptions in `specs/schema.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
