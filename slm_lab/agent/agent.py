@@ -1,6 +1,7 @@
 """The agent: it stands between env and algorithm, numpy and torch, and decides *when* to learn."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from slm_lab.agent.algorithm.base import Algorithm, Setting
 from slm_lab.agent.memory.base import Memory
 from slm_lab.agent.net.check import net_faults
+from slm_lab.agent.net.precision import reduced, why_not_bf16
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
@@ -73,6 +75,10 @@ class Agent:
         self.memory = memory_class(spec.agent.memory, self)
         self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy
         self._cpu = self.device.type == "cpu"
+        self._bf16 = spec.meta.precision == "bf16"
+        if self._bf16 and (why := why_not_bf16(self.device)) is not None:
+            logger.warning("meta.precision: float32 in place of bf16: {}", why)
+            self._bf16 = False
 
     @property
     def training_frequency(self) -> int:
@@ -125,7 +131,7 @@ class Agent:
         if self.memory.on_policy and not self._cpu:
             batch = batch._make(t.to(self.device) for t in batch)
         before = self.weights() if self._debug else {}
-        with torch.no_grad():
+        with torch.no_grad(), reduced(self.device) if self._bf16 else nullcontext():
             stats = self.algorithm.update(batch, frame)
         self.algorithm.set_frame(frame)
         if self._debug:

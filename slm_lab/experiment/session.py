@@ -107,7 +107,7 @@ class Session:
             self.env.info,
             seed=derive(seed, AGENT),
             device=choose_device(spec, run.options.device, run.session, run.options.cuda_offset, cuda),
-            compile=use_compile(spec),
+            compile=use_compile(spec.meta.compile, spec.env.max_frame),
             debug=run.mode is Mode.DEV,
             # so it does not matter who comes first
             init_seed=derive(run.seed_of(0), AGENT) if self._commons else None,

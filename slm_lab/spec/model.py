@@ -85,10 +85,7 @@ class OpenSpec(SpecModel):
 
 
 class OptimSpec(OpenSpec):
-    """Any class of torch.optim; other keys go to its constructor.
-
-    Of older specs, Lookahead and RAdam mean AdamW, GlobalAdam means Adam and GlobalRMSprop RMSprop.
-    """
+    """Any class of torch.optim; other keys go to its constructor."""
 
     name: str = "Adam"
     lr: NonNegative = 1e-3
@@ -305,6 +302,8 @@ class EnvSpec(SpecModel):
 class MetaSpec(SpecModel):
     """How it is run and measured."""
 
+    version: Literal[6] | None = None
+    """Of the spec's format. None: told by its form, where it may be one of SLM-Lab 4 or 5."""
     distributed: Literal[False, "shared", "synced"] = False
     """The sessions of a trial learn together, each a process, on one set of parameters in the memory they share (A3C);
     max_frame counts the frames of all. shared: they compute with the parameters themselves. synced: each computes with
@@ -325,6 +324,9 @@ class MetaSpec(SpecModel):
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: updates take matrix products and convolutions in bfloat16, where the CPU or GPU has it. Parameters,
+    optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32."""
     plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
     search_resources: SearchResourcesSpec | None = None
