@@ -184,7 +184,7 @@ def test_a_resume_closes_the_books_of_the_killed_one(mortal: Together) -> None:
 
 def test_a_stopped_trial_goes_on(tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trial, "_draw", lambda *args: None)
-    spec = tiny(meta__distributed="synced", meta__max_session=2, env__max_frame=40_000, meta__checkpoint_interval=60)
+    spec = tiny(meta__distributed="synced", meta__max_session=2, env__max_frame=12_000, meta__checkpoint_interval=60)
     told: list[str] = []
 
     def stop_at_the_first_row(message: str) -> None:
@@ -200,16 +200,16 @@ def test_a_stopped_trial_goes_on(tiny: Tiny, options: Options, monkeypatch: pyte
     assert done.stopped
     stopped = Together(spec, options, done)
     before, frame = stopped.saved(), max(state["counters"]["frame"] for state in stopped.saved())
-    assert 0 < frame < 40_000
+    assert 0 < frame < 12_000
     assert not launch.resume(done.folder, options).stopped
     after = stopped.saved()
     played = sum(state["counters"]["t"] * N for state in after)
-    assert 40_000 <= played < 40_000 + 4 * N
+    assert 12_000 <= played < 12_000 + 4 * N
     assert common_steps(after) > common_steps(before) > 0
     for session in range(2):
         frames = [int(row["frame"] or 0) for row in read_rows(stopped.layout.session_df(0, session))]
         assert frames == sorted(set(frames))
-        assert len(frames) == 40_000 // EVERY
+        assert len(frames) == 12_000 // EVERY
 
 
 def dqn(**meta: Any) -> dict[str, Any]:
