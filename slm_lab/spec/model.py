@@ -118,6 +118,11 @@ class AlgorithmSpec(SpecModel):
     lr: NonNegative | None = None
     """Sets the learning rate of every optimizer, over what their own specs say."""
 
+    @property
+    def frequency(self) -> int:
+        """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
+        return int(getattr(self, "training_frequency", 1))
+
 
 class MemorySpec(SpecModel):
     """Keys that every memory has."""
@@ -262,6 +267,11 @@ class AgentSpec(SpecModel):
                     f"it is for {', '.join(fitting)}"
                 )
                 raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
+            steps, length = self.algorithm.frequency, int(getattr(self.net, "seq_len", 1))
+            used = getattr(lookup("algorithm", algorithm), "on_policy", None) is not None
+            if used and getattr(lookup("memory", self.memory.name), "fixed_size", False) and steps % length:
+                why = f"must divide the steps of a rollout, which are {steps}"
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.seq_len", "got": length})
         return self
 
 

@@ -60,6 +60,12 @@ class ActorCriticSpec(ActorCriticBaseSpec):
     policy_loss_coef: NonNegative = 1.0
     """c_pi, weight of the policy gradient."""
 
+    @property
+    def frequency(self) -> int:
+        """T, steps per env of a rollout."""
+        n = self.num_step_returns if self.lam is None else None
+        return int(n or self.training_frequency or 1)
+
     @model_validator(mode="after")
     def _frequency_stated(self) -> Self:
         if self.training_frequency is None and (self.num_step_returns is None or self.lam is not None):
@@ -98,13 +104,6 @@ class ActorCritic(Algorithm):
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         stage = Stage(tuple(self.nets), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
-
-    @property
-    def training_frequency(self) -> int:
-        """T, steps per env of a rollout."""
-        spec = self.spec
-        by_n = spec.lam is None and spec.num_step_returns is not None
-        return int(spec.num_step_returns if by_n else spec.training_frequency)
 
     @property
     def opt_step(self) -> int:

@@ -89,7 +89,7 @@ class Algorithm(ABC):
     @property
     def training_frequency(self) -> int:
         """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
-        return int(self.spec.training_frequency)
+        return int(self.spec.frequency)
 
     @property
     def training_start_step(self) -> int:
