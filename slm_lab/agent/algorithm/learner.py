@@ -132,8 +132,9 @@ class Learner:
     def _arguments(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> list[Tensor]:
         """All a step reads, in the order that `_functional` takes it apart again."""
         learned = [t for o in self.optims.values() for t in o.tensors()]
+        copies = [o.params.flat for o in self.optims.values() if o.copies]
         frozen = [f.flat for f in self._frozen.values()]
-        return [*learned, *frozen, self._sums, *coefs, *data, *([] if index is None else [index])]
+        return [*learned, *copies, *frozen, self._sums, *coefs, *data, *([] if index is None else [index])]
 
     def _eager(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         batch = data if index is None else [d.index_select(0, index) for d in data]
@@ -179,7 +180,8 @@ class Learner:
         def step(*args: Tensor) -> tuple[Tensor, ...]:
             rest = iter(args)
             owned = {k: [next(rest) for _ in o.tensors()] for k, o in self.optims.items()}
-            flats = {k: tensors[0] for k, tensors in owned.items()} | {k: next(rest) for k in self._frozen}
+            copies = {k: next(rest) for k, o in self.optims.items() if o.copies}
+            flats = {k: tensors[0] for k, tensors in owned.items()} | copies | {k: next(rest) for k in self._frozen}
             sums = next(rest)
             coefs = [next(rest) for _ in range(n_coefs)]
             data = [next(rest) for _ in range(n_data)]
@@ -204,6 +206,9 @@ class Learner:
                 norms += [
                     self.optims[k].apply_(owned[k], grad.clone()) for k, grad in zip(stage.learned, grads, strict=True)
                 ]
+                for k in stage.learned:
+                    if k in copies:
+                        copies[k].copy_(owned[k][0])
                 values += [loss, *(stats[k] for k in stage.stats)]
                 outputs += [stats[k].detach() for k in stage.outputs]
             sums.add_(_summed(values, norms))
