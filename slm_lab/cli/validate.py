@@ -1,7 +1,8 @@
 """`slm-lab validate`: what runs, and what does not for which reasons."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import bundled_folder, check, expand, find_file, read_file, spec_files
+from slm_lab.spec.load import bundled_folder, check, expand, find_file, holds_specs, read_file, spec_files
 from slm_lab.spec.variables import variables
 
 RUNS, FAILS = "runs", "cannot run"
@@ -40,7 +41,8 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
         Exit code: 2 where a spec can't run, or there is none.
     """
     find_local_plugins()
-    verdicts = [verdict for path in paths for verdict in verdicts_of(path, sets)]
+    known = {name for path in paths for name in _variables(path)}
+    verdicts = [verdict for path in paths for verdict in verdicts_of(path, sets, known)]
     if as_json:
         print(json.dumps([asdict(v) for v in verdicts], indent=2, ensure_ascii=False))
     else:
@@ -48,27 +50,38 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
     return 0 if verdicts and all(v.status == RUNS for v in verdicts) else 2
 
 
-def verdicts_of(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
+def verdicts_of(path: Path, sets: dict[str, str], known: Collection[str] = ()) -> Iterator[Verdict]:
     """The verdicts on all specs of a file, or of the files of a folder.
 
     Args:
         path: as `find_file` takes it; or a folder, `specs/...` also for the bundled ones
-        sets: each is used where the spec has the variable; dotted key paths everywhere
+        sets: dotted key paths are used everywhere
+        known: variables of which some spec is known to have each: used where it has. Any other is a fault.
     """
+    files = _files(path)
+    if not files:
+        yield Verdict(str(path), None, FAILS, ["no spec file in this folder"])
+    for file in files:
+        yield from _file_verdicts(file, sets, known)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself; or those in a folder that look as if they held specs."""
     folder = expand(path)
     if not folder.exists() and path.parts[:1] == ("specs",):
         folder = bundled_folder().joinpath(*path.parts[1:])
-    if folder.is_dir():
-        files = spec_files(folder)
-        if not files:
-            yield Verdict(str(path), None, FAILS, ["no spec file in this folder"])
-        for file in files:
-            yield from _file_verdicts(file, sets)
-    else:
-        yield from _file_verdicts(path, sets)
+    return [file for file in spec_files(folder) if holds_specs(file)] if folder.is_dir() else [path]
 
 
-def _file_verdicts(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
+def _variables(path: Path) -> set[str]:
+    found: set[str] = set()
+    for file in _files(path):
+        with suppress(SpecError):
+            found |= {name for raw in read_file(find_file(file)).values() for name in variables(raw)}
+    return found
+
+
+def _file_verdicts(path: Path, sets: dict[str, str], known: Collection[str]) -> Iterator[Verdict]:
     try:
         specs = read_file(find_file(path))
     except SpecError as e:
@@ -78,7 +91,8 @@ def _file_verdicts(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
     if not specs:
         yield Verdict(str(path), None, FAILS, ["holds no spec"])
     for name, raw in specs.items():
-        mine = {key: value for key, value in sets.items() if "." in key or key in variables(raw)}
+        own = variables(raw)
+        mine = {key: value for key, value in sets.items() if "." in key or key in own or key not in known}
         checked = check(raw, name, sets=mine, check_env=check_env)
         faults, idle = checked.faults, []
         if checked.spec is not None:

@@ -18,12 +18,14 @@ import os
 import pickle
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -38,6 +40,22 @@ TIMEOUT = 600.0
 
 class CompileError(Exception):
     """The function can't be compiled here; the message is one line. The caller goes on with the function itself."""
+
+
+class CompileInterrupted(KeyboardInterrupt):
+    """Asked to stop while compiling: what is learned in between can't be saved, and need not be waited for."""
+
+
+def interrupt_compiler(frame: FrameType | None) -> None:
+    """To be called by the handler of a signal that asks to stop, with the frame it came upon.
+
+    Raises:
+        CompileInterrupted: the frame is inside of `compile_function`, which may last minutes.
+    """
+    while frame is not None:
+        if frame.f_code is compile_function.__code__:
+            raise CompileInterrupted
+        frame = frame.f_back
 
 
 def compile_function(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFunction:
@@ -157,21 +175,33 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
                 "TORCHINDUCTOR_CACHE_DIR": str(package.parent.parent / "inductor"),
             }
             command = [sys.executable, "-P", str(Path(__file__).resolve()), str(job), str(out)]
-            done = subprocess.run(
-                command,
-                env=env,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                # Ctrl-C is for the session, which takes its first step before it stops: compiled, as all of them
-                start_new_session=True,
-            )
-            if done.returncode != 0 or not out.exists():
-                lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-                raise CompileError(lines[-1][:300] if lines else f"the compiler ended with {done.returncode}")
+            code, text = _run(command, env)
+            if code != 0 or not out.exists():
+                lines = [line for line in text.strip().splitlines() if line.strip()]
+                raise CompileError(lines[-1][:300] if lines else f"the compiler ended with {code}")
             out.replace(package)
+
+
+def _run(command: list[str], env: dict[str, str]) -> tuple[int, str]:
+    """Exit code and standard error. In a group of its own: Ctrl-C is for the session, which then ends it."""
+    with subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            _, text = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            # the C++ compiler it started too
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            raise
+    return process.returncode, text
 
 
 @contextlib.contextmanager
