@@ -4,8 +4,8 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from loguru import logger
@@ -15,11 +15,13 @@ from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.pool import Pool
+from slm_lab.experiment.resources import use_compile
 from slm_lab.experiment.results import RunResult, TrialResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, find_run, locked, versions
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, worker_count
+from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
@@ -30,6 +32,8 @@ from slm_lab.spec.model import Spec
 
 __all__ = ["enjoy", "resume", "run_spec"]
 
+Beside = Callable[[Layout], AbstractContextManager[object]]
+"""Something that is entered while a run is at work: its uploads."""
 PATIENCE = 20.0
 """Seconds that a resume waits for what is left of a killed run to end."""
 
@@ -38,13 +42,17 @@ class Refused(LabError):
     """What no session could be built from."""
 
 
-def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
+def run_spec(
+    spec: Spec, mode: Mode, options: Options, *, folder: str | None = None, beside: Beside | None = None
+) -> RunResult:
     """Run a spec in a new run folder.
 
     Args:
         spec: is run as it is.
         mode: dev or train.
         options: `out` is where the run folder is made.
+        folder: its name, `<spec name>_<timestamp>`; by default the time is now.
+        beside: entered with the run folder while the run is at work.
 
     Raises:
         LabError: the env or the agent can't be made; a mode that runs nothing. There is no run folder then. What goes
@@ -59,23 +67,29 @@ def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
         raise SpecError(faults, spec.name)
     for note in idle_keys(spec.agent):
         logger.info("{}", note)
+    fresh = folder is None or not (options.out / folder).exists()
     try:
-        layout = Layout.new(options.out, spec.name)
+        layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
         layout.make_folders()
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
+    if use_compile(spec.meta.compile, spec.env.max_frame):
+        start_ahead(json.dumps([spec.to_dict()["agent"], spec.to_dict()["env"]], sort_keys=True))
     write_json(layout.spec(), spec.to_dict())
     write_json(layout.trial_spec(0), spec.to_dict())
     with locked(layout) as held:
         try:
-            return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held)
+            return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held, beside)
         except Refused:
             # found out when the sessions were built: nothing was run, and what was made for it would only be in the way
-            shutil.rmtree(layout.root, ignore_errors=True)
+            if fresh:
+                shutil.rmtree(layout.root, ignore_errors=True)
             raise
 
 
-def resume(target: str | Path, options: Options, spec_name: str | None = None) -> RunResult:
+def resume(
+    target: str | Path, options: Options, spec_name: str | None = None, *, beside: Beside | None = None
+) -> RunResult:
     """Go on with a run that was stopped or killed, or whose sessions crashed.
 
     Every session that is not at its end goes on from its checkpoint, or begins anew where it has none. The seed and all
@@ -85,6 +99,7 @@ def resume(target: str | Path, options: Options, spec_name: str | None = None) -
         target: `latest` (of `options.out`), or a run folder.
         options: `out`, and how it is shown: progress, render, log_level.
         spec_name: takes only runs of that spec for `latest`.
+        beside: as for `run_spec`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
@@ -107,14 +122,24 @@ def resume(target: str | Path, options: Options, spec_name: str | None = None) -
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
         logger.info("going on with {}", layout.root)
         layout.make_folders()
-        return _work(spec, file.mode, layout, merged, file.resumed(), held)
+        return _work(spec, file.mode, layout, merged, file.resumed(), held, beside)
 
 
-def _work(spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFile, held: Sequence[int]) -> RunResult:
+def _work(
+    spec: Spec,
+    mode: Mode,
+    layout: Layout,
+    options: Options,
+    file: RunFile,
+    held: Sequence[int],
+    beside: Beside | None,
+) -> RunResult:
     """Run the trial of a folder that this process holds; keep the run file true."""
     status = Status.STOPPED
     try:
         with ExitStack() as stack:
+            if beside is not None:
+                stack.enter_context(beside(layout))
             stop = stack.enter_context(StopRequest())
             workers = worker_count(spec, mode)
             pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None

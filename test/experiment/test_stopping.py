@@ -15,6 +15,7 @@ from slm_lab.experiment.results import Outcome
 from slm_lab.experiment.run import Run
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.lib import compile as compiler
+from slm_lab.lib.compiler import _run as run_compiler
 
 
 @pytest.mark.usefixtures("no_nohup")
@@ -71,7 +72,7 @@ def test_the_compiler_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_pat
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         threading.Thread(target=interrupt).start()
-        compiler._run([sys.executable, "-c", script, str(pids)], dict(os.environ))
+        run_compiler([sys.executable, "-c", script, str(pids)], dict(os.environ))
 
     monkeypatch.setattr(compiler, "_trace", compile_forever)
     begun = time.monotonic()
