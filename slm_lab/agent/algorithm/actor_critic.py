@@ -12,6 +12,8 @@ more likely in proportion to how much better than that it turned out, its advant
         ascend c_pi * mean(log pi(a|s) * A) + c_H * mean(H) - c_V * loss(V, R)
 
 Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
+With `meta.distributed` it is the A3C of the paper: workers that play envs of their own and learn as they come. Under
+`shared` others may have moved the parameters since the rollout was played: what is said of it below is nearly true.
 """
 
 from typing import ClassVar, Literal, Self
