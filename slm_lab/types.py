@@ -96,16 +96,12 @@ class Step(NamedTuple):
 class Act(NamedTuple):
     """What the policy chose.
 
-    Algorithms that want log probabilities and values of a whole rollout evaluate it in one batched pass before the
-    update, under the same parameters that acted; acting itself need not fill them in.
+    No log probabilities, no values: who wants those of a whole rollout evaluates it in one batched pass before the
+    update, under the same parameters that acted.
     """
 
     action: Tensor
     """[N, *A]"""
-    log_prob: Tensor | None = None
-    """[N] log pi(action | obs)"""
-    value: Tensor | None = None
-    """[N] V(obs)"""
 
 
 class Rollout(NamedTuple):

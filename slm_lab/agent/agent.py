@@ -100,6 +100,12 @@ class Agent:
         """Gradient steps taken."""
         return self.algorithm.opt_step
 
+    @property
+    def compiled(self) -> bool:
+        """Whether updates run as compiled graphs; known from the first one on."""
+        learner = getattr(self.algorithm, "learner", None)
+        return learner is not None and learner.compile
+
     def act(self, obs: NDArray[Any], explore: bool = True) -> NDArray[Any]:
         """[N, *O] -> actions [N, *A]; explore False: the greedy ones."""
         with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class CsvSink:
                 self._header = list(row)
                 writer.writerow(self._header)
             writer.writerow([_cell(row.get(name)) for name in self._header])
+
+    def sync(self) -> None:
+        """Force the rows to the disk."""
+        if self.path.exists():
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
 
     def truncate_after(self, frame: int) -> list[Row]:
         """Drop the rows beyond a frame, and a half-written last line: what a resume from that frame will write again.

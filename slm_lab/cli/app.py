@@ -39,6 +39,7 @@ class Group(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(BROKEN_PIPE) from None
         except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as e:
             from slm_lab.cli.report import report_user_error

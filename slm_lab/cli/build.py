@@ -6,6 +6,7 @@ import numpy as np
 
 from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
+from slm_lab.experiment.contain import out_of_memory
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.spec.model import Spec
 
@@ -20,10 +21,11 @@ def build_faults(spec: Spec) -> list[str]:
             Agent(spec, info, seed=0).act(np.zeros((info.num_envs, *info.obs_shape), info.obs_dtype))
         finally:
             env.close()
-    except SpecError as e:
-        return e.faults
-    except LabError as e:
-        return [str(e)]
-    except Exception as e:  # noqa: BLE001  envs and plugins are code of others
+    except Exception as error:  # noqa: BLE001  envs and plugins are code of others
+        e = out_of_memory(error, spec) or error
+        if isinstance(e, SpecError):
+            return e.faults
+        if isinstance(e, LabError):
+            return [str(e)]
         return [f"{type(e).__name__}: {' '.join(str(e).split())}"]
     return []

@@ -4,7 +4,9 @@ import functools
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +86,7 @@ def main(command: Command) -> int:
         show("note", "--render: no display here, no window will be seen; enjoy --video FILE films instead", "yellow")
     worst = OK
     for task in _prepare_all(requests, command):
+        begin_work()
         try:
             code = task()
         except (LabError, OSError) as e:
@@ -94,6 +97,12 @@ def main(command: Command) -> int:
             return code
         worst = max(worst, code)
     return worst
+
+
+def begin_work() -> None:
+    """From here on Ctrl-C has something to tidy up: it is an exception again, until a run listens to it itself."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def read_job(path: Path) -> list[Request]:

@@ -1,7 +1,8 @@
 """`slm-lab validate`: what runs, and what does not for which reasons."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import bundled_folder, check, expand, find_file, open_file, spec_files
+from slm_lab.spec.load import bundled_folder, check, expand, find_file, holds_specs, open_file, read_file, spec_files
 from slm_lab.spec.migrate import sweep
 from slm_lab.spec.variables import variables
 
@@ -43,7 +44,8 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
         Exit code: 2 where a spec can't run, or there is none.
     """
     find_local_plugins()
-    verdicts = [verdict for path in paths for verdict in verdicts_of(path, sets)]
+    known = {name for path in paths for name in _variables(path)}
+    verdicts = [verdict for path in paths for verdict in verdicts_of(path, sets, known)]
     if as_json:
         print(json.dumps([asdict(v) for v in verdicts], indent=2, ensure_ascii=False))
     else:
@@ -51,27 +53,38 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
     return 0 if verdicts and all(v.status != FAILS for v in verdicts) else 2
 
 
-def verdicts_of(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
+def verdicts_of(path: Path, sets: dict[str, str], known: Collection[str] = ()) -> Iterator[Verdict]:
     """The verdicts on all specs of a file, or of the files of a folder.
 
     Args:
         path: as `find_file` takes it; or a folder, `specs/...` also for the bundled ones
-        sets: each is used where the spec has the variable; dotted key paths everywhere
+        sets: dotted key paths are used everywhere
+        known: variables of which some spec is known to have each: used where it has. Any other is a fault.
     """
+    files = _files(path)
+    if not files:
+        yield Verdict(str(path), None, FAILS, ["no spec file in this folder"])
+    for file in files:
+        yield from _file_verdicts(file, sets, known)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself; or those in a folder that look as if they held specs."""
     folder = expand(path)
     if not folder.exists() and path.parts[:1] == ("specs",):
         folder = bundled_folder().joinpath(*path.parts[1:])
-    if folder.is_dir():
-        files = spec_files(folder)
-        if not files:
-            yield Verdict(str(path), None, FAILS, ["no spec file in this folder"])
-        for file in files:
-            yield from _file_verdicts(file, sets)
-    else:
-        yield from _file_verdicts(path, sets)
+    return [file for file in spec_files(folder) if holds_specs(file)] if folder.is_dir() else [path]
 
 
-def _file_verdicts(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
+def _variables(path: Path) -> set[str]:
+    found: set[str] = set()
+    for file in _files(path):
+        with suppress(SpecError):
+            found |= {name for raw in read_file(find_file(file)).values() for name in variables(raw)}
+    return found
+
+
+def _file_verdicts(path: Path, sets: dict[str, str], known: Collection[str]) -> Iterator[Verdict]:
     try:
         file = open_file(find_file(path))
     except SpecError as e:
@@ -81,17 +94,18 @@ def _file_verdicts(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
     if not file.specs:
         yield Verdict(str(path), None, FAILS, ["holds no spec"])
     for name, raw in file.specs.items():
-        yield _verdict(path, name, raw, sets, file.notes.get(name, []))
+        own = variables(raw)
+        mine = {key: value for key, value in sets.items() if "." in key or key in own or key not in known}
+        yield _verdict(path, name, raw, mine, file.notes.get(name, []))
 
 
 def _verdict(path: Path, name: str, raw: dict[str, Any], sets: dict[str, str], odd: list[str]) -> Verdict:
-    mine = {key: value for key, value in sets.items() if "." in key or key in variables(raw)}
-    swept = sweep(raw, name, mine)
+    swept = sweep(raw, name, sets)
     faults: list[str] = []
     told = [*odd, *([f"spec_params: stands for {len(swept)} specs: {', '.join(swept)}"] if len(swept) > 1 else [])]
     rest: list[str] = []
     for one in swept.values():
-        checked = check(one, name, sets=mine, check_env=check_env)
+        checked = check(one, name, sets=sets, check_env=check_env)
         faults += checked.faults
         if checked.spec is not None:
             faults += build_faults(checked.spec)

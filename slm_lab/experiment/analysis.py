@@ -6,7 +6,6 @@ are NaN and left out of every sum and mean. A metric that is not defined (no epi
 NaN, and null in the files.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,12 +244,6 @@ def save_session(
     write_json(layout.session_metrics(trial, session, kind), metrics)
     write_json(layout.session_scalar(trial, session, kind), metrics["scalar"])
     return metrics
-
-
-def load_session(layout: "Layout", trial: int, session: int, kind: str = "train") -> Metrics | None:
-    """What save_session wrote, with None for NaN; None where there is no such file."""
-    path = layout.session_metrics(trial, session, kind)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def save_trial(layout: "Layout", trial: int, sessions: Sequence[Metrics]) -> Metrics:

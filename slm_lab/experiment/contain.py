@@ -1,6 +1,7 @@
 """Runs one session so that whatever goes wrong in it is told and written down, and spoils nothing else."""
 
 import dataclasses
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from slm_lab.experiment.pool import Job
 from slm_lab.experiment.results import Crash, Outcome
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.session import Session
+from slm_lab.lib.compile import CompileInterrupted
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.layout import Layout
@@ -77,20 +79,43 @@ def run_contained(
     """
     crash_file = run.layout.crash(run.trial, run.session)
     report({"kind": "begin"})
+    session = Session(run, report=lambda event: report({"kind": "row", **event}), stop=stop)
     with _logging(run, report if forward else None):
         try:
             with _process(run.threads):
-                result = Session(run, report=lambda event: report({"kind": "row", **event}), stop=stop).run()
-        except Exception as e:  # noqa: BLE001  whatever it is, the other sessions go on
+                result = session.run()
+        except CompileInterrupted:
+            # what it was in the middle of can't be saved; its last checkpoint, if any, is whole
+            return Outcome(run.session)
+        except Exception as error:  # noqa: BLE001  whatever it is, the other sessions go on
+            e = out_of_memory(error, run.spec) or error
             # a user error says all there is to say; anything else needs its traceback
             text = str(e) if isinstance(e, LabError) else traceback.format_exc()
             write_atomic(crash_file, text.rstrip("\n") + "\n")
             reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
             logger.debug("session {} crashed: {}", run.session, reason)
-            misuse = isinstance(e, SpecError)
+            misuse = isinstance(e, SpecError) or (isinstance(e, LabError) and not session.begun)
             return Outcome(run.session, crash=Crash(run.session, reason, crash_file, misuse))
         crash_file.unlink(missing_ok=True)
         return Outcome(run.session, result=result)
+
+
+def out_of_memory(error: Exception, spec: Spec) -> LabError | None:
+    """What to say of an allocation that failed; None where something else did.
+
+    An error of the spec: what a run needs is allocated when it is built, or in its first steps.
+    """
+    text = str(error)
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+        return None
+    found = re.search(r"allocate ([\d.]+) ?(bytes|[KMGTPE]iB)", text)
+    size = f"{found[1]} {found[2]} more" if found else "more"
+    if found and found[2] == "bytes":
+        size = f"{float(found[1]) / 2**30:,.1f} GiB more"
+    parts = (("algorithm", "time_horizon"), ("algorithm", "training_frequency"), ("memory", "max_size"))
+    given = {f"agent.{part}.{key}": getattr(getattr(spec.agent, part), key, None) for part, key in parts}
+    sizes = [f"{key} ({n:,})" for key, n in {"env.num_envs": spec.env.num_envs, **given}.items() if n is not None]
+    return SpecError([f"not enough memory: {size} would be needed; it grows with {', '.join(sizes)} and the net"])
 
 
 @contextmanager

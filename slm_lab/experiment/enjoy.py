@@ -71,7 +71,8 @@ class SavedPolicy:
             load_spec(tree["spec"]),
             tree["session"],
             tree["counters"]["frame"],
-            tree["policy"],
+            # the whole checkpoint holds the nets among the state of its agent, the best one nothing but the nets
+            tree["policy"] if "policy" in tree else tree["agent"]["algorithm"]["nets"],
             tree["normalizer"],
         )
 

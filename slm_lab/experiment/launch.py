@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.resources import use_compile
-from slm_lab.experiment.results import RunResult
+from slm_lab.experiment.results import RunResult, TrialResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, find_run, locked, versions
 from slm_lab.experiment.stopping import StopRequest
@@ -37,6 +38,10 @@ PATIENCE = 20.0
 """Seconds that a resume waits for what is left of a killed run to end."""
 
 
+class Refused(LabError):
+    """What no session could be built from."""
+
+
 def run_spec(
     spec: Spec, mode: Mode, options: Options, *, folder: str | None = None, beside: Beside | None = None
 ) -> RunResult:
@@ -50,7 +55,8 @@ def run_spec(
         beside: entered with the run folder while the run is at work.
 
     Raises:
-        LabError: the env can't be made; a mode that runs nothing. What goes wrong later is told in the result.
+        LabError: the env or the agent can't be made; a mode that runs nothing. There is no run folder then. What goes
+            wrong in the training is told in the result.
     """
     if mode not in (Mode.DEV, Mode.TRAIN):
         raise LabError(f"mode '{mode}': can't be run like this (known: dev, train)")
@@ -61,6 +67,7 @@ def run_spec(
         raise SpecError(faults, spec.name)
     for note in idle_keys(spec.agent):
         logger.info("{}", note)
+    fresh = folder is None or not (options.out / folder).exists()
     try:
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
         layout.make_folders()
@@ -71,7 +78,13 @@ def run_spec(
     write_json(layout.spec(), spec.to_dict())
     write_json(layout.trial_spec(0), spec.to_dict())
     with locked(layout) as held:
-        return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held, beside)
+        try:
+            return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held, beside)
+        except Refused:
+            # found out when the sessions were built: nothing was run, and what was made for it would only be in the way
+            if fresh:
+                shutil.rmtree(layout.root, ignore_errors=True)
+            raise
 
 
 def resume(
@@ -95,14 +108,15 @@ def resume(
     check_level(options.log_level)
     file = RunFile.open(layout)
     if file.status is Status.COMPLETED:
-        logger.info("{} is completed: nothing is left to do", layout.root)
-        return RunResult(layout.root, _metrics(layout))
+        return _completed(layout)
     spec = load_spec(layout.trial_spec(0))
     shown = {key: getattr(options, key) for key in ("progress", "render", "log_level")}
     merged = dataclasses.replace(file.options, **shown)
     with locked(layout, PATIENCE) as held:
         # it may have ended while the lock was waited for
         file = RunFile.open(layout)
+        if file.status is Status.COMPLETED:
+            return _completed(layout)
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) != now:
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
@@ -131,18 +145,27 @@ def _work(
             pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None
             stack.enter_context(_log_file(layout, options))
             logger.info("{} {}: {}", mode.value, spec.name, layout.root)
-            done = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+            trial = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set)
+            runs, done = trial.runs, trial.run()
         if pool is not None and pool.output:
             path = layout.log(f"{layout.name}_output")
             with path.open("a", encoding="utf-8") as output:
                 output.writelines(pool.output)
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
+    except KeyboardInterrupt:
+        logger.warning("stopped at once; what was saved is kept; to go on: slm-lab run train@{}", layout.root)
+        raise
     finally:
         # an interrupt that did not wait for the sessions comes by here too
         file.ended(status)
+    faults = list(dict.fromkeys(crash.reason for crash in done.crashed if crash.misuse))
+    if faults and len(done.crashed) == len(runs):
+        raise Refused("\n".join([spec.name, *faults]))
+    for fault in faults:
+        logger.error("{}", fault.strip())
     if done.stopped:
-        logger.warning("stopped; to go on: slm-lab run train@{}", layout.root)
+        logger.warning("stopped; {}; to go on: slm-lab run train@{}", _saved(done, len(runs)), layout.root)
     elif done.crashed:
         count = f"{len(done.crashed)} of {len(done.crashed) + len(done.sessions)} sessions crashed"
         logger.error("{}{}", count, "" if done.sessions else ": there is nothing to analyse")
@@ -150,6 +173,20 @@ def _work(
         logger.info("{}", summary(done.metrics))
     logger.info("results: {}", layout.root)
     return RunResult(layout.root, done.metrics, done.crashed, done.stopped)
+
+
+def _saved(done: TrialResult, sessions: int) -> str:
+    """What there is of each session of a trial that was stopped."""
+    frames = {r.session: r.frame for r in done.sessions}
+    saved = [f"session {session} at frame {frame:,}" for session, frame in sorted(frames.items())]
+    rest = sorted(set(range(sessions)) - {*frames, *(crash.session for crash in done.crashed)})
+    as_before = f"session{'s' * (len(rest) > 1)} {', '.join(map(str, rest))} as before this start" if rest else ""
+    return "saved: " + ", ".join(saved) + (f"; {as_before}" if rest else "") if saved else "nothing new was saved"
+
+
+def _completed(layout: Layout) -> RunResult:
+    logger.info("{} is completed: nothing is left to do", layout.root)
+    return RunResult(layout.root, _metrics(layout))
 
 
 @contextmanager

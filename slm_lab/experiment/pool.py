@@ -43,6 +43,8 @@ class _Worker:
 
     def __init__(self, threads: int, pass_fds: Sequence[int]) -> None:
         self.job: Job | None = None
+        self.heard = False
+        """It has sent something: its imports are over."""
         self.output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         self.conn, child = Pipe()
         with child, _SigintBlocked():
@@ -79,6 +81,11 @@ class _Worker:
         size = self.output.seek(0, os.SEEK_END)
         self.output.seek(max(0, size - _OUTPUT_KEPT))
         return self.output.read().decode(errors="replace")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.close()
 
     def close(self) -> None:
         self.conn.close()
@@ -131,7 +138,8 @@ class Pool:
             on_event: called with what a job reports on its way.
             on_done: called with what a job gave back.
             on_death: called with the reason and the printed output where the process of a job died.
-            should_stop: once true, no further job is begun and running ones are asked to stop.
+            should_stop: once true, no further job is begun and running ones are asked to stop; of one whose worker
+                was still starting nothing more is heard.
         """
         waiting = deque(jobs)
         told = False
@@ -142,7 +150,13 @@ class Pool:
                 told = True
                 waiting.clear()
                 for worker in busy.values():
-                    worker.send(("stop", None))
+                    if worker.heard:
+                        worker.send(("stop", None))
+                    else:
+                        # nothing is begun, and imports hear nothing
+                        self._workers.remove(worker)
+                        worker.kill()
+                continue
             for conn in wait(list(busy), _TICK):
                 worker = busy[conn]  # type: ignore[index]  # what was waited for
                 job = worker.job
@@ -156,6 +170,7 @@ class Pool:
                         self._workers.append(fresh)
                         self._next(fresh, waiting)
                     continue
+                worker.heard = True
                 if kind == "done":
                     on_done(job, content)
                     self._next(worker, waiting)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 INTERVAL = 0.5
 """Least seconds between two drawings of the table."""
 LOG_SHARE = 10
-"""Percent of a session between two of its log lines."""
+"""Percent of a session between two of its log lines, at most."""
+LOG_SECONDS = 60.0
+"""Seconds between two log lines of a session, at most; a row has to come."""
 
 
 class Progress:
@@ -43,6 +45,7 @@ class Progress:
         self._max_frame = max_frame
         self._quiet = quiet
         self._logged: dict[int, int] = {}
+        self._logged_at: dict[int, float] = dict.fromkeys(sessions, time.monotonic())
         self._drawn = 0.0
         self._live: Any = None
         if live and not quiet:
@@ -114,8 +117,10 @@ class Progress:
 
     def _log(self, session: int, row: Row) -> None:
         share = int(100 * int(row["frame"] or 0) / self._max_frame)
-        if share // LOG_SHARE > self._logged.get(session, 0):
+        late = time.monotonic() - self._logged_at[session] >= LOG_SECONDS
+        if late or share // LOG_SHARE > self._logged.get(session, 0):
             self._logged[session] = share // LOG_SHARE
+            self._logged_at[session] = time.monotonic()
             frames, percent, fps, reward, ma, eta = self._cells(row, "")
             left = f"  {eta} left" if eta else ""
             logger.info(

@@ -60,6 +60,8 @@ class Session:
         """Steps over all envs; in a distributed trial those of all sessions."""
         self.t = 0
         """Vector steps."""
+        self.begun = False
+        """Env and agent are built and what was saved is loaded: what fails now fails in the training."""
 
     def run(self) -> SessionResult:
         """Do it. Files go to the run's layout, whose folders must exist.
@@ -79,6 +81,7 @@ class Session:
                 return self._result(read_rows(run.layout.session_df(run.trial, run.session)), stopped=False)
             self._build(stack)
             self._begin(state, stack)
+            self.begun = True
             stopped = self._loop()
             if not stopped:
                 self._log()
@@ -151,6 +154,7 @@ class Session:
             stack.callback(tensorboard.close)
             self.tracker.sinks += [tensorboard, ConsoleSink(f"session {run.session}", run.spec.env.max_frame)]
         self._saved_at, self._save_cost = time.perf_counter(), 0.0
+        self._before = None if state is None else state.get("setting")
         if run.options.log_metrics:
             self.tracker.sinks.append(RunningMetrics(self.env.info.name, f"session {run.session}", self.tracker.rows))
 
@@ -292,13 +296,18 @@ class Session:
             path = run.layout.weights(run.trial, run.session, best=True)
             checkpoint.save_weights(path, self._best_weights, frame=self._best["counters"]["frame"])
             self._best = None
+        # the checkpoint counts on these rows
+        self.csv.sync()
+        if self.evaluator is not None:
+            self.eval_csv.sync()
+        self._compare_setting()
         checkpoint.save(
             self._path,
             {
                 **self._identity(),
+                "setting": self._setting(),
                 "counters": {"frame": self.frame, "t": self.t},
                 "agent": self.agent.state_dict(),
-                "policy": self.agent.policy_state(),
                 "normalizer": self.env.normalizer_state(),
                 "env": self.env.state_dict(),
                 "tracker": self.tracker.state_dict(),
@@ -309,6 +318,21 @@ class Session:
         )
         self._saved_at = time.perf_counter()
         self._save_cost = self._saved_at - begun
+
+    def _setting(self) -> dict[str, Any]:
+        """What the last bits of the numbers depend on, beside spec and seed."""
+        return {
+            "device": str(self.agent.device),
+            "compiled": self.agent.compiled,
+            "threads": self.lab_run.threads,
+        }
+
+    def _compare_setting(self) -> None:
+        """Warn at the first save after a resume: only then it is known whether updates could be compiled."""
+        before, self._before = self._before, None
+        for name, now in self._setting().items():
+            if (then := (before or {}).get(name, now)) != now:
+                logger.warning("the checkpoint was made with {} {}, this is {}: not the same bits", name, then, now)
 
     def _now(self) -> dict[str, Any]:
         """What a tracker's row says of the moment."""

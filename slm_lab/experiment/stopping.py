@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM, a closed terminal: the first asks everything to save and stop, a second stops at once."""
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -8,6 +9,8 @@ from typing import Any, Self
 
 class StopRequest:
     """While entered, a first SIGINT, SIGTERM or SIGHUP only raises a flag and a second one raises KeyboardInterrupt.
+
+    A first one that comes upon the compiler at work ends it as well (CompileInterrupted): it may last minutes.
 
     Outside the main thread, where Python can't handle signals, it is a flag that nobody raises.
     """
@@ -40,3 +43,5 @@ class StopRequest:
         if self._event.is_set():
             raise KeyboardInterrupt(signal.Signals(number).name)
         self._event.set()
+        if (compiler := sys.modules.get("slm_lab.lib.compile")) is not None:
+            compiler.interrupt_compiler(frame)

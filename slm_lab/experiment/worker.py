@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any
 
 
@@ -26,7 +27,13 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        if (compiler := sys.modules.get("slm_lab.lib.compile")) is not None:
+            compiler.interrupt_compiler(frame)
+
+    signal.signal(signal.SIGTERM, handle)
     faulthandler.enable()
     conn = Connection(fd)
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -61,8 +68,9 @@ def _listen(conn: Connection, inbox: "queue.SimpleQueue[dict[str, Any] | None]",
         except (EOFError, OSError):
             break
         if kind == "stop":
-            stop.set()
+            # to the main thread: it may have to be called away from the compiler
+            os.kill(os.getpid(), signal.SIGTERM)
         else:
             inbox.put(content)
-    stop.set()
     inbox.put(None)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -38,6 +39,22 @@ _LIFTED = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.def
 
 class CompileError(Exception):
     """The function can't be compiled here; the message is one line. The caller goes on with the function itself."""
+
+
+class CompileInterrupted(KeyboardInterrupt):
+    """Asked to stop while compiling: what is learned in between can't be saved, and need not be waited for."""
+
+
+def interrupt_compiler(frame: FrameType | None) -> None:
+    """To be called by the handler of a signal that asks to stop, with the frame it came upon.
+
+    Raises:
+        CompileInterrupted: the frame is inside of `compile_function`, which may last minutes.
+    """
+    while frame is not None:
+        if frame.f_code is compile_function.__code__:
+            raise CompileInterrupted
+        frame = frame.f_back
 
 
 def compile_function(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFunction:

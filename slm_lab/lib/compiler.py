@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -108,21 +109,34 @@ def compile_job(job: Path, out: Path, threads: int, inductor: Path) -> str | Non
     if path is not None:
         with suppress(OSError, ValueError):
             return _ask(path, order)
-    done = subprocess.run(
-        [sys.executable, "-P", str(Path(__file__).resolve()), json.dumps(order)],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        # Ctrl-C is for the session, which takes its first step before it stops: compiled, as all of them
-        start_new_session=True,
-    )
-    if done.returncode == 0 and out.exists():
+    command = [sys.executable, "-P", str(Path(__file__).resolve()), json.dumps(order)]
+    code, errors = _run(command, {**os.environ, "OMP_NUM_THREADS": str(threads)})
+    if code == 0 and out.exists():
         return None
-    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else f"the compiler ended with {done.returncode}"
+    lines = [line for line in errors.strip().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else f"the compiler ended with {code}"
+
+
+def _run(command: list[str], env: dict[str, str]) -> tuple[int, str]:
+    """Exit code and standard error. In a group of its own: Ctrl-C is for the session, which then ends it."""
+    with subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            # the C++ compiler it started too
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            raise
+    return process.returncode, errors
 
 
 def _ask(path: str, order: dict[str, Any]) -> str | None:

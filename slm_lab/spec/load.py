@@ -1,5 +1,6 @@
 """From a file to a checked spec."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from slm_lab.spec.parse import decode, parse_json, parse_yaml, plain_data
 from slm_lab.spec.variables import apply_sets, short_env, variables
 
 SUFFIXES = (".json", ".yaml", ".yml")
+OTHER = ("data", "node_modules", "site-packages", "venv", "build", "dist")
+"""Folders that hold no spec files: results (a copy of the spec lies in each), and what others made."""
 _PREFIXES = ("slm_lab/spec/benchmark/", "slm_lab/specs/", "slm_lab/spec/", "specs/", "benchmark/")
 _PACKAGE = Path(__file__).resolve().parent.parent
 EnvCheck = Callable[[EnvSpec], list[str]]
@@ -316,12 +319,34 @@ def bundled_files() -> list[Path]:
 
 
 def spec_files(folder: Path) -> list[Path]:
-    """The spec files in a folder and below; `schema.json` and names that begin with `_` or `.` are none."""
-    return sorted(
-        p
-        for p in Path(folder).rglob("*")
-        if p.suffix in SUFFIXES and p.name[0] not in "._" and p.name != "schema.json" and _is_file(p)
-    )
+    """The JSON and YAML files in a folder and below.
+
+    Left out are `schema.json`, names that begin with `_` or `.`, and below the folder itself the folders OTHER.
+    """
+    found = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] not in "._" and name not in OTHER]
+        named = (Path(where, name) for name in files if name[0] not in "._" and name != "schema.json")
+        found += [path for path in named if path.suffix in SUFFIXES and _is_file(path)]
+    return sorted(found)
+
+
+def holds_specs(path: Path) -> bool:
+    """Whether a file looks as if it were meant for specs: it is not some other JSON or YAML.
+
+    What can't be read as such counts as meant, as long as it speaks of an agent.
+    """
+    try:
+        text = decode(path.read_bytes(), str(path))
+    except (OSError, SpecError):
+        return True
+    try:
+        parse = parse_yaml if path.suffix.lower() in (".yaml", ".yml") else parse_json
+        data = parse(text, str(path))
+    except SpecError:
+        return "agent" in text
+    parts = {"agent", "env", "meta"}
+    return isinstance(data, dict) and any(isinstance(d, dict) and parts & d.keys() for d in (data, *data.values()))
 
 
 def _bundled_name(path: Path) -> str:

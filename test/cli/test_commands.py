@@ -3,8 +3,11 @@
 import json
 import os
 import pstats
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +121,7 @@ def test_validate(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
     (folder / "specs").mkdir()
     (folder / "specs" / "a.json").write_text(json.dumps({"good": raw, "open": open_}))
     (folder / "specs" / "b.json").write_text(json.dumps({"bad": bad, "optim": optim}))
-    (folder / "specs" / "c.yaml").write_text("a: [")
+    (folder / "specs" / "c.yaml").write_text("agent: [")
     (folder / "specs" / "_data.json").write_text("7")
     done = slm("validate", "specs", "--json")
     assert done.exit_code == 2
@@ -143,6 +146,82 @@ def test_validate(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
     assert done.stdout.splitlines()[-1] == "2 of 2 can run"
     assert "needs" not in done.stdout
     assert slm("validate", "specs/a.json", "-s", "env=CartPol-v1").exit_code == 2
+
+
+def test_validate_says_of_a_key_that_no_spec_has(slm: Any, spec_file: Path) -> None:
+    done = slm("validate", "toy.json", "-s", "envv=CartPole-v1", "-s", "max_frame=10", "--json")
+    assert done.exit_code == 2
+    notes = {v["spec"]: v["notes"][0] for v in json.loads(done.stdout)}
+    assert notes["template"] == "-s envv: no ${envv} in this spec, did you mean 'env'? (variables: env, max_frame)"
+    assert notes["toy"].startswith("-s envv: this spec has no variables")
+
+
+def test_validate_leaves_out_what_is_no_spec_file(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
+    text = json.dumps({"toy": raw})
+    others = {
+        "package.json": '{"name": "x"}',
+        "list.json": "[1]",
+        "tsconfig.json": "{ // a comment\n}",
+        "ci.yaml": "on: [push]",
+        **{f"{name}/toy_spec.json": text for name in ("data/run", "node_modules/x", ".hidden")},
+        "sub/toy.json": text,
+        "bare.json": json.dumps(raw),
+        "broken.json": '{"x": {"agent": ',
+    }
+    for name, content in others.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    files = [v["file"] for v in json.loads(slm("validate", ".", "--json").stdout)]
+    assert files == ["bare.json", "broken.json", "sub/toy.json"]
+    # but who asks for a folder of results gets it
+    assert [v["file"] for v in json.loads(slm("validate", "data", "--json").stdout)] == ["data/run/toy_spec.json"]
+
+
+def test_validate_tells_keys_without_effect(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
+    raw = {**raw, "agent": {**raw["agent"], "net": {**raw["agent"]["net"], "update_type": "replace"}}}
+    (folder / "toy.json").write_text(json.dumps({"toy": raw}))
+    done = slm("validate", "toy.json", "--json")
+    assert done.exit_code == 0
+    [verdict] = json.loads(done.stdout)
+    assert verdict["notes"] == ["agent.net.update_type: has no effect, PPO has no target net"]
+
+
+def test_a_fault_found_only_when_built_leaves_no_run(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
+    raw = {**raw, "agent": {**raw["agent"], "net": {**raw["agent"]["net"], "init_fn": "constant_"}}}
+    (folder / "toy.json").write_text(json.dumps({"toy": raw}))
+    done = slm("toy.json", "toy", "train", "--device", "cpu", "--log-level", "error")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: toy\n  agent.net.init_fn: constant_ can't be used here: it needs val")
+    assert "crashed" not in done.stderr
+    assert list((folder / "data").iterdir()) == []
+
+
+def test_both_checkpoints_are_damaged(slm: Any, trained: Path, folder: Path) -> None:
+    shutil.copytree(trained / "data", folder / "data")
+    [run] = (folder / "data").iterdir()
+    [path] = run.glob("model/*_ckpt.pt")
+    for name in (path.name, f"{path.name}.prev"):
+        path.with_name(name).write_bytes(b"PK")
+    RunFile.open(Layout.open(run)).ended(Status.STOPPED)
+    done = slm("train@latest", "--log-level", "error")
+    assert done.exit_code == 2
+    assert "no readable checkpoint" in done.stderr
+    assert "Traceback" not in done.output
+    assert run.is_dir()
+
+
+def test_ctrl_c_while_libraries_are_imported(folder: Path) -> None:
+    """At once, without a traceback: here the first of them takes forever."""
+    (folder / "typer.py").write_text("import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)")
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    with subprocess.Popen([sys.executable, "-m", "slm_lab"], stderr=subprocess.PIPE, env=env, cwd=folder) as process:
+        assert process.stderr is not None
+        while not (folder / "here").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == b"interrupted\n"
 
 
 def test_validate_names_what_is_not_there(slm: Any, folder: Path) -> None:

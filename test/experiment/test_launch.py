@@ -1,12 +1,14 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from slm_lab.experiment import launch
+from slm_lab.experiment.results import SessionResult, TrialResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, locked
 from slm_lab.lib.errors import LabError, SpecError
@@ -112,6 +114,52 @@ def test_what_is_wrong_is_told_before_a_folder_is_made(tiny: Tiny, options: Opti
     with pytest.raises(LabError, match="log level"):
         launch.run_spec(tiny(), Mode.TRAIN, Options(out=options.out, log_level="LOUD"))
     assert not options.out.exists()
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_what_only_building_tells_leaves_no_folder(tiny: Tiny, options: Options, sessions: int) -> None:
+    spec = tiny(agent__algorithm__action_pdtype="Normal", meta__max_session=sessions)
+    with pytest.raises(LabError, match=r"^tiny\n  agent\.algorithm\.action_pdtype: 'Normal' does not fit Discrete"):
+        launch.run_spec(spec, Mode.TRAIN, options)
+    assert list(options.out.iterdir()) == []
+
+
+def test_too_large_for_the_memory(tiny: Tiny, options: Options) -> None:
+    with pytest.raises(
+        LabError, match=r"not enough memory: [\d,.]+ GiB more would be needed; it grows with env.num_envs"
+    ):
+        # more than a machine could even promise
+        launch.run_spec(tiny(agent__net__hid_layers=[10**15]), Mode.TRAIN, options)
+
+
+def test_a_run_that_ended_while_its_lock_was_waited_for(
+    tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = launch.run_spec(tiny(), Mode.TRAIN, options)
+    layout = Layout.open(done.folder)
+    RunFile.open(layout).ended(Status.RUNNING)
+
+    @contextmanager
+    def others_finish(where: Layout, patience: float) -> Iterator[list[int]]:
+        RunFile.open(where).ended(Status.COMPLETED)
+        yield []
+
+    monkeypatch.setattr(launch, "locked", others_finish)
+    before = layout.run_file().stat().st_mtime_ns
+    assert launch.resume("latest", options).metrics["frame"] == done.metrics["frame"]
+    assert RunFile.open(layout).content["resumed"] == []
+    assert layout.run_file().stat().st_mtime_ns > before
+
+
+def test_a_stop_says_what_is_saved(
+    tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch, log_text: list[str]
+) -> None:
+    begun = [SessionResult(0, 1, 1200, [], {}, stopped=True)]
+    monkeypatch.setattr(launch.Trial, "run", lambda trial: TrialResult(0, {}, begun, [], stopped=True))
+    monkeypatch.setattr(launch, "worker_count", lambda spec, mode: 0)
+    done = launch.run_spec(tiny(meta__max_session=4), Mode.TRAIN, options)
+    told = "WARNING stopped; saved: session 1 at frame 1,200; sessions 0, 2, 3 as before this start; to go on:"
+    assert any(line.startswith(f"{told} slm-lab run train@{done.folder}") for line in log_text)
 
 
 def test_graphs_that_fail_do_not_take_the_run_with_them(

@@ -1,5 +1,7 @@
 import io
+import time
 
+import pytest
 from rich.console import Console
 
 from slm_lab.experiment.progress import Progress
@@ -37,6 +39,15 @@ def test_without_a_terminal_a_line_of_log_every_tenth(log_text: list[str]) -> No
     assert "frame 100 (10%)" in lines[0]
     assert "frame 1,000 (100%)" in lines[-1]
     assert sum("session 1" in line for line in log_text) == 1
+
+
+def test_a_long_run_logs_a_line_a_minute(log_text: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = Progress([0], 1_000_000, live=False)
+    for now in range(20, 601, 20):
+        progress.row(0, row(now))
+    assert [line.partition("frame ")[2].partition(" ")[0] for line in log_text] == [str(60 * i) for i in range(1, 11)]
 
 
 def test_quiet_says_nothing(log_text: list[str]) -> None:

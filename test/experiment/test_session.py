@@ -10,9 +10,10 @@ from numpy.testing import assert_array_equal
 from safetensors.torch import load_file
 
 from slm_lab.agent.agent import Agent
-from slm_lab.agent.sinks import read_rows
+from slm_lab.agent.sinks import CsvSink, read_rows
 from slm_lab.env.cartpole import CartPole
 from slm_lab.experiment import checkpoint
+from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.run import Mode, Run
 from slm_lab.experiment.session import Session
 from slm_lab.lib.errors import LabError
@@ -34,6 +35,42 @@ def weights(run: Run, **which: bool) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_resume_elsewhere_is_told_once(new_run: NewRun, log_text: list[str]) -> None:
+    run = new_run()
+    asked = iter(range(1000))
+    Session(run, stop=lambda: next(asked) >= 100).run()
+    tree = checkpoint.load(run.layout.checkpoint(0, 0))
+    assert tree["setting"] == {"device": "cpu", "compiled": False, "threads": 1}
+    tree["setting"] = {"device": "cuda:3", "compiled": True, "threads": 1}
+    checkpoint.save(run.layout.checkpoint(0, 0), tree)
+    Session(run).run()
+    warnings = [line.strip() for line in log_text if line.startswith("WARNING")]
+    assert warnings == [
+        "WARNING the checkpoint was made with device cuda:3, this is cpu: not the same bits",
+        "WARNING the checkpoint was made with compiled True, this is False: not the same bits",
+    ]
+
+
+def test_the_nets_are_saved_once(new_run: NewRun) -> None:
+    run = new_run()
+    Session(run).run()
+    tree = checkpoint.load(run.layout.checkpoint(0, 0))
+    assert "policy" not in tree
+    saved = SavedPolicy.open(run.layout.checkpoint(0, 0))
+    assert same(weights(run), {f"{k}.{n}": w for k, net in saved.state.items() for n, w in net.items()})
+
+
+def test_rows_reach_the_disk_before_the_checkpoint_that_counts_on_them(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(CsvSink, "sync", lambda sink: done.append(sink.path.name.rpartition("_")[2]))
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda path, *a, **k: (done.append(path.name), save(path, *a, **k)))
+    Session(new_run(meta__rigorous_eval=1, env__max_frame=200)).run()
+    assert done[-3:] == ["train.csv", "eval.csv", "tiny_t0_s0_ckpt.pt"]
 
 
 @pytest.mark.parametrize(

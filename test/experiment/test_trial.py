@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
+from slm_lab.experiment import pool as pool_module
 from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.results import Crash, RunResult
 from slm_lab.experiment.run import Mode, Options, Run
@@ -184,6 +186,14 @@ def test_a_stopped_trial_begins_no_session(tiny: Tiny, options: Options, log_tex
     assert done.metrics == {}
     assert not layout.checkpoint(0, 0).exists()
     assert sum("stopping" in line for line in log_text) == 1
+
+
+def test_a_worker_that_still_starts_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_START", "import time; time.sleep(60)")
+    begun = time.monotonic()
+    with Pool(1) as pool:
+        pool.run([{"index": 0}], *[pytest.fail] * 3, should_stop=lambda: True)
+    assert time.monotonic() - begun < 30
 
 
 def test_leaving_a_pool_in_a_hurry_ends_its_workers() -> None:

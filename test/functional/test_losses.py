@@ -9,7 +9,7 @@ from slm_lab.functional.losses import (
     ppo_clip_loss,
     self_imitation_losses,
 )
-from slm_lab.functional.normalize import explained_variance, standardize
+from slm_lab.functional.normalize import standardize
 
 
 def test_policy_gradient_pushes_by_the_advantage() -> None:
@@ -55,12 +55,6 @@ def test_standardize() -> None:
     assert y.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert y.std().item() == pytest.approx(1.0, abs=1e-5)
     assert standardize(torch.full((5,), 2.0)).abs().max().item() == 0.0
-
-
-def test_explained_variance_of_a_useless_and_a_perfect_critic() -> None:
-    ret = torch.tensor([1.0, 2.0, 4.0])
-    assert explained_variance(ret, ret).item() == 1.0
-    assert explained_variance(torch.full((3,), 7.0), ret).item() == pytest.approx(0.0)
 
 
 def test_self_imitation_by_hand() -> None:
