@@ -68,7 +68,7 @@ class Dstack:
         program = shutil.which("dstack")
         if program is None:
             raise DstackError(f"dstack is not installed: {_INSTALL}; then `dstack project add` names your server")
-        self._program = program
+        self._program = str(Path(program).absolute())
 
     def runs(self) -> dict[str, RemoteRun]:
         """All runs of the project by name, finished ones too.
@@ -112,7 +112,7 @@ class Dstack:
         Raises:
             DstackError: it is refused, or no machine could take it.
         """
-        plan = self._run("apply", "-f", str(file), answer="n\n")
+        plan = self._run("apply", "-f", file.name, folder=file.parent, answer="n\n")
         if "has no fleets" in plan:
             raise DstackError(
                 "dstack: the project has no fleet, so no machine would ever take the job. Make one first, such as\n"
@@ -132,7 +132,7 @@ class Dstack:
             DstackError: it was not, or it has failed at once.
         """
         before = self.free(name)
-        said = self._run("apply", "-f", str(file), "-y", "-d")
+        said = self._run("apply", "-f", file.name, "-y", "-d", folder=file.parent)
         end = time.monotonic() + CONFIRMED
         while True:
             run = self.runs().get(name)
@@ -145,8 +145,9 @@ class Dstack:
             raise DstackError(f"dstack: the run '{name}' has {run.status} at once: {run.reason or 'see dstack event'}")
         return run
 
-    def _run(self, *args: str, answer: str = "") -> str:
-        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": TIMEOUT}
+    def _run(self, *args: str, folder: Path | None = None, answer: str = "") -> str:
+        # it takes files below its working folder only
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": TIMEOUT, "cwd": folder}
         env = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
         try:
             done = subprocess.run([self._program, *args], input=answer, env=env, check=False, **options)

@@ -53,7 +53,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(there: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+def wait_for(there: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     """What `there` gives, once it gives something."""
     end = time.monotonic() + seconds
     while not (found := there()):
@@ -88,8 +88,12 @@ class Dstack:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self.start()
-        self.cli("project", "add", "--url", self.url, "--name", "main", "--token", TOKEN, "-y")
+        try:
+            self.start()
+            self.cli("project", "add", "--url", self.url, "--name", "main", "--token", TOKEN, "-y")
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def start(self) -> None:
@@ -100,6 +104,10 @@ class Dstack:
         wait_for(lambda: self.ask("server/get_info"), "dstack server")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Stop the server and the machine."""
         for process in reversed(self._processes):
             process.terminate()
         for process in self._processes:
