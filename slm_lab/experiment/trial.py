@@ -1,12 +1,16 @@
 """Trial: a spec run from several seeds, side by side."""
 
+import dataclasses
 import functools
+import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 from loguru import logger
 
 from slm_lab.experiment.analysis import Metrics, save_trial
+from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.contain import Event, run_contained, to_job
 from slm_lab.experiment.pool import Job, Pool
 from slm_lab.experiment.progress import Progress
@@ -27,7 +31,10 @@ def session_count(spec: Spec, mode: Mode) -> int:
 def worker_count(spec: Spec, mode: Mode) -> int:
     """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial."""
     sessions = session_count(spec, mode)
-    return 0 if sessions == 1 else parallel_sessions(sessions, available_cores())
+    if sessions == 1:
+        return 0
+    # what one distributed session learns is of use to the others only while they run
+    return sessions if spec.meta.distributed else parallel_sessions(sessions, available_cores())
 
 
 def _told(stop: Callable[[], bool]) -> Callable[[], bool]:
@@ -85,6 +92,8 @@ class Trial:
         self._workers = worker_count(spec, mode)
         self._outcomes: dict[int, Outcome] = {}
         self._said: set[str] = set()
+        self._painter: ThreadPoolExecutor | None = None
+        self._drawn: list[Future[None]] = []
         self._progress = Progress(
             [run.session for run in self.runs],
             spec.env.max_frame,
@@ -99,6 +108,8 @@ class Trial:
             stop = _told(self._stop or stack.enter_context(StopRequest()).is_set)
             with self._progress:
                 if self._workers:
+                    # this process is idle while others train; matplotlib is for one thread at a time
+                    self._painter = stack.enter_context(ThreadPoolExecutor(1))
                     pool = self._pool or stack.enter_context(Pool(self._workers))
                     self._run_in(pool, stop)
                 else:
@@ -116,10 +127,16 @@ class Trial:
         def on_death(job: Job, reason: str, output: str) -> None:
             file = self.layout.crash(self.trial, job["index"])
             write_atomic(file, f"{reason}\n\n{output}".rstrip("\n") + "\n")
+            if self.spec.meta.distributed:
+                Commons(pool.shared_fd, job["index"], len(self.runs)).leave()
             self._on_outcome(Outcome(job["index"], crash=Crash(job["index"], reason, file)))
 
+        runs = self.runs
+        if self.spec.meta.distributed:
+            os.ftruncate(pool.shared_fd, 0)
+            runs = [dataclasses.replace(run, shared_fd=pool.shared_fd) for run in runs]
         pool.run(
-            [to_job(run) for run in self.runs],
+            [to_job(run) for run in runs],
             on_event=lambda job, event: self._on_event(job["index"], event),
             on_done=lambda job, outcome: self._on_outcome(outcome),
             on_death=on_death,
@@ -143,6 +160,8 @@ class Trial:
             self._tell(outcome.crash)
         else:
             self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
+        if outcome.result is not None and not outcome.stopped:
+            self._draw(functools.partial(self._draw_session, outcome.result))
 
     def _tell(self, crash: Crash) -> None:
         if not crash.misuse:
@@ -160,21 +179,41 @@ class Trial:
         if not results or stopped:
             return TrialResult(self.trial, {}, results, crashed, stopped)
         metrics = save_trial(self.layout, self.trial, [r.metrics for r in results])
-        try:
-            self._draw(results, metrics)
-        except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a finished training with it
-            logger.opt(exception=e).warning("the graphs could not be drawn")
+        self._draw(functools.partial(self._draw_trial, metrics))
+        for drawing in self._drawn:
+            drawing.result()
         return TrialResult(self.trial, metrics["scalar"], results, crashed, stopped)
 
-    def _draw(self, results: list[SessionResult], metrics: Metrics) -> None:
-        from slm_lab.experiment.plot import plot_session, plot_trial  # not before something is drawn
+    def _draw(self, draw: Callable[[], None]) -> None:
+        def safely() -> None:
+            try:
+                draw()
+            except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a training with it
+                logger.opt(exception=e).warning("the graphs could not be drawn")
+
+        if self._painter is None:
+            safely()
+        else:
+            self._drawn.append(self._painter.submit(safely))
+
+    def _draw_session(self, r: SessionResult) -> None:
+        from slm_lab.experiment.plot import plot_session  # not before something is drawn
+
+        kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
+        for kind, found in kinds.items():
+            plot_session(
+                self.layout,
+                r.trial,
+                r.session,
+                self.layout.session_df(r.trial, r.session, kind),
+                found,
+                env_name=self.spec.env.name,
+                log_metrics=self.options.log_metrics,
+                kind=kind,
+            )
+
+    def _draw_trial(self, metrics: Metrics) -> None:
+        from slm_lab.experiment.plot import plot_trial
 
         env_name, extra = self.spec.env.name, self.options.log_metrics
-        for r in results:
-            kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
-            for kind, found in kinds.items():
-                table = self.layout.session_df(r.trial, r.session, kind)
-                plot_session(
-                    self.layout, r.trial, r.session, table, found, env_name=env_name, log_metrics=extra, kind=kind
-                )
         plot_trial(self.layout, self.trial, metrics, env_name=env_name, log_metrics=extra)

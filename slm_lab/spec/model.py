@@ -85,7 +85,7 @@ class OpenSpec(SpecModel):
 
 
 class OptimSpec(OpenSpec):
-    """Any class of torch.optim; other keys go to its constructor. Lookahead and RAdam of older specs mean AdamW."""
+    """Any class of torch.optim; other keys go to its constructor."""
 
     name: str = "Adam"
     lr: NonNegative = 1e-3
@@ -117,6 +117,11 @@ class AlgorithmSpec(SpecModel):
     """Discount per step."""
     lr: NonNegative | None = None
     """Sets the learning rate of every optimizer, over what their own specs say."""
+
+    @property
+    def frequency(self) -> int:
+        """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
+        return int(getattr(self, "training_frequency", 1))
 
 
 class MemorySpec(SpecModel):
@@ -251,6 +256,24 @@ class AgentSpec(SpecModel):
             raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "memory.name", "got": self.memory.name})
         return self
 
+    @model_validator(mode="after")
+    def _net_fits(self) -> Self:
+        algorithm, net = self.algorithm.name, self.net.type
+        if getattr(lookup("net", net), "recurrent", False):
+            fitting = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "recurrent", False)]
+            if algorithm not in fitting:
+                why = (
+                    f"{algorithm} learns from single steps of the past, where {net} would remember nothing; "
+                    f"it is for {', '.join(fitting)}"
+                )
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
+            steps, length = self.algorithm.frequency, int(getattr(self.net, "seq_len", 1))
+            used = getattr(lookup("algorithm", algorithm), "on_policy", None) is not None
+            if used and getattr(lookup("memory", self.memory.name), "fixed_size", False) and steps % length:
+                why = f"must divide the steps of a rollout, which are {steps}"
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.seq_len", "got": length})
+        return self
+
 
 class EnvSpec(SpecModel):
     """Where it learns. A key not listed here goes to gym.make."""
@@ -302,7 +325,12 @@ class EnvSpec(SpecModel):
 class MetaSpec(SpecModel):
     """How it is run and measured."""
 
-    distributed: Literal[False] = False
+    version: Literal[6] | None = None
+    """Of the spec's format. None: told by its form, where it may be one of SLM-Lab 4 or 5."""
+    distributed: Literal[False, "shared", "synced"] = False
+    """The sessions of a trial learn together, each a process, on one set of parameters in the memory they share (A3C);
+    max_frame counts the frames of all. shared: they compute with the parameters themselves. synced: each computes with
+    a copy, renewed after each of its steps. On the CPU, for on-policy algorithms."""
     max_session: Count = 1
     """Sessions (seeds) of a trial."""
     max_trial: Count | None = None
@@ -319,6 +347,9 @@ class MetaSpec(SpecModel):
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: updates take matrix products and convolutions in bfloat16, where the CPU or GPU has it. Parameters,
+    optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32."""
     plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
     search_resources: SearchResourcesSpec | None = None
@@ -339,6 +370,19 @@ class Spec(SpecModel):
     meta: MetaSpec
     search: dict[str, Any] | None = None
     """Searched keys, each with __ and a distribution behind it, and the arguments of that: see spec/search.py."""
+
+    @model_validator(mode="after")
+    def _can_be_distributed(self) -> Self:
+        if self.meta.distributed:
+            name, key = self.agent.algorithm.name, "meta.distributed"
+            if not getattr(lookup("algorithm", name), "on_policy", None):
+                able = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "on_policy", None)]
+                why = f"{name} can't be distributed, on-policy algorithms can: {', '.join(able)}"
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": key, "got": self.meta.distributed})
+            if self.agent.net.gpu is True:
+                why = "must be false or 'auto' where meta.distributed is set: sessions share the memory of the CPU"
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "agent.net.gpu", "got": True})
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, as plain JSON data."""

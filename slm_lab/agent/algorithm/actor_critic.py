@@ -12,6 +12,8 @@ more likely in proportion to how much better than that it turned out, its advant
         ascend c_pi * mean(log pi(a|s) * A) + c_H * mean(H) - c_V * loss(V, R)
 
 Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
+With `meta.distributed` it is the A3C of the paper: workers that play envs of their own and learn as they come. Under
+`shared` others may have moved the parameters since the rollout was played: what is said of it below is nearly true.
 """
 
 from typing import ClassVar, Literal, Self
@@ -34,7 +36,7 @@ from slm_lab.functional.returns import discounted_returns, gae
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
-from slm_lab.types import Act, Evaluated, Rollout, Stats
+from slm_lab.types import Act, Evaluated, Rollout, Sequences, Stats
 
 
 class ActorCriticBaseSpec(AlgorithmSpec):
@@ -60,6 +62,12 @@ class ActorCriticSpec(ActorCriticBaseSpec):
     policy_loss_coef: NonNegative = 1.0
     """c_pi, weight of the policy gradient."""
 
+    @property
+    def frequency(self) -> int:
+        """T, steps per env of a rollout."""
+        n = self.num_step_returns if self.lam is None else None
+        return int(n or self.training_frequency or 1)
+
     @model_validator(mode="after")
     def _frequency_stated(self) -> Self:
         if self.training_frequency is None and (self.num_step_returns is None or self.lam is not None):
@@ -78,6 +86,7 @@ class ActorCritic(Algorithm):
 
     Spec: ClassVar[type[AlgorithmSpec]] = ActorCriticSpec
     on_policy = True
+    recurrent = True
     stat_names: tuple[str, ...] = ("policy_loss", "value_loss", "entropy")
 
     def __init__(self, setting: Setting) -> None:
@@ -93,15 +102,10 @@ class ActorCritic(Algorithm):
         self.optims = {k: Optim(net, net_specs[k], self.spec.lr) for k, net in self.nets.items()}
         self.value_loss: nn.Module = loss_function(net_specs["critic_net"].loss_spec)
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, device)}
-        stage = Stage(tuple(self.nets), self.loss, self.stat_names)
+        self.recall = self.make_recall(self.net.bodies)
+        loss = self.loss if self.recall is None else self.recall.over(self.loss)
+        stage = Stage(tuple(self.nets), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
-
-    @property
-    def training_frequency(self) -> int:
-        """T, steps per env of a rollout."""
-        spec = self.spec
-        by_n = spec.lam is None and spec.num_step_returns is not None
-        return int(spec.num_step_returns if by_n else spec.training_frequency)
 
     @property
     def opt_step(self) -> int:
@@ -110,7 +114,8 @@ class ActorCritic(Algorithm):
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A]"""
-        dist = self.net.policy(obs)
+        recall = self.recall
+        dist = self.net.policy(obs) if recall is None else self.net.actor.distribution(recall.step(obs)[0])
         return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
 
     def evaluate(self, rollout: Rollout) -> Evaluated:
@@ -120,7 +125,10 @@ class ActorCritic(Algorithm):
             log_prob [T, N], value [T+1, N], final_value [T, N]
         """
         t, n = rollout.reward.shape
-        policy, value = self.net.policy_value(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]))
+        if self.recall is None:
+            policy, value = self.net.policy_value(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]))
+        else:
+            policy, value = self.net.read(self.recall.run(rollout))
         action = torch.cat(
             [rollout.action.flatten(0, 1), rollout.action.new_zeros((len(value) - t * n, *rollout.action.shape[2:]))]
         )
@@ -143,7 +151,7 @@ class ActorCritic(Algorithm):
 
     def loss(
         self,
-        obs: Tensor,
+        obs: Tensor | Sequences,
         action: Tensor,
         log_prob: Tensor,
         value: Tensor,
@@ -164,20 +172,12 @@ class ActorCritic(Algorithm):
         """Learn from a rollout."""
         evaluated = self.evaluate(batch)
         advantage, ret = self.advantages(batch, evaluated)
-        self.learn(
-            (
-                batch.obs[:-1].flatten(0, 1),
-                batch.action.flatten(0, 1),
-                evaluated.log_prob.flatten(),
-                evaluated.value[:-1].flatten(),
-                advantage.flatten(),
-                ret.flatten(),
-            )
-        )
+        fields = (batch.action, evaluated.log_prob, evaluated.value[:-1], advantage, ret)
+        self.learn(self.learner_data(batch, *fields))
         return self.learner.take_stats()
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
-        """Take gradient steps on the fields of a Minibatch, [T * N, ...] each."""
+        """Take gradient steps on what `learner_data` gave: the fields of a Minibatch, [T * N, ...] each."""
         self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
 
     def state_dict(self) -> State:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.precision import full_precision
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NetSpec, with_role_keys
 
@@ -61,6 +62,8 @@ class MLPNet(Net):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[B, *O] -> one [B, width] a head"""
-        x = self.features(obs)
-        outs = (head(x) for head in self.heads.values())
+        return full_precision(self._outputs, self.features(obs))
+
+    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
+        outs = (head(features) for head in self.heads.values())
         return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 
-from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_
+from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_, hyper_parameter_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.stateful import State
 from slm_lab.lib.suggest import did_you_mean
@@ -30,7 +29,7 @@ _UNFIT_SCHEDULES = {
     "SequentialLR": "wants other schedules",
     "ChainedScheduler": "wants other schedules",
 }
-_OLD = ("Lookahead", "RAdam", "GlobalAdam", "GlobalRMSprop")
+_KEY = "agent.net.optim_spec"
 
 
 class FlatParams:
@@ -43,12 +42,19 @@ class FlatParams:
     def __init__(self, module: nn.Module) -> None:
         named = list(module.named_parameters())
         self.names = [name for name, _ in named]
+        self._params = [p for _, p in named]
         self.shapes = [p.shape for _, p in named]
         self.flat = torch.cat([p.detach().reshape(-1) for _, p in named])
         self.grad = torch.zeros_like(self.flat)
         for (_, p), value, grad in zip(named, self.views(self.flat), self.views(self.grad), strict=True):
             p.data = value
             p.grad = grad
+
+    def move_to(self, flat: Tensor) -> None:
+        """Let the module's parameters be views of another vector [P], with the values that stand there."""
+        self.flat = flat
+        for p, value in zip(self._params, self.views(flat), strict=True):
+            p.data = value
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """[P] -> one view a parameter, in its shape"""
@@ -69,25 +75,24 @@ class Optim:
 
     def __init__(self, module: nn.Module, spec: NetSpec, lr: float | None = None) -> None:
         self.params = FlatParams(module)
+        self.flat = self.params.flat
+        """What steps are taken on: the module's own parameters, or those that processes share."""
         self.clip = spec.clip_grad_val
         self.base_lr = spec.optim_spec.lr if lr is None else lr
         self.lr = torch.tensor(self.base_lr, dtype=torch.float32)
         self._schedule = lr_schedule(spec.lr_scheduler_spec, self.base_lr)
         name, kwargs = _resolve(spec.optim_spec)
-        if name != spec.optim_spec.name:
-            logger.info("agent.net.optim_spec.name: {} is {} in this version", spec.optim_spec.name, name)
         self.torch_optim: torch.optim.Optimizer | None = None
         self.state: dict[str, Tensor] = {}
-        leaf = nn.Parameter(self.params.flat)
-        leaf.grad = self.params.grad
-        reference = _construct(name, leaf, self.base_lr, kwargs)
-        kwargs = {k: v for k, v in kwargs.items() if k not in reference.defaults or v != _default(name, k)}
-        if name in OPTIMIZERS and kwargs.keys() <= _keywords(OPTIMIZERS[name][1]):
+        arguments = _functional_arguments(name, kwargs)
+        if arguments is not None:
             init, self._step = OPTIMIZERS[name]
-            self.kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+            self.kwargs = arguments
             self.state = init(self.params.flat)
         else:
-            self.torch_optim = reference
+            leaf = nn.Parameter(self.params.flat)
+            leaf.grad = self.params.grad
+            self.torch_optim = _construct(name, leaf, self.base_lr, kwargs)
         self.set_frame(0)
 
     @property
@@ -97,7 +102,37 @@ class Optim:
 
     def tensors(self) -> list[Tensor]:
         """What a step reads and changes: parameters, learning rate, state."""
-        return [self.params.flat, self.lr, *self.state.values()]
+        return [self.flat, self.lr, *self.state.values()]
+
+    @property
+    def copies(self) -> bool:
+        """Whether the module has its own copy of the shared parameters, to be renewed after each step on those."""
+        return self.flat is not self.params.flat
+
+    def shared(self) -> dict[str, Tensor]:
+        """What a distributed trial has once for all its processes: parameters and optimizer state.
+
+        Raises:
+            SpecError: the optimizer keeps its state to itself
+        """
+        if self.torch_optim is not None:
+            name, known = type(self.torch_optim).__name__, ", ".join(OPTIMIZERS)
+            raise SpecError([f"agent.net.optim_spec.name: {name} can't be distributed (known: {known})"])
+        return {"flat": self.flat, **self.state}
+
+    def share_(self, tensors: dict[str, Tensor], *, copy: bool) -> None:
+        """Take steps on these tensors from now on, with the values that stand there.
+
+        Args:
+            tensors: like those of `shared`, in memory of several processes
+            copy: the module computes with a copy of the parameters, made now and after each step; else with them
+        """
+        self.flat = tensors["flat"]
+        self.state = {key: tensors[key] for key in self.state}
+        if copy:
+            self.params.flat.copy_(self.flat)
+        else:
+            self.params.move_to(self.flat)
 
     def apply_(self, tensors: list[Tensor], grad: Tensor) -> Tensor:
         """Clip `grad` and change `tensors` (as from `tensors()`) by one step; returns the 0-d norm before clipping."""
@@ -109,7 +144,10 @@ class Optim:
     def step_(self) -> Tensor:
         """One eager step on the gradients that `backward` left; returns the 0-d norm before clipping."""
         if self.torch_optim is None:
-            return self.apply_(self.tensors(), self.params.grad)
+            norm = self.apply_(self.tensors(), self.params.grad)
+            if self.copies:
+                self.params.flat.copy_(self.flat)
+            return norm
         norm = clip_grad_norm_(self.params.grad, self.clip)
         for group in self.torch_optim.param_groups:
             group["lr"] = float(self.lr)
@@ -218,18 +256,15 @@ def optim_faults(spec: OptimSpec, key: str) -> list[str]:
     """What is wrong with an optimizer."""
     try:
         name, kwargs = _resolve(spec, key)
-        _construct(name, nn.Parameter(torch.zeros(1)), spec.lr, kwargs, key)
+        if _functional_arguments(name, kwargs, key) is None:
+            _construct(name, nn.Parameter(torch.zeros(1)), spec.lr, kwargs, key)
     except SpecError as e:
         return e.faults
     return []
 
 
-def _resolve(spec: OptimSpec, key: str = "agent.net.optim_spec") -> tuple[str, dict[str, Any]]:
+def _resolve(spec: OptimSpec, key: str = _KEY) -> tuple[str, dict[str, Any]]:
     name, kwargs = spec.name, spec.kwargs
-    if name in _OLD:
-        new = "RMSprop" if name == "GlobalRMSprop" else "Adam" if name == "GlobalAdam" else "AdamW"
-        kwargs = {k: v for k, v in kwargs.items() if k in ("betas", "eps", "weight_decay", "alpha")}
-        return new, kwargs if new == "RMSprop" else {k: v for k, v in kwargs.items() if k != "alpha"}
     cls = getattr(torch.optim, name, None)
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)) or cls is torch.optim.Optimizer:
         known = [n for n in torch.optim.__dict__ if inspect.isclass(getattr(torch.optim, n)) and n != "Optimizer"]
@@ -263,16 +298,33 @@ def _argument_faults(
     ]
 
 
+def _functional_arguments(name: str, kwargs: dict[str, Any], key: str = _KEY) -> dict[str, Any] | None:
+    """Arguments for the functional form of an optimizer; None where it has none that takes them.
+
+    Torch's own class is not made for it: that would import the compiler, seconds for every session.
+
+    Raises:
+        SpecError: the optimizer can't be used here, or refuses its arguments
+    """
+    if name in _UNFIT:
+        raise SpecError([f"{key}.name: {name} can't be used here: it {_UNFIT[name]}"])
+    faults = _argument_faults(getattr(torch.optim, name), name, kwargs, key, own=("params",), set_here=("lr",))
+    if faults:
+        raise SpecError(faults)
+    told = {k: v for k, v in kwargs.items() if v != _default(name, k)}
+    if name not in OPTIMIZERS or not told.keys() <= _keywords(OPTIMIZERS[name][1]):
+        return None
+    faults = [f"{key}.{k}: {fault}" for k, fault in hyper_parameter_faults(told).items()]
+    if faults:
+        raise SpecError(faults)
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+
+
 def _construct(
-    name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any], key: str = "agent.net.optim_spec"
+    name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any], key: str = _KEY
 ) -> torch.optim.Optimizer:
     """The class of torch.optim; where it refuses its arguments, so do we."""
     cls: Any = getattr(torch.optim, name)
-    if name in _UNFIT:
-        raise SpecError([f"{key}.name: {name} can't be used here: it {_UNFIT[name]}"])
-    faults = _argument_faults(cls, name, kwargs, key, own=("params",), set_here=("lr",))
-    if faults:
-        raise SpecError(faults)
     try:
         optimizer: torch.optim.Optimizer = cls([leaf], lr=lr, **kwargs)
     except (TypeError, ValueError, RuntimeError) as e:
