@@ -1,13 +1,12 @@
 """`slm-lab run-remote`: a run on a machine that dstack finds."""
 
-import importlib.util
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slm_lab.cli.modes import parse_mode
-from slm_lab.cli.report import show
+from slm_lab.cli.report import is_core_only, show
 from slm_lab.cli.runs import check_folder, find_local_plugins
 from slm_lab.experiment.runs import git_commit
 from slm_lab.lib.errors import LabError, SpecError
@@ -17,7 +16,7 @@ from slm_lab.remote.account import HUB, Account
 from slm_lab.remote.dstack import Dstack, DstackError
 from slm_lab.remote.ship import ARCHIVE, archive, pack, size
 from slm_lab.remote.task import SECRET, Task, check_name, new_folder, render, run_name
-from slm_lab.spec.load import find_file, read_file
+from slm_lab.spec.load import find_file, load_spec, read_file
 from slm_lab.spec.variables import apply_sets, short_env
 
 
@@ -107,11 +106,12 @@ def _raw(path: Path, command: RemoteCommand) -> dict[str, Any]:
     filled, faults = apply_sets(specs[command.spec], command.sets)
     if faults:
         raise SpecError(faults, f"{path}: {command.spec}")
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("gymnasium") is None:
-        show("note", "the spec is checked by the job only: what trains is not installed here", "yellow")
-        return filled
-    from slm_lab.env.make import check_env
-    from slm_lab.spec.load import load_spec
+    try:
+        from slm_lab.env.make import check_env
 
-    load_spec(path, command.spec, sets=command.sets, check_env=check_env)
+        load_spec(path, command.spec, sets=command.sets, check_env=check_env)
+    except ModuleNotFoundError as e:
+        if not is_core_only(e):
+            raise
+        show("note", "the spec is checked by the job only: what trains is not installed here", "yellow")
     return filled
