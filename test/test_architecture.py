@@ -71,6 +71,18 @@ def test_matplotlib_has_one_door() -> None:
     assert users == {"slm_lab/experiment/plot.py"}
 
 
+def test_the_hub_and_dstack_have_one_door_each() -> None:
+    """dstack is a program: who calls it says its name as a word of a command."""
+    hub = {label(p) for p in SOURCES if "huggingface_hub" in imports(ast.parse(p.read_text()))}
+    assert hub == {"slm_lab/remote/hub.py"}
+    callers = {
+        label(p)
+        for p in SOURCES
+        if any(isinstance(n, ast.Constant) and n.value == "dstack" for n in ast.walk(ast.parse(p.read_text())))
+    }
+    assert callers == {"slm_lab/remote/dstack.py"}
+
+
 @pytest.mark.parametrize("path", PURE, ids=label)
 def test_functional_is_pure(path: Path) -> None:
     """Torch in, torch out: no spec, no state, and nothing that waits for a device."""

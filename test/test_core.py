@@ -110,3 +110,14 @@ def test_hub(core: Core, finished_run: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     there = tmp_path / "data" / finished_run.name / "model"
     assert {p.name for p in there.glob("*.pt")} == {p.name for p in (finished_run / "model").glob("*.pt")}
+
+
+def test_run_remote(core: Core, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"mine": {"meta": {}}}')
+    done = core("run-remote", "a.json", "mine", "--no-upload", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "python -m slm_lab run job/a.json mine train" in done.stdout
+    assert "checked by the job only" in done.stderr
+    done = core("run-remote", "a.json", "min", "--no-upload", "--dry-run")
+    assert done.returncode == 2
+    assert "did you mean 'mine'" in done.stderr

@@ -99,8 +99,19 @@ def test_wheel_holds_code_and_specs(root: Path, unpacked: Path) -> None:
     }
     specs = {"slm_lab/" + p.relative_to(root).as_posix() for p in (root / "specs").rglob("*.json")}
     assert "slm_lab/specs/ppo/ppo_cartpole.json" in specs
-    assert (sources | specs) <= shipped
+    templates = {f"slm_lab/.dstack/{kind}-{work}.yml" for kind in ("cpu", "gpu") for work in ("train", "search")}
+    assert (sources | specs | templates | {"slm_lab/requirements.lock"}) <= shipped
     assert not [name for name in shipped if name.startswith(("test", "benchmark", "data"))]
+
+
+def test_installed_elsewhere_run_remote_has_all_it_sends(unpacked: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(unpacked)}
+    words = ["run-remote", "ppo/ppo_cartpole.json", "ppo_cartpole", "--no-upload", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "slm_lab", *words], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "exec python -m slm_lab run job/ppo_cartpole.json ppo_cartpole train" in done.stdout
 
 
 def test_installed_elsewhere_it_finds_its_specs(unpacked: Path, tmp_path: Path) -> None:

@@ -269,6 +269,32 @@ def list_runs(
     main(out, pattern, as_json=as_json)
 
 
+@app.command("run-remote")
+def run_remote(  # noqa: PLR0917  a parameter is an option
+    spec_file: Annotated[str, typer.Argument(metavar="SPEC_FILE", help="As of run.")],
+    spec_name: Annotated[str, typer.Argument(metavar="SPEC_NAME", help="Of the spec in the file.")],
+    mode: Annotated[str, typer.Argument(metavar="MODE", help="train, search or dev.")] = "train",
+    name: Annotated[
+        str | None, typer.Option("-n", "--name", metavar="NAME", help="Of the run at dstack; by default spec and time.")
+    ] = None,
+    sets: Sets = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="On a machine with a GPU.")] = False,
+    folder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Run folder in HF_REPO to go on with, of a job that ended.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the task's YAML, and submit nothing.")] = False,
+    no_upload: Annotated[bool, typer.Option("--no-upload", help="Do not upload what comes out.")] = False,
+) -> None:
+    """Run a spec on a machine that dstack finds, and upload what comes out to HF_REPO."""
+    from slm_lab.cli.run_remote import RemoteCommand, main
+
+    main(
+        RemoteCommand(
+            spec_file, spec_name, mode, _pairs(sets), name, folder, gpu=gpu, dry_run=dry_run, upload=not no_upload
+        )
+    )
+
+
 @app.command()
 def push(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="A run folder: path, name in --out, or latest.")],

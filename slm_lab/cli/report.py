@@ -1,5 +1,7 @@
 """How user errors look."""
 
+from typing import TypeGuard
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +23,7 @@ def report_user_error(error: Exception) -> bool:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     elif isinstance(error, LabError):
         text = str(error)
-    elif isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAIN_PACKAGES:
+    elif is_core_only(error):
         text = (
             f"{error.name} is not installed: this is the core without what trains and plays. To add it: `uv sync` in a "
             "clone, `pip install 'slm-lab[train]'` elsewhere"
@@ -30,6 +32,11 @@ def report_user_error(error: Exception) -> bool:
         return False
     show("error", text, "bold red")
     return True
+
+
+def is_core_only(error: Exception) -> TypeGuard[ModuleNotFoundError]:
+    """Whether what trains is missing."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAIN_PACKAGES
 
 
 def print_table(table: Table) -> None:

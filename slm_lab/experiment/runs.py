@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import platform
 import re
 import subprocess
@@ -116,7 +117,12 @@ def versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit checked out where the run is started; None outside a repository or without git."""
+    """The commit checked out where the run is started; None outside a repository or without git.
+
+    SLM_LAB_COMMIT tells it where the code came without its repository.
+    """
+    if told := os.environ.get("SLM_LAB_COMMIT"):
+        return told
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=True

@@ -1,0 +1,117 @@
+"""`slm-lab run-remote`: a run on a machine that dstack finds."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slm_lab.cli.modes import parse_mode
+from slm_lab.cli.report import is_core_only, show
+from slm_lab.cli.runs import check_folder, find_local_plugins
+from slm_lab.experiment.runs import git_commit
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.log import setup
+from slm_lab.lib.suggest import did_you_mean
+from slm_lab.remote.account import HUB, Account
+from slm_lab.remote.dstack import Dstack, DstackError
+from slm_lab.remote.ship import ARCHIVE, archive, pack, size
+from slm_lab.remote.task import SECRET, Task, check_name, new_folder, render, run_name
+from slm_lab.spec.load import find_file, load_spec, read_file
+from slm_lab.spec.variables import apply_sets, short_env
+
+
+@dataclass(frozen=True)
+class RemoteCommand:
+    """What the command line says."""
+
+    file: str
+    spec: str
+    mode: str
+    sets: dict[str, str] = field(default_factory=dict)
+    name: str | None = None
+    """At dstack."""
+    folder: str | None = None
+    """Run folder to go on with."""
+    gpu: bool = False
+    dry_run: bool = False
+    upload: bool = True
+
+
+def main(command: RemoteCommand) -> None:
+    """Submit a run, or with --dry-run print what would be submitted.
+
+    Raises:
+        LabError: the spec, the account or dstack is not as it must be; nothing is submitted then.
+    """
+    setup()
+    find_local_plugins()
+    mode, target = parse_mode(command.mode)
+    if mode == "enjoy" or target is not None:
+        raise LabError(f"mode '{command.mode}': run-remote knows train, search and dev; to go on with a run: --folder")
+    path = find_file(command.file)
+    raw = _raw(path, command)
+    spec_name = f"{command.spec}_{short_env(command.sets['env'])}" if "env" in command.sets else command.spec
+    folder = command.folder or new_folder(spec_name)
+    check_folder(folder, spec_name)
+    name = check_name(command.name) if command.name is not None else run_name(folder)
+    account = Account.read() if command.upload else None
+    if account is None:
+        show("note", "--no-upload: what the job leaves is lost with its machine, but for its log", "yellow")
+    task = Task(
+        path.name,
+        command.spec,
+        mode,
+        folder,
+        command.sets,
+        repo=None if account is None else account.repo,
+        endpoint=None if account is None or account.endpoint == HUB else account.endpoint,
+        commit=git_commit(Path(__file__).parent),
+    )
+    code = archive(pack(path, raw, Path.cwd()))
+    with tempfile.TemporaryDirectory(prefix="slm-lab-") as temp:
+        packed = Path(temp, ARCHIVE)
+        packed.write_bytes(code)
+        text = render(task, name, gpu=command.gpu, here=Path.cwd(), archive=packed)
+        show("code", f"{size(len(code))} packed", "bold")
+        if command.dry_run:
+            print(text, end="")
+            return
+        _submit(Path(temp), text, name, needs_secret=account is not None)
+    print(name)
+    show("run", f"{name} is submitted; its log: dstack logs {name}; to end it: dstack stop {name}", "bold green")
+    if account is not None:
+        show("results", f"slm-lab pull {folder}    # from {account.url}, as far as uploaded", "bold")
+
+
+def _submit(temp: Path, text: str, name: str, *, needs_secret: bool) -> None:
+    dstack = Dstack()
+    dstack.free(name)
+    if needs_secret and not dstack.has_secret(SECRET):
+        raise DstackError(
+            f"dstack: the project has no secret '{SECRET}', with which the job uploads. Set it to an access token of "
+            f"the hub with write permission: dstack secret set {SECRET} TOKEN. Or run without upload: --no-upload"
+        )
+    file = temp / f"{name}.dstack.yml"
+    file.write_text(text, encoding="utf-8")
+    dstack.check(file)
+    dstack.submit(file, name)
+
+
+def _raw(path: Path, command: RemoteCommand) -> dict[str, Any]:
+    """The spec, checked as far as can be here: in full where what trains is installed."""
+    specs = read_file(path)
+    if command.spec not in specs:
+        listed = f"in this file: {', '.join(specs)}" if specs else "the file holds none"
+        raise SpecError([f"no spec '{command.spec}'{did_you_mean(command.spec, specs)} ({listed})"], str(path))
+    filled, faults = apply_sets(specs[command.spec], command.sets)
+    if faults:
+        raise SpecError(faults, f"{path}: {command.spec}")
+    try:
+        from slm_lab.env.make import check_env
+
+        load_spec(path, command.spec, sets=command.sets, check_env=check_env)
+    except ModuleNotFoundError as e:
+        if not is_core_only(e):
+            raise
+        show("note", "the spec is checked by the job only: what trains is not installed here", "yellow")
+    return filled
