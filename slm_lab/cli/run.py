@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slm_lab.cli.modes import LATEST, Request, parse_mode, parse_words
+from slm_lab.cli.modes import LATEST, MODES, Request, parse_mode, parse_words
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import find_local_plugins, locate
 from slm_lab.lib.errors import LabError, SpecError
@@ -145,6 +145,8 @@ def _prepare(request: Request, command: Command) -> Task:
     spec = _load(request, command)
     if settings["profile"] and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
+    if request.mode != "search" and settings["ray_address"] is not None and "RAY_ADDRESS" not in os.environ:
+        raise LabError("--ray-address belongs to the mode search")
     return lambda: _train(spec, request.mode, command)
 
 
@@ -161,7 +163,7 @@ def _find(file: str, command: Command) -> None:
     try:
         find_file(file)
     except SpecError as e:
-        hint = did_you_mean(file, [*command.commands, "dev", "train", "enjoy"])
+        hint = did_you_mean(file, [*command.commands, *MODES])
         if len(command.words) == 1 and hint:
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
         raise e

@@ -17,7 +17,7 @@ from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, find_run, locked, versions
 from slm_lab.experiment.stopping import StopRequest
-from slm_lab.experiment.trial import Trial, worker_count
+from slm_lab.experiment.trial import Trial, session_count, worker_count
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
@@ -25,6 +25,7 @@ from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
+from slm_lab.spec.search import parse_search
 
 __all__ = ["enjoy", "resume", "run_spec"]
 
@@ -37,16 +38,18 @@ def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
 
     Args:
         spec: is run as it is.
-        mode: dev or train.
+        mode: dev, train or search.
         options: `out` is where the run folder is made.
 
     Raises:
         LabError: the env can't be made; a mode that runs nothing. What goes wrong later is told in the result.
     """
-    if mode not in (Mode.DEV, Mode.TRAIN):
-        raise LabError(f"mode '{mode}': can't be run like this (known: dev, train)")
+    if mode is Mode.ENJOY:
+        raise LabError(f"mode '{mode}': can't be run like this (known: dev, train, search)")
     check_level(options.log_level)
     import_plugins(spec.meta.plugins)
+    if mode is Mode.SEARCH:
+        parse_search(spec)
     faults = check_env(spec.env)
     if faults:
         raise SpecError(faults, spec.name)
@@ -56,7 +59,8 @@ def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
     write_json(layout.spec(), spec.to_dict())
-    write_json(layout.trial_spec(0), spec.to_dict())
+    if mode is not Mode.SEARCH:
+        write_json(layout.trial_spec(0), spec.to_dict())
     with locked(layout) as held:
         return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held)
 
@@ -81,8 +85,8 @@ def resume(target: str | Path, options: Options, spec_name: str | None = None) -
     if file.status is Status.COMPLETED:
         logger.info("{} is completed: nothing is left to do", layout.root)
         return RunResult(layout.root, _metrics(layout))
-    spec = load_spec(layout.trial_spec(0))
-    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level")}
+    spec = load_spec(layout.spec() if file.mode is Mode.SEARCH else layout.trial_spec(0))
+    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level", "ray_address")}
     merged = dataclasses.replace(file.options, **shown)
     with locked(layout, PATIENCE) as held:
         # it may have ended while the lock was waited for
@@ -105,7 +109,13 @@ def _work(spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFil
             pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None
             stack.enter_context(_log_file(layout, options))
             logger.info("{} {}: {}", mode.value, spec.name, layout.root)
-            done = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+            if mode is Mode.SEARCH:
+                from slm_lab.experiment.search.launch import Search  # Ray: not for those who do not search
+
+                done = Search(spec, layout, options, stop.is_set).run()
+            else:
+                trial = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+                done = RunResult(layout.root, trial.metrics, trial.crashed, trial.stopped)
         if pool is not None and pool.output:
             path = layout.log(f"{layout.name}_output")
             with path.open("a", encoding="utf-8") as output:
@@ -116,14 +126,17 @@ def _work(spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFil
         # an interrupt that did not wait for the sessions comes by here too
         file.ended(status)
     if done.stopped:
-        logger.warning("stopped; to go on: slm-lab run train@{}", layout.root)
+        word = Mode.SEARCH if mode is Mode.SEARCH else Mode.TRAIN
+        logger.warning("stopped; to go on: slm-lab run {}@{}", word.value, layout.root)
+    elif done.crashed and mode is Mode.SEARCH:
+        logger.error("all {} trials crashed", len(done.crashed))
     elif done.crashed:
-        count = f"{len(done.crashed)} of {len(done.crashed) + len(done.sessions)} sessions crashed"
-        logger.error("{}{}", count, "" if done.sessions else ": there is nothing to analyse")
-    if done.metrics:
+        count = f"{len(done.crashed)} of {session_count(spec, mode)} sessions crashed"
+        logger.error("{}{}", count, "" if done.metrics else ": there is nothing to analyse")
+    if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", summary(done.metrics))
     logger.info("results: {}", layout.root)
-    return RunResult(layout.root, done.metrics, done.crashed, done.stopped)
+    return done
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from loguru import logger
 
+from slm_lab.agent.metrics import Row
 from slm_lab.experiment.analysis import Metrics, save_trial
 from slm_lab.experiment.contain import Event, run_contained, to_job
 from slm_lab.experiment.pool import Job, Pool
@@ -25,7 +26,12 @@ def session_count(spec: Spec, mode: Mode) -> int:
 
 
 def worker_count(spec: Spec, mode: Mode) -> int:
-    """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial."""
+    """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial.
+
+    In a search it is 0 too: the trials have theirs.
+    """
+    if mode is Mode.SEARCH:
+        return 0
     sessions = session_count(spec, mode)
     return 0 if sessions == 1 else parallel_sessions(sessions, available_cores())
 
@@ -53,12 +59,14 @@ class Trial:
 
     Args:
         spec: is run as it is.
-        mode: dev or train.
+        mode: dev, train or search.
         layout: where files go; its folders must exist.
         options: what the command line says beside the spec.
         trial: index.
         pool: workers that were started early; by default the trial starts its own.
         stop: asked now and then; true makes the sessions save and stop. By default SIGINT and SIGTERM do.
+        cores: that the trial may use; by default all of the machine.
+        listen: called with each session and row, and with None where a session crashed.
     """
 
     def __init__(
@@ -71,6 +79,8 @@ class Trial:
         *,
         pool: Pool | None = None,
         stop: Callable[[], bool] | None = None,
+        cores: int | None = None,
+        listen: Callable[[int, Row | None], None] | None = None,
     ) -> None:
         self.spec = spec
         self.layout = layout
@@ -78,9 +88,12 @@ class Trial:
         self.options = options
         self._pool = pool
         self._stop = stop
-        threads = session_threads(spec, available_cores())
+        self._listen = listen or (lambda session, row: None)
+        cores = cores or available_cores()
+        threads = session_threads(spec, cores)
         self.runs = [
-            Run(spec, mode, layout, trial, session, threads, options) for session in range(session_count(spec, mode))
+            Run(spec, mode, layout, trial, session, threads, options, cores)
+            for session in range(session_count(spec, mode))
         ]
         self._workers = worker_count(spec, mode)
         self._outcomes: dict[int, Outcome] = {}
@@ -98,7 +111,7 @@ class Trial:
         with ExitStack() as stack:
             stop = _told(self._stop or stack.enter_context(StopRequest()).is_set)
             with self._progress:
-                if self._workers:
+                if self._workers or self._pool is not None:
                     pool = self._pool or stack.enter_context(Pool(self._workers))
                     self._run_in(pool, stop)
                 else:
@@ -129,6 +142,7 @@ class Trial:
     def _on_event(self, session: int, event: Event) -> None:
         if event["kind"] == "row":
             self._progress.row(session, event["row"])
+            self._listen(session, event["row"])
         elif event["kind"] == "begin":
             self._progress.state(session, "starting")
         elif event["message"] not in self._said:
@@ -140,6 +154,7 @@ class Trial:
         self._outcomes[outcome.session] = outcome
         if outcome.crash is not None:
             self._progress.state(outcome.session, "crashed")
+            self._listen(outcome.session, None)
             self._tell(outcome.crash)
         else:
             self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")

@@ -39,6 +39,8 @@ that of the others belongs to them."""
 LISTS = ("choice", "grid_search")
 """Distributions whose value is the list of options."""
 DISTRIBUTIONS = (*ARGUMENTS, *LISTS)
+TRIALS = 8
+"""Of a search that does not say how many."""
 _TAIL = 1e-6
 """Probability cut off at each end of a normal distribution."""
 _OWN = ("name", "search", "meta.max_trial", "meta.plugins", "meta.search_")
@@ -146,11 +148,44 @@ def parse_search(spec: Spec) -> list[Axis]:
     faults += _overlaps(axes)
     for axis in axes:
         faults += _unknown_path(spec, axis) or _wrong_values(spec, axis)
+    faults += _wrong_scheduler(spec, axes)
     if not faults:
         faults = _wrong_together(spec, axes)
     if faults:
         raise SpecError(faults, spec.name)
     return axes
+
+
+def search_sessions(spec: Spec) -> int:
+    """Sessions of a trial of a search."""
+    return spec.meta.search_max_session or spec.meta.max_session
+
+
+def trial_count(spec: Spec, axes: Sequence[Axis]) -> int:
+    """Trials of a search: `meta.max_trial` for each point of the grid; else TRIALS, or 1 where nothing is drawn."""
+    drawn = any(axis.dist != "grid_search" for axis in axes)
+    return (spec.meta.max_trial or (TRIALS if drawn else 1)) * len(grid(axes))
+
+
+def scheduler_settings(spec: Spec) -> dict[str, Any] | None:
+    """Keyword arguments of ASHA; None where every trial runs to its end."""
+    scheduler = spec.meta.search_scheduler
+    if scheduler is None:
+        return None
+    return {**scheduler.model_dump(), "max_t": scheduler.max_t or spec.env.max_frame}
+
+
+def trial_spec(spec: Spec, values: Mapping[str, Any]) -> Spec:
+    """The spec that a trial of a search runs.
+
+    Raises:
+        SpecError: the values do not go together.
+    """
+    sessions = {"meta.max_session": spec.meta.search_max_session} if spec.meta.search_max_session else {}
+    try:
+        return apply(spec, {**sessions, **values})
+    except ValidationError as e:
+        raise SpecError([str(fault) for fault in explain(e)]) from None
 
 
 def apply(spec: Spec, values: Mapping[str, Any]) -> Spec:
@@ -306,6 +341,30 @@ def _paths(node: Any, prefix: str) -> list[str]:
         if not path.startswith("search"):
             found += [path, *_paths(value, path)]
     return found
+
+
+def _wrong_scheduler(spec: Spec, axes: Sequence[Axis]) -> Iterator[str]:
+    """Faults of what `meta` says of the search."""
+    settings = scheduler_settings(spec)
+    if settings is None:
+        return
+    where = "meta.search_scheduler"
+    sessions = search_sessions(spec)
+    if sessions > 1:
+        key = "search_max_session" if spec.meta.search_max_session else "max_session"
+        yield (
+            f"{where}: stops single sessions early, but a trial has {sessions} (meta.{key}): set "
+            f"meta.search_max_session to 1, which leaves training as it is, or take {where} out: then every trial "
+            "runs to its end"
+        )
+    for axis in axes:
+        if axis.path == "meta.max_session":
+            yield f"search.{axis.key}: trials have one session under {where}"
+    if settings["time_attr"] == "frame" and settings["grace_period"] > settings["max_t"]:
+        yield (
+            f"{where}.grace_period: must be at most {settings['max_t']:g}, the frames of a trial "
+            f"(got {settings['grace_period']:g})"
+        )
 
 
 def _wrong_values(spec: Spec, axis: Axis) -> list[str]:
