@@ -191,7 +191,8 @@ def _resume(request: Request, command: Command) -> int:
     from slm_lab.experiment.launch import resume
 
     target = locate(request.target or LATEST, command.settings["out"])
-    return _tell(resume(target, _options(command), _run_name(request, command)), command)
+    search = request.mode == "search"
+    return _tell(resume(target, _options(command), _run_name(request, command), search=search), command)
 
 
 def _enjoy(request: Request, command: Command) -> int:

@@ -15,7 +15,7 @@ from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.runs import RunFile, Status, find_run, locked, versions
+from slm_lab.experiment.runs import RunFile, Status, find_run, is_search, locked, versions
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, session_count, worker_count
 from slm_lab.lib.errors import LabError, SpecError
@@ -65,7 +65,9 @@ def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
         return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held)
 
 
-def resume(target: str | Path, options: Options, spec_name: str | None = None) -> RunResult:
+def resume(
+    target: str | Path, options: Options, spec_name: str | None = None, *, search: bool | None = None
+) -> RunResult:
     """Go on with a run that was stopped or killed, or whose sessions crashed.
 
     Every session that is not at its end goes on from its checkpoint, or begins anew where it has none. The seed and all
@@ -75,16 +77,20 @@ def resume(target: str | Path, options: Options, spec_name: str | None = None) -
         target: `latest` (of `options.out`), or a run folder.
         options: `out`, and how it is shown: progress, render, log_level.
         spec_name: takes only runs of that spec for `latest`.
+        search: only a search (true), only what is none (false); None: any run.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
     """
-    layout = find_run(target, options.out, spec_name)
+    layout = find_run(target, options.out, spec_name, fits=lambda x: search is None or is_search(x) == search)
     check_level(options.log_level)
     file = RunFile.open(layout)
+    if search is not None and (file.mode is Mode.SEARCH) != search:
+        word = Mode.SEARCH if file.mode is Mode.SEARCH else Mode.TRAIN
+        raise LabError(f"{layout.root}: was begun in mode {file.mode}, go on with {word}@{layout.root}")
     if file.status is Status.COMPLETED:
         logger.info("{} is completed: nothing is left to do", layout.root)
-        return RunResult(layout.root, _metrics(layout))
+        return RunResult(layout.root, _metrics(layout, file.mode))
     spec = load_spec(layout.spec() if file.mode is Mode.SEARCH else layout.trial_spec(0))
     shown = {key: getattr(options, key) for key in ("progress", "render", "log_level", "ray_address")}
     merged = dataclasses.replace(file.options, **shown)
@@ -156,8 +162,9 @@ def _log_file(layout: Layout, options: Options) -> Iterator[None]:
         logger.remove(handler)
 
 
-def _metrics(layout: Layout) -> dict[str, float]:
-    path = layout.trial_scalar(0)
+def _metrics(layout: Layout, mode: Mode) -> dict[str, float]:
+    """Of the trial; of a search, those of its best trial."""
+    path = layout.best_scalar() if mode is Mode.SEARCH else layout.trial_scalar(0)
     if not path.exists():
         return {}
     scalars = json.loads(path.read_text(encoding="utf-8"))

@@ -122,6 +122,10 @@ class Layout:
         """Journal of a search: its trials, and the state of sampler and scheduler."""
         return self.root / "info" / f"{self.name}_search.json"
 
+    def trial_lock(self, trial: int) -> Path:
+        """Held by the processes that work on a trial of a search."""
+        return self.root / "info" / f"{self.t(trial)}.lock"
+
     def experiment_df(self, *, top: bool = False) -> Path:
         """CSV, a row a trial: searched keys and metrics; top: the copy in the run folder itself."""
         return (self.root if top else self.root / "info") / f"{self.name}_experiment_df.csv"
@@ -137,6 +141,10 @@ class Layout:
     def best_spec(self) -> Path:
         """Spec file of the best trial of a search, ready to be trained."""
         return self.root / "best_spec.json"
+
+    def best_scalar(self) -> Path:
+        """JSON, the scalar metrics of the best trial of a search."""
+        return self.root / "info" / f"{self.name}_best_metrics_scalar.json"
 
     def trial_files(self, trial: int) -> list[Path]:
         """All files of a trial that there are."""

@@ -100,8 +100,9 @@ def save_table(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> None:
     write_json(layout.trial_data(), {row["trial"]: row for row in rows})
 
 
-def save_best(layout: Layout, spec: Spec, record: Record) -> None:
-    """Write the best trial's spec as a spec file that can be trained as it is."""
+def save_best(layout: Layout, spec: Spec, record: Record, metrics: Metrics) -> None:
+    """Write the best trial's spec as a spec file that can be trained as it is, and its metrics."""
+    write_json(layout.best_scalar(), metrics["scalar"])
     data = apply(spec, record.values).to_dict()
     for key in _SEARCH_KEYS:
         data["meta"].pop(key, None)

@@ -197,7 +197,7 @@ class Search:
             ]
             return RunResult(layout.root, {}, [] if interrupted else crashes, interrupted)
         best = ranked[0]
-        findings.save_best(layout, self._spec, best)
+        findings.save_best(layout, self._spec, best, self._found[best.trial])
         try:
             findings.draw(layout, self._journal, self._found, self._paths, find(self._spec.env.name).id)
         except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a finished search with it

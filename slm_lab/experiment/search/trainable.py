@@ -14,11 +14,12 @@ from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.resources import parallel_sessions
 from slm_lab.experiment.results import TrialResult
 from slm_lab.experiment.run import Mode
+from slm_lab.experiment.runs import locked
 from slm_lab.experiment.search.plan import Plan
 from slm_lab.experiment.search.scheduler import Report
 from slm_lab.experiment.search.store import Store
 from slm_lab.experiment.trial import Trial
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import setup
@@ -111,7 +112,7 @@ class SearchTrial(tune.Trainable):
             try:
                 self._trial = self._prepare()
             except LabError as e:
-                return self._crashed(str(e), misuse=True)
+                return self._crashed("; ".join(e.faults) if isinstance(e, SpecError) else str(e), misuse=True)
             if self._backlog:
                 # before a session goes on: it may be stopped for what it did already
                 return self._handed(self._backlog)
@@ -162,7 +163,9 @@ class SearchTrial(tune.Trainable):
     def _run(self, spec: Spec, layout: Layout) -> None:
         plan = self._plan
         try:
-            with Pool(parallel_sessions(spec.meta.max_session, plan.cpu)) as pool:
+            # sessions of a search that was killed may still be saving
+            held = locked(layout, PATIENCE, self._index)
+            with held as fds, Pool(parallel_sessions(spec.meta.max_session, plan.cpu), pass_fds=fds) as pool:
                 trial = Trial(
                     spec,
                     Mode.SEARCH,
