@@ -1,10 +1,10 @@
 """How fast is the whole training loop? This project and Stable-Baselines3, alternately, in one run.
 
-Once: `uv venv .peers && uv pip install --python .peers stable-baselines3==2.9.2 torch==2.15.0`, so that the peer has an
-environment of its own. Then `uv run benchmark/throughput.py -o data/throughput.json`; see benchmark/README.md.
+Once: an environment of its own for the peer, see benchmark/README.md.
+Then `uv run benchmark/throughput.py -o data/throughput.json`.
 
-Each measurement is a process of its own with one torch thread. Env, nets and hyper-parameters are the same on both
-sides; on ours, log rows, tracking and checkpoints are on. A side prints its result as the last line of its output.
+Each measurement is a process of its own, with as many torch threads on either side. Env, nets and hyper-parameters are
+the same; on our side log rows, tracking and checkpoints are on. A side prints its result as its last line of output.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workloads import WORKLOADS, slm_lab_spec, workload
+
 ROOT = Path(__file__).resolve().parent.parent
 PEER_PYTHON = ROOT / ".peers" / "bin" / "python"
 SIDES = ("slm_lab", "sb3")
@@ -27,64 +29,8 @@ SESSIONS = 4
 """Of the whole-command comparison; two run at a time on either side."""
 COMMAND_FRAMES = 200_000
 
-WORKLOADS: dict[str, dict[str, Any]] = {
-    "W1": {"algorithm": "ppo", "num_envs": 4, "horizon": 32, "frames": 300_000, "peer_frames": 60_000},
-    "W1b": {"algorithm": "ppo", "num_envs": 8, "horizon": 128, "frames": 300_000, "peer_frames": 60_000},
-    "W6": {"algorithm": "a2c", "num_envs": 8, "horizon": 5, "frames": 400_000, "peer_frames": 150_000},
-}
-"""All on CartPole-v1 with separate 64x64 tanh nets. horizon: steps of each env between updates."""
-
 WARM_UP = 0.1
 """Share of the frames before the clock starts: imports, compilation and the first calls are not the steady state."""
-ADAM = {"name": "Adam", "lr": 3e-4, "eps": 1e-5}
-RMSPROP = {"name": "RMSprop", "lr": 7e-4, "alpha": 0.99, "eps": 1e-5}
-MINIBATCH, EPOCHS = 64, 10
-
-
-def slm_lab_spec(workload: str, frames: int, *, sessions: int = 1, compile_mode: str = "auto") -> dict[str, Any]:
-    """The workload as a spec of this project."""
-    w = WORKLOADS[workload]
-    constant = {"name": "no_decay", "start_val": 0.0}
-    shared = {"gamma": 0.99, "entropy_coef_spec": constant, "val_loss_coef": 0.5}
-    if w["algorithm"] == "ppo":
-        algorithm = {
-            "name": "PPO",
-            "lam": 0.95,
-            "clip_eps_spec": {"name": "no_decay", "start_val": 0.2},
-            "time_horizon": w["horizon"],
-            "minibatch_size": MINIBATCH,
-            "training_epoch": EPOCHS,
-            **shared,
-        }
-    else:
-        algorithm = {
-            "name": "ActorCritic",
-            "num_step_returns": w["horizon"],
-            "training_frequency": w["horizon"],
-            **shared,
-        }
-    net = {
-        "type": "MLPNet",
-        "shared": False,
-        "hid_layers": [64, 64],
-        "hid_layers_activation": "tanh",
-        "init_fn": "orthogonal_",
-        "actor_init_std": 0.01,
-        "critic_init_std": 1.0,
-        "clip_grad_val": 0.5,
-        "optim_spec": ADAM if w["algorithm"] == "ppo" else RMSPROP,
-    }
-    return {
-        "name": f"throughput_{workload.lower()}",
-        "agent": {
-            "name": w["algorithm"],
-            "algorithm": algorithm,
-            "memory": {"name": "OnPolicyBatchReplay"},
-            "net": net,
-        },
-        "env": {"name": "CartPole-v1", "num_envs": w["num_envs"], "max_frame": frames},
-        "meta": {"max_session": sessions, "log_frequency": 500, "random_seed": 0, "compile": compile_mode},
-    }
 
 
 def steady(marks: list[tuple[float, float]], frames: int) -> float:
@@ -107,7 +53,7 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def run_slm_lab(workload: str, frames: int, seed: int, *, eager: bool) -> dict[str, Any]:
+def run_slm_lab(name: str, frames: int, seed: int, *, eager: bool) -> dict[str, Any]:
     """One session of this project, in this process."""
     import csv
 
@@ -118,82 +64,39 @@ def run_slm_lab(workload: str, frames: int, seed: int, *, eager: bool) -> dict[s
     from slm_lab.lib.layout import Layout
     from slm_lab.spec.load import load_spec
 
-    spec = load_spec(slm_lab_spec(workload, frames, compile_mode="off" if eager else "on"))
+    spec, threads = (
+        load_spec(slm_lab_spec(name, frames, compile_mode="off" if eager else "on")),
+        workload(name)["threads"],
+    )
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout.new(Path(folder), spec.name)
         layout.make_folders()
         options = Options(out=Path(folder), seed=seed, device="cpu", log_level="WARNING", progress=False)
-        Session(Run(spec, Mode.TRAIN, layout, threads=1, options=options)).run()
+        Session(Run(spec, Mode.TRAIN, layout, threads=threads, options=options)).run()
         with layout.session_df(0, 0).open(newline="") as file:
             rows = list(csv.DictReader(file))
         saved = layout.checkpoint(0, 0).exists()
-    if torch.get_num_threads() != 1 or not saved:
-        raise SystemExit("not a fair run: more than one torch thread, or no checkpoint written")
+    if torch.get_num_threads() != threads or not saved:
+        raise SystemExit("not a fair run: another number of torch threads, or no checkpoint written")
     marks = [(float(row["frame"]), float(row["wall_t"])) for row in rows]
     return {"fps": steady(marks, frames), "score": float(rows[-1]["total_reward"])}
 
 
-def run_sb3(workload: str, frames: int, seed: int) -> dict[str, Any]:
+def run_peer(name: str, frames: int, seed: int) -> dict[str, Any]:
     """The same workload in Stable-Baselines3, in this process."""
-    import torch
-    from stable_baselines3 import A2C, PPO
-    from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_vec_env
+    from peer import run_sb3
 
-    torch.set_num_threads(1)
-
-    class Marks(BaseCallback):
-        """(frame, seconds) at the end of each rollout: between two of them lie one update and one rollout."""
-
-        def _on_training_start(self) -> None:
-            self.marks: list[tuple[float, float]] = []
-
-        def _on_rollout_end(self) -> None:
-            self.marks.append((self.num_timesteps, time.perf_counter()))
-
-        def _on_step(self) -> bool:
-            return True
-
-    w = WORKLOADS[workload]
-    env = make_vec_env("CartPole-v1", n_envs=w["num_envs"], seed=seed)
-    shared = {"gamma": 0.99, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5, "device": "cpu", "seed": seed}
-    policy: dict[str, Any] = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": torch.nn.Tanh}
-    if w["algorithm"] == "ppo":
-        policy["optimizer_kwargs"] = {"eps": ADAM["eps"]}
-        model: Any = PPO(
-            "MlpPolicy",
-            env,
-            learning_rate=ADAM["lr"],
-            n_steps=w["horizon"],
-            batch_size=MINIBATCH,
-            n_epochs=EPOCHS,
-            gae_lambda=0.95,
-            clip_range=0.2,
-            policy_kwargs=policy,
-            **shared,
-        )
-    else:
-        model = A2C(
-            "MlpPolicy",
-            env,
-            learning_rate=RMSPROP["lr"],
-            n_steps=w["horizon"],
-            rms_prop_eps=RMSPROP["eps"],
-            normalize_advantage=True,
-            policy_kwargs=policy,
-            **shared,
-        )
-    timer = Marks()
-    model.learn(frames, callback=timer)
-    returns = [episode["r"] for episode in model.ep_info_buffer]
-    return {"fps": steady(timer.marks, frames), "score": statistics.fmean(returns)}
+    marks, score = run_sb3(name, frames, seed)
+    return {"fps": steady(marks, frames), "score": score}
 
 
-def start(side: str, workload: str, frames: int, seed: int, *, eager: bool = False) -> subprocess.Popen[str]:
+def start(side: str, name: str, frames: int, seed: int, *, eager: bool = False) -> subprocess.Popen[str]:
     """One measurement in a process of its own."""
     python = sys.executable if side == "slm_lab" else str(PEER_PYTHON)
-    command = [python, __file__, "--side", side, "--workload", workload, "--frames", str(frames), "--seed", str(seed)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [python, __file__, "--side", side, "--workload", name, "--frames", str(frames), "--seed", str(seed)]
+    threads = str(workload(name)["threads"])
+    env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     # the peer's environment must not see this project's packages
     env.pop("PYTHONPATH", None)
     env.pop("VIRTUAL_ENV", None)
@@ -223,18 +126,18 @@ def alternate(measure: Any, rounds: int) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def compare_loops(workload: str, args: argparse.Namespace) -> dict[str, Any]:
+def compare_loops(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Steady-state frames per second and peak memory of both sides."""
-    w = WORKLOADS[workload]
+    w = WORKLOADS[name]
     frames = {"slm_lab": args.frames or w["frames"], "sb3": args.peer_frames or w["peer_frames"]}
     found = alternate(
-        lambda side, i: result(start(side, workload, frames[side], i, eager=args.eager and side == "slm_lab")),
+        lambda side, i: result(start(side, name, frames[side], i, eager=args.eager and side == "slm_lab")),
         args.rounds,
     )
     ours, peer = found["slm_lab"], found["sb3"]
     middle = {side: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for side, rows in found.items()}
     return {
-        "workload": workload + (" eager" if args.eager else ""),
+        "workload": name + (" eager" if args.eager else ""),
         "slm_lab": middle["slm_lab"],
         "sb3": middle["sb3"],
         "ratio": statistics.median(a["fps"] / b["fps"] for a, b in zip(ours, peer, strict=True)),
@@ -347,7 +250,7 @@ def main() -> None:
         )
         return
     if args.side == "sb3":
-        print(json.dumps({**run_sb3(args.workload, args.frames, args.seed), "peak_rss_mb": peak_rss_mb()}))
+        print(json.dumps({**run_peer(args.workload, args.frames, args.seed), "peak_rss_mb": peak_rss_mb()}))
         return
     if not PEER_PYTHON.exists():
         raise SystemExit("no .peers environment: see the first lines of this file for the command that makes it")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from support.hub import StandInHub
 
 Core = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -96,3 +97,16 @@ def test_plot(core: Core, finished_run: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = core("list-runs", "--out", str(finished_run.parent))
     assert finished_run.name in done.stdout, done.stderr
+
+
+def test_hub(core: Core, finished_run: Path, tmp_path: Path) -> None:
+    with StandInHub() as server:
+        env = {"HF_ENDPOINT": server.url, "HF_TOKEN": server.token, "HF_REPO": "tester/runs"}
+        done = core("push", str(finished_run), **env)
+        assert done.returncode == 0, done.stderr
+        done = core("list", **env)
+        assert finished_run.name in done.stdout, done.stderr
+        done = core("pull", "tiny", **env)
+        assert done.returncode == 0, done.stderr
+    there = tmp_path / "data" / finished_run.name / "model"
+    assert {p.name for p in there.glob("*.pt")} == {p.name for p in (finished_run / "model").glob("*.pt")}

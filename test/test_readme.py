@@ -82,7 +82,7 @@ def test_bundled_specs_that_are_named_exist() -> None:
         assert load_spec(file, name).name == name
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "schema", "plot", "list-runs"])
+@pytest.mark.parametrize("command", ["run", "validate", "schema", "plot", "list-runs", "push", "list", "pull"])
 def test_options_that_are_named_exist(command: str) -> None:
     script = Path(sys.executable).with_name("slm-lab")
     text = subprocess.run([script, command, "--help"], capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 """The agent: it stands between env and algorithm, numpy and torch, and decides *when* to learn."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Algorithm, Setting
 from slm_lab.agent.memory.base import Memory
+from slm_lab.agent.net.check import net_faults
+from slm_lab.agent.net.precision import reduced, why_not_bf16
+from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.seeding import derive
@@ -39,6 +43,9 @@ class Agent:
         self.seed = seed
         self.device = torch.device(device)
         self._debug = debug
+        faults = net_faults(spec.agent.net)
+        if faults:
+            raise SpecError(faults)
         algorithm_class: type[Algorithm] = lookup("algorithm", spec.agent.algorithm.name)
         memory_class: type[Memory] = lookup("memory", spec.agent.memory.name)
         if algorithm_class.on_policy not in (None, memory_class.on_policy):
@@ -53,11 +60,15 @@ class Agent:
                 self.algorithm = algorithm_class(
                     Setting(spec.agent, info, self.device, compile and memory_class.fixed_size, self._generator)
                 )
-            except ValueError as e:
+            except UnfitDistribution as e:
                 raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
         self.memory = memory_class(spec.agent.memory, self)
         self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy
         self._cpu = self.device.type == "cpu"
+        self._bf16 = spec.meta.precision == "bf16"
+        if self._bf16 and (why := why_not_bf16(self.device)) is not None:
+            logger.warning("meta.precision: float32 in place of bf16: {}", why)
+            self._bf16 = False
 
     @property
     def training_frequency(self) -> int:
@@ -91,6 +102,21 @@ class Agent:
     def observe(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Remember one vector step: what was seen [N, *O], done [N, *A], and what came of it."""
         self.memory.add(obs, action, step)
+        if self.algorithm.recall is not None:
+            self.algorithm.recall.forget_(step.terminated | step.truncated)
+
+    def forget(self, ended: NDArray[Any] | None = None) -> None:
+        """Begin anew, with a net that has a memory, where an episode ended ([N] bool; None: everywhere).
+
+        Not needed where `observe` is called.
+        """
+        if self.algorithm.recall is not None:
+            self.algorithm.recall.forget_(ended)
+
+    def apart(self, num_envs: int) -> AbstractContextManager[None]:
+        """Act in so many other envs, from the beginning of episodes; then it is as if nothing had been."""
+        recall = self.algorithm.recall
+        return nullcontext() if recall is None else recall.apart(num_envs)
 
     def maybe_update(self, frame: int) -> Stats | None:
         """Learn if the memory says it is time.
@@ -110,7 +136,7 @@ class Agent:
         if self.memory.on_policy and not self._cpu:
             batch = batch._make(t.to(self.device) for t in batch)
         before = self.weights() if self._debug else {}
-        with torch.no_grad():
+        with torch.no_grad(), reduced(self.device) if self._bf16 else nullcontext():
             stats = self.algorithm.update(batch, frame)
         self.algorithm.set_frame(frame)
         if self._debug:

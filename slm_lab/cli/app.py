@@ -153,6 +153,18 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     stop_ray: Annotated[
         bool, typer.Option("--stop-ray", help="Stop the searches of this user on this machine, and their Ray.")
     ] = False,
+    upload_hf: Annotated[
+        bool, typer.Option("--upload-hf", help="Upload the run to HF_REPO, now and then and at its end.")
+    ] = False,
+    upload_every: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0.01, help="Between two uploads of --upload-hf.")
+    ] = 10.0,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the run folder; where there is one, here or in HF_REPO, it goes on."
+        ),
+    ] = None,
     out: Out = Path("data"),
     job: Annotated[
         Path | None,
@@ -185,7 +197,19 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
         "out": out,
     }
     commands = list(getattr(ctx.parent and ctx.parent.command, "commands", ()))
-    raise typer.Exit(main(Command(words, _pairs(sets), settings, job, episodes, video, commands)))
+    command = Command(
+        words,
+        _pairs(sets),
+        settings,
+        job,
+        episodes,
+        video,
+        folder=folder,
+        upload=upload_hf,
+        upload_every=upload_every,
+        commands=commands,
+    )
+    raise typer.Exit(main(command))
 
 
 @app.command()
@@ -198,6 +222,22 @@ def validate(
     from slm_lab.cli.validate import main
 
     raise typer.Exit(main(paths, _pairs(sets), as_json=as_json))
+
+
+@app.command()
+def migrate(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A spec file of SLM-Lab 4 or 5, or a folder of them.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="NEW", help="Written there; a file is printed without it.")
+    ] = None,
+) -> None:
+    """Write spec files of older versions in the present format, and tell what was changed.
+
+    They run as they are, too: then they are migrated each time they are loaded.
+    """
+    from slm_lab.cli.migrate import main
+
+    raise typer.Exit(main(old, output))
 
 
 @app.command()
@@ -243,6 +283,40 @@ def list_runs(
     from slm_lab.cli.list_runs import main
 
     main(out, pattern, as_json=as_json)
+
+
+@app.command()
+def push(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="A run folder: path, name in --out, or latest.")],
+    out: Out = Path("data"),
+) -> None:
+    """Upload a run to the Hugging Face Hub (HF_REPO, HF_TOKEN)."""
+    from slm_lab.cli.hub import push_run
+
+    push_run(run_folder, out)
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Part of a name, or with * and ?.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+) -> None:
+    """List the runs on the Hugging Face Hub (HF_REPO), the newest last."""
+    from slm_lab.cli.hub import list_hub
+
+    list_hub(pattern, as_json=as_json)
+
+
+@app.command()
+def pull(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="A name, part of names, or with * and ?.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that were changed here.")] = False,
+    out: Out = Path("data"),
+) -> None:
+    """Download runs from the Hugging Face Hub (HF_REPO); what is here already is not fetched again."""
+    from slm_lab.cli.hub import pull_runs
+
+    pull_runs(pattern, out, force=force)
 
 
 def _words(text: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
 from slm_lab.lib.errors import LabError, SpecError
@@ -13,7 +15,9 @@ def build_faults(spec: Spec) -> list[str]:
     try:
         env = make_env(spec.env, num_envs=1)
         try:
-            Agent(spec, replace(env.info, num_envs=spec.env.num_envs), seed=0)
+            info = replace(env.info, num_envs=spec.env.num_envs)
+            # a first action: what does not fit together inside the nets shows up there
+            Agent(spec, info, seed=0).act(np.zeros((info.num_envs, *info.obs_shape), info.obs_dtype))
         finally:
             env.close()
     except SpecError as e:

@@ -1,23 +1,31 @@
 """`slm-lab run`: checks everything that is asked for, then runs it, one after the other."""
 
+import functools
+import json
 import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm_lab.cli.modes import LATEST, MODES, Request, parse_mode, parse_words
 from slm_lab.cli.report import report_user_error, show
-from slm_lab.cli.runs import find_local_plugins, locate
+from slm_lab.cli.runs import check_folder, find_local_plugins, locate
+from slm_lab.experiment.resources import use_compile
+from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.load import find_file, load_spec, read_file
+from slm_lab.spec.load import find_file, load_specs, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.parse import decode, parse_json
-from slm_lab.spec.variables import short_env
+from slm_lab.spec.variables import apply_sets, short_env
+
+if TYPE_CHECKING:
+    from slm_lab.cli.upload import Upload
+    from slm_lab.experiment.results import RunResult
 
 OK, CRASHED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,6 +42,12 @@ class Command:
     job: Path | None = None
     episodes: int | None = None
     video: Path | None = None
+    folder: str | None = None
+    """Name of the run folder, to begin or to go on with."""
+    upload: bool = False
+    """To the Hugging Face Hub."""
+    upload_every: float = 10.0
+    """Minutes."""
     commands: list[str] = field(default_factory=list)
     """Names of the other commands: a first word that is no file may be meant as one."""
 
@@ -59,6 +73,10 @@ def main(command: Command) -> int:
             f"--device: unknown '{command.settings['device']}' (known: auto, cpu, cuda, cuda:0 ..., mps, xpu)"
         )
     enjoys = any(request.mode == "enjoy" for request in requests)
+    if command.upload and enjoys:
+        raise LabError("--upload-hf belongs to the modes that train; what enjoy plays is there already")
+    if command.folder is not None and (len(requests) > 1 or enjoys or requests[0].target is not None):
+        raise LabError("--folder names the folder of one run: it goes with one spec and no @")
     for option, value in (("--video", command.video), ("--episodes", command.episodes)):
         if value is not None and not enjoys:
             raise LabError(f"{option} belongs to the mode enjoy")
@@ -121,10 +139,11 @@ def _requests(command: Command) -> list[Request]:
 
 
 def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
-    tasks, errors = [], []
+    tasks: list[Task] = []
+    errors = []
     for request in requests:
         try:
-            tasks.append(_prepare(request, command))
+            tasks += _prepare(request, command)
         except LabError as e:
             if len(requests) == 1:
                 raise
@@ -134,28 +153,29 @@ def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
     return tasks
 
 
-def _prepare(request: Request, command: Command) -> Task:
+def _prepare(request: Request, command: Command) -> list[Task]:
     settings = command.settings
     if request.mode == "enjoy":
-        return lambda: _enjoy(request, command)
+        return [lambda: _enjoy(request, command)]
     if request.target is not None:
         if command.sets.keys() - {"env"} or settings["seed"] is not None:
             show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
-        return lambda: _resume(request, command)
-    spec = _load(request, command)
+        return [lambda: _resume(request, command)]
+    specs = _load(request, command)
     if settings["profile"] and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
     if request.mode != "search" and settings["ray_address"] is not None and "RAY_ADDRESS" not in os.environ:
         raise LabError("--ray-address belongs to the mode search")
-    return lambda: _train(spec, request.mode, command)
+    return [functools.partial(_train, spec, request.mode, command) for spec in specs]
 
 
-def _load(request: Request, command: Command) -> Spec:
+def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
+    _start_compiler(request, command)
     from slm_lab.env.make import check_env  # imports gymnasium: not for a wrong file name
 
-    return load_spec(request.file, request.name, sets=command.sets, check_env=check_env)
+    return load_specs(request.file, request.name, sets=command.sets, check_env=check_env)
 
 
 def _find(file: str, command: Command) -> None:
@@ -169,6 +189,22 @@ def _find(file: str, command: Command) -> None:
         raise e
 
 
+def _start_compiler(request: Request, command: Command) -> None:
+    """Before torch is imported here, where the spec as it stands looks as if it will be compiled."""
+    assert request.file is not None
+    specs = read_file(request.file)
+    raw = specs.get(request.name or next(iter(specs), ""))
+    # the trials of a search are other processes
+    if raw is None or command.settings["device"] not in ("auto", "cpu") or request.mode == "search":
+        return
+    filled, _ = apply_sets(raw, command.sets)
+    env, meta = filled.get("env"), filled.get("meta")
+    frames = env.get("max_frame") if isinstance(env, dict) else None
+    setting = meta.get("compile", "auto") if isinstance(meta, dict) else "off"
+    if isinstance(frames, int | float) and use_compile(setting, frames):
+        start_ahead(json.dumps(filled, sort_keys=True, default=str))
+
+
 def _options(command: Command) -> Any:
     from slm_lab.experiment.run import Options
 
@@ -176,15 +212,48 @@ def _options(command: Command) -> Any:
 
 
 def _train(spec: Spec, mode: str, command: Command) -> int:
+    if command.folder is not None:
+        check_folder(command.folder, spec.name)
+    return _uploaded(command, lambda upload: _begin(spec, mode, command, upload))
+
+
+def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> "RunResult":
+    """Run a spec; or go on with the run folder that was named, where there is one, here or on the hub."""
     from slm_lab.cli.profile import profiled
-    from slm_lab.experiment.launch import run_spec
+    from slm_lab.experiment.launch import resume, run_spec
     from slm_lab.experiment.run import Mode
 
+    beside = None if upload is None else upload.beside
+    options, folder = _options(command), command.folder
+    if folder is not None:
+        root = options.out / folder
+        if not root.exists() and upload is not None:
+            upload.fetch(folder, options.out)
+        if any(root.glob("info/*_run.json")):
+            return resume(root, options, beside=beside)
     if not command.settings["profile"]:
-        return _tell(run_spec(spec, Mode(mode), _options(command)), command)
-    result, folder = profiled(lambda: run_spec(spec, Mode.DEV, _options(command)))
-    show("profile", str(folder), "bold")
-    return _tell(result, command)
+        return run_spec(spec, Mode(mode), options, folder=folder, beside=beside)
+    result, profile = profiled(lambda: run_spec(spec, Mode.DEV, options, folder=folder, beside=beside))
+    show("profile", str(profile), "bold")
+    return result
+
+
+def _uploaded(command: Command, work: "Callable[[Upload | None], RunResult]") -> int:
+    """Exit code of a run, uploaded if that was asked for; also after a crash, an interrupt or SIGTERM."""
+    if not command.upload:
+        return _tell(work(None), command)
+    from slm_lab.cli.upload import Upload
+    from slm_lab.experiment.stopping import StopRequest
+
+    # outside the training, too, a first signal must not end the process: the last upload is to be whole
+    with StopRequest() as stop:
+        upload = Upload(command.upload_every)
+        if stop.is_set():
+            return INTERRUPTED
+        result = work(upload)
+        good = upload.finish(result.folder)
+    code = _tell(result, command)
+    return code if good else CRASHED
 
 
 def _resume(request: Request, command: Command) -> int:
@@ -192,7 +261,12 @@ def _resume(request: Request, command: Command) -> int:
 
     target = locate(request.target or LATEST, command.settings["out"])
     search = request.mode == "search"
-    return _tell(resume(target, _options(command), _run_name(request, command), search=search), command)
+
+    def work(upload: "Upload | None") -> "RunResult":
+        beside = None if upload is None else upload.beside
+        return resume(target, _options(command), _run_name(request, command), search=search, beside=beside)
+
+    return _uploaded(command, work)
 
 
 def _enjoy(request: Request, command: Command) -> int:

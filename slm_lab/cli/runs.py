@@ -1,10 +1,13 @@
 """Run folders, as users name them."""
 
+import re
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from slm_lab.cli.modes import LATEST
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import TIMESTAMP
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.load import expand
 
@@ -29,6 +32,17 @@ def locate(word: str, out: Path) -> str | Path:
         return inside
     known = [LATEST, *(p.name for p in (out.iterdir() if out.is_dir() else ()))]
     raise LabError(f"{word}: no such run folder, neither here nor in {out}{did_you_mean(Path(word).name, known)}")
+
+
+def check_folder(folder: str, spec_name: str) -> None:
+    """A name that is given to a run folder must be one that its run can be found by.
+
+    Raises:
+        LabError: it is not `<spec_name>_<timestamp>`.
+    """
+    if not re.fullmatch(re.escape(spec_name) + r"_\d{4}_\d\d_\d\d_\d{6}(_\d+)?", folder, re.ASCII):
+        example = f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
+        raise LabError(f"--folder: must be the spec's name and a time, such as {example} (got '{folder}')")
 
 
 def find_folder(word: str, out: Path) -> Path:

@@ -22,29 +22,44 @@ from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
 
-ARGUMENTS = (
-    "repeat_action_probability",
-    "full_action_space",
-    "frameskip",
-    "stack_num",
-    "img_height",
-    "img_width",
-    "grayscale",
-    "maxpool",
-    "noop_max",
-    "use_fire_reset",
-    "life_loss_info",
-    "continuous",
-    "continuous_action_threshold",
-    "max_num_frames_per_episode",
-)
-"""What a spec may say. `life_loss_info`: a lost life ends an episode for the agent that learns (`Step.terminated`), but
-neither the game nor its score."""
+ARGUMENTS: dict[str, tuple[type, float, float]] = {
+    "repeat_action_probability": (float, 0, 1),
+    "full_action_space": (bool, 0, 1),
+    "frameskip": (int, 1, 1000),
+    "stack_num": (int, 1, 1000),
+    "img_height": (int, 1, 10_000),
+    "img_width": (int, 1, 10_000),
+    "grayscale": (bool, 0, 1),
+    "maxpool": (bool, 0, 1),
+    "noop_max": (int, 0, 10_000),
+    "use_fire_reset": (bool, 0, 1),
+    "life_loss_info": (bool, 0, 1),
+    "continuous": (bool, 0, 1),
+    "continuous_action_threshold": (float, 0, 1),
+    "max_num_frames_per_episode": (int, 1, 2**30),
+}
+"""What a spec may say: kind, least and greatest value. `life_loss_info`: a lost life ends an episode for the agent that
+learns (`Step.terminated`), but neither the game nor its score."""
 RESEED = 20_000
 """Steps of an env after which its next game begins from a seed of its own. A game's inner state is out of reach, so it
 is saved as what has been done since the last seed. Seeding takes as long as some hundred steps."""
 NEVER = 2**30
 """Steps after which ALE's own limit would end a game: games are cut off here."""
+
+
+def check_arguments(given: dict[str, Any]) -> list[str]:
+    """What is wrong with the values, as lines `env.<key>: ...`: ALE itself hangs on some, and heeds others not."""
+    faults = []
+    for key, (kind, low, high) in ARGUMENTS.items():
+        value: Any = given.get(key, kind(low))
+        known = (int, float) if kind is float else (kind,)
+        # True is no number here
+        if type(value) not in known or not low <= value <= high:
+            what = (
+                "true or false" if kind is bool else f"{'a number' if kind is float else 'whole,'} from {low} to {high}"
+            )
+            faults.append(f"env.{key}: must be {what} (got {value!r})")
+    return faults
 
 
 class Atari(VecEnv):
@@ -83,6 +98,8 @@ class Atari(VecEnv):
         self._games: Any = AtariVectorEnv(game, n, num_threads=workers, **arguments)
         self._actions = map_actions(self._games.single_action_space, name)
         shape: tuple[int, ...] = self._games.single_observation_space.shape or ()
+        if len(shape) == 4:
+            shape = (shape[0] * shape[3], *shape[1:3])
         self.info = EnvInfo(name, shape, "uint8", self._actions.space, n, self._max_t)
         self.obs = np.zeros((n, *shape), np.uint8)
         self._reward, self._returns = np.zeros(n, np.float32), np.zeros(n)
@@ -115,7 +132,8 @@ class Atari(VecEnv):
         self._log.append(action)
         self._t += 1
         # ALE gives new arrays each time
-        self.obs, gain, terminated, _, info = self._play(action)
+        seen, gain, terminated, _, info = self._play(action)
+        self.obs = _channels_first(seen)
         self._reward[...] = gain
         self._returns += gain
         lives, before = info["lives"], self._lives
@@ -168,7 +186,8 @@ class Atari(VecEnv):
                 self._log.begin[i] = self._log.end
             # ALE takes a seed only from 1 on
             seeds = np.array([1 + derive(self._seed, i, self._seeds[i]) // 2 for i in which])
-        self.obs, info = self._games.reset(seed=seeds, options={"reset_mask": mask})
+        seen, info = self._games.reset(seed=seeds, options={"reset_mask": mask})
+        self.obs = _channels_first(seen)
         self._lives = info["lives"]
         for i in which:
             self._start[i] = self._t
@@ -220,7 +239,8 @@ class Atari(VecEnv):
     def _repeat(self, action: NDArray[Any], alive: list[int]) -> None:
         """A step of those whose history is being played again: `step` without what it reports."""
         self._t += 1
-        self.obs, gain, terminated, _, info = self._play(action)
+        seen, gain, terminated, _, info = self._play(action)
+        self.obs = _channels_first(seen)
         self._lives = info["lives"]
         self._returns += gain
         ended = [i for i in alive if terminated[i] or self._t - self._start[i] >= self._max_t]
@@ -239,6 +259,13 @@ class Atari(VecEnv):
         """See VecEnv."""
         if self._picture is not None:
             self._picture.close()
+
+
+def _channels_first(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[N, stack, H, W] as it is; colours [N, stack, H, W, 3] as [N, 3 * stack, H, W], which nets can read."""
+    if obs.ndim == 4:
+        return obs
+    return np.moveaxis(obs, -1, 2).reshape(len(obs), -1, *obs.shape[2:4])
 
 
 class _Picture:

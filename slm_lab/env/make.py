@@ -3,8 +3,12 @@
 import copy
 import functools
 import inspect
+import re
+import statistics
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec as Registration
@@ -28,6 +32,10 @@ LIMIT = "max_episode_steps"
 SYNC_UP_TO = 8
 """Envs that `vectorization: auto` steps one after the other, where the lab has no vector env for them."""
 RENDER = "not a key of the spec: rendering is asked for on the command line, with --render"
+TALK = 150e-6
+"""Seconds of a vector step that processes must save to be worth it."""
+TRIALS = 30
+"""Steps of an env from which its speed is known."""
 ATARI_ELSEWHERE = {
     "reward_clipping": "not a key of the spec: say env.clip_reward",
     "episodic_life": "not a key of the spec: say env.life_loss_info, which leaves the score to the whole game",
@@ -35,8 +43,6 @@ ATARI_ELSEWHERE = {
     "autoreset_mode": "not a key of the spec: episodes begin in the step in which the one before ends",
 }
 """Arguments of ALE's vector env that the lab sets itself."""
-
-Mode = Literal["sync", "async", "thread", "native"]
 
 
 def make_env(
@@ -71,7 +77,9 @@ def make_env(
     max_t = min((limit for limit in (own_limit, spec.max_t) if limit is not None), default=None)
     n = num_envs or spec.num_envs
     cores = threads or available_cores()
-    mode = _mode(spec, found, n, cores)
+    mode = spec.vectorization
+    if mode == "auto" and _has_native(found):
+        mode = "native"
     clip_reward = None
     env: VecEnv
     if _is_atari(found):
@@ -93,6 +101,8 @@ def make_env(
 
             env = MujocoVec(found.id, str(registration.entry_point), make, n, max_t=max_t, threads=cores)
         else:
+            if mode == "auto":
+                mode = "async" if n > SYNC_UP_TO and cores > 1 and _is_slow(make, n, cores) else "sync"
             env = GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores), n, max_t=max_t)
     return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
 
@@ -108,24 +118,44 @@ def _make_one(registration: Registration, kwargs: dict[str, Any], render: str | 
         with quiet:
             return gym.make(registration, disable_env_checker=True, **kwargs, **drawn)
     except Exception as e:
-        raise LabError(f"env.name: can't make {registration.id}: {_one_line(e)}") from e
+        raise LabError(_refusal(registration.id, kwargs, e)) from e
 
 
-def _make_rows(name: str, make: Any, n: int, mode: Mode, cores: int) -> Rows:
-    if mode == "async":
-        from slm_lab.env.workers import RemoteRows
+def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
+    """Why an env can't be made: under the key that the env complains of, where it names one."""
+    # gymnasium repeats all arguments behind the reason
+    text = _one_line(error).partition(" was raised from the environment creator")[0]
+    key = next((key for key in kwargs if re.search(rf"\b{re.escape(key)}\b", text)), None)
+    if key is not None:
+        return f"env.{key}: can't make {name} with {kwargs[key]!r}: {text}"
+    given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+    return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}"
 
-        return RemoteRows(name, make, n, min(n, cores))
+
+def _make_rows(name: str, make: Callable[[int], gym.Env[Any, Any]], n: int, mode: str, cores: int) -> Rows:
+    if mode == "async" and n > 1:
+        from slm_lab.env.workers import SharedRows
+
+        return SharedRows(name, make, n, max(2, min(n, cores)))
     return LocalRows(name, [make(i) for i in range(n)], cores if mode == "thread" else 1)
 
 
-def _mode(spec: EnvSpec, found: Found, n: int, cores: int) -> Mode:
-    """How the envs are to be stepped."""
-    if spec.vectorization != "auto":
-        return spec.vectorization
-    if _has_native(found):
-        return "native"
-    return "async" if n > SYNC_UP_TO and cores > 1 else "sync"
+def _is_slow(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> bool:
+    """Whether more processes save more time than it takes to talk to them; tried out on an env of its own."""
+    # not number 0, which may have a window
+    env = make(1)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    seconds = []
+    for _ in range(TRIALS):
+        action = env.action_space.sample()
+        begin = time.perf_counter()
+        _, _, terminated, truncated, _ = env.step(action)
+        seconds.append(time.perf_counter() - begin)
+        if terminated or truncated:
+            env.reset()
+    env.close()
+    return statistics.median(seconds) * n * (1 - 1 / min(n, cores)) > TALK
 
 
 def _has_native(found: Found) -> bool:
@@ -195,6 +225,10 @@ def _check_arguments(found: Found, spec: EnvSpec, given: dict[str, Any]) -> list
         for key, p in named.items()
         if p.default is p.empty and key not in given
     ]
+    if _is_atari(found):
+        from slm_lab.env.atari import check_arguments
+
+        faults += check_arguments(given)
     return faults
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from slm_lab.env.names import note
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import note
 from slm_lab.types import ActionSpace, Continuous, Discrete, MultiBinary, MultiDiscrete
 
 
@@ -92,6 +92,7 @@ def _rescale(space: spaces.Box) -> Callable[[NDArray[Any]], NDArray[Any]]:
 def map_obs(space: spaces.Space[Any], env: str) -> ObsMap:
     """The observation space as the lab sees it: images stay uint8, all other numbers become float32.
 
+    Images whose colours come last, [height, width, 1, 3 or 4], are turned to have them first, as convolutions want it.
     Integers that stand for one of several things become one-hot; what is put together from parts is flattened.
 
     Raises:
@@ -100,7 +101,12 @@ def map_obs(space: spaces.Space[Any], env: str) -> ObsMap:
     real = np.dtype(np.float32)
     match space:
         case spaces.Box():
-            return ObsMap(tuple(space.shape), np.dtype(np.uint8) if space.dtype == np.uint8 else real)
+            kind = np.dtype(np.uint8) if space.dtype == np.uint8 else real
+            if _colours_come_last(space.shape):
+                height, width, channels = space.shape
+                note(f"env: images of {env} are turned to [{channels}, {height}, {width}]: channels first")
+                return ObsMap((channels, height, width), kind, _turn)
+            return ObsMap(tuple(space.shape), kind)
         case spaces.MultiBinary():
             return ObsMap(tuple(space.shape), real)
         case spaces.Discrete():
@@ -117,6 +123,14 @@ def map_obs(space: spaces.Space[Any], env: str) -> ObsMap:
         f"env.name: {env} gives observations from {space}, which no net can read "
         "(known: Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these)"
     )
+
+
+def _colours_come_last(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+
+
+def _turn(row: NDArray[Any], obs: Any) -> None:
+    row[...] = np.moveaxis(obs, -1, 0)
 
 
 def _one_hot(nvec: NDArray[Any], start: NDArray[Any]) -> Callable[[NDArray[Any], Any], None]:

@@ -1,7 +1,7 @@
 """gymnasium envs in processes of their own: for those whose step is slow and holds Python's lock.
 
-A worker is a fresh interpreter that steps a share of the envs. Commands go over a pipe, arrays through shared memory.
-It ends when its pipe closes, so it does not outlive its parent, however that ends.
+This process steps a share of the envs, and each worker, a fresh interpreter, another. Commands go over a pipe, arrays
+through shared memory. A worker ends when its pipe closes, so it does not outlive this process, however that ends.
 """
 
 import itertools
@@ -43,76 +43,99 @@ Array = NDArray[Any]
 Make = Callable[[int], gym.Env[Any, Any]]
 
 
-class RemoteRows:
-    """Envs in worker processes; see `Rows`.
+class SharedRows:
+    """Envs of which this process steps the first share, and worker processes the others; see `Rows`.
 
     Args:
         name: id, for messages.
         make: makes env i; it travels to the workers.
         num_envs: K.
-        workers: processes; each has as equal a share of the envs as can be.
+        processes: this one among them; each has as equal a share of the envs as can be.
 
     Raises:
         LabError: an env can't be made; or a worker died, here and in every call.
     """
 
-    def __init__(self, name: str, make: Make, num_envs: int, workers: int) -> None:
-        self.name = name
+    def __init__(self, name: str, make: Make, num_envs: int, processes: int) -> None:
+        bounds = np.linspace(0, num_envs, processes + 1).round().astype(int).tolist()
+        shares = [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
+        self._mine, self._theirs = shares[0], shares[1:]
         self._workers: list[_Worker] = []
-        bounds = np.linspace(0, num_envs, workers + 1).round().astype(int).tolist()
-        self._shares = [slice(a, b) for a, b in itertools.pairwise(bounds)]
         self._file = _shared_file()
+        self._local: LocalRows | None = None
         try:
-            self._workers = [_Worker(name, self._file.fileno()) for _ in self._shares]
-            for worker, share in zip(self._workers, self._shares, strict=True):
-                worker.send(("make", cloudpickle.dumps((name, make, range(share.start, share.stop)))))
-            spaces = [cloudpickle.loads(worker.receive()) for worker in self._workers]
-            self.action_space, self.observation_space = spaces[0]
-            self._arrays = _Arrays(self._file.fileno(), num_envs, name, *spaces[0], create=True)
-            self._each("share", [(num_envs, share.start, share.stop) for share in self._shares])
+            for share in self._theirs:
+                worker = _Worker(name, self._file.fileno())
+                self._workers.append(worker)
+                worker.send(cloudpickle.dumps((name, make, num_envs, share.start, share.stop)))
+            self._local = LocalRows(name, [make(i) for i in range(self._mine.stop)])
+            self.action_space, self.observation_space = self._local.action_space, self._local.observation_space
+            for worker in self._workers:
+                worker.receive()
+            self._arrays = _Arrays(self._file.fileno(), num_envs, name, self.action_space, self.observation_space)
         except BaseException:
             self.close()
             raise
 
+    @property
+    def _rows(self) -> LocalRows:
+        if self._local is None:
+            raise LabError("env: it is closed")
+        return self._local
+
     def seed(self, seeds: Sequence[int], obs: Array) -> None:
         """See Rows."""
-        self._each("seed", [list(seeds[share]) for share in self._shares])
-        obs[...] = self._arrays.obs
+        self._send("seed", [list(seeds[share]) for share in self._theirs])
+        self._rows.seed(seeds[self._mine], obs[self._mine])
+        self._receive()
+        self._copy(obs, self._arrays.obs)
 
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
         """See Rows."""
-        arrays = self._arrays
+        arrays, mine = self._arrays, self._mine
         arrays.action[...] = action
-        self._each("step", [None] * len(self._workers))
-        obs[...] = arrays.obs
-        gain[...] = arrays.gain
-        terminated[...] = arrays.terminated
-        truncated[...] = arrays.truncated
+        self._send("step", [None] * len(self._workers))
+        self._rows.step(action[mine], obs[mine], gain[mine], terminated[mine], truncated[mine])
+        self._receive()
+        self._copy(obs, arrays.obs)
+        self._copy(gain, arrays.gain)
+        self._copy(terminated, arrays.terminated)
+        self._copy(truncated, arrays.truncated)
+
+    def _copy(self, there: Array, shared: Array) -> None:
+        """What workers wrote."""
+        there[self._mine.stop :] = shared[self._mine.stop :]
 
     def reset(self, which: Sequence[int], obs: Array) -> None:
         """See Rows."""
-        parts = [[i - share.start for i in which if share.start <= i < share.stop] for share in self._shares]
-        self._each("reset", parts)
+        parts = [[i - share.start for i in which if share.start <= i < share.stop] for share in self._theirs]
+        # those with nothing to do are left in peace
+        asked = [(worker, part) for worker, part in zip(self._workers, parts, strict=True) if part]
+        for worker, part in asked:
+            worker.send(("reset", part))
+        self._rows.reset([i for i in which if i < self._mine.stop], obs[self._mine])
+        for worker, _ in asked:
+            worker.receive()
         for i in which:
-            obs[i] = self._arrays.obs[i]
+            if i >= self._mine.stop:
+                obs[i] = self._arrays.obs[i]
 
     def origins(self) -> list[State]:
         """See Rows."""
-        return [origin for part in self._each("origins", [None] * len(self._workers)) for origin in part]
+        self._send("origins", [None] * len(self._workers))
+        return [origin for part in (self._rows.origins(), *self._receive()) for origin in part]
 
     def restore(self, origins: Sequence[State], actions: Sequence[Array], obs: Array) -> list[float]:
         """See Rows."""
-        parts = [(list(origins[share]), [pack(a) for a in actions[share]]) for share in self._shares]
-        returns = [ret for part in self._each("restore", parts) for ret in part]
-        obs[...] = self._arrays.obs
+        self._send("restore", [(list(origins[share]), [pack(a) for a in actions[share]]) for share in self._theirs])
+        mine = self._rows.restore(origins[self._mine], actions[self._mine], obs[self._mine])
+        returns = [ret for part in (mine, *self._receive()) for ret in part]
+        self._copy(obs, self._arrays.obs)
         return returns
 
     def render(self) -> NDArray[np.uint8] | None:
         """See Rows."""
-        worker = self._workers[0]
-        worker.send(("render", None))
-        frame: NDArray[np.uint8] | None = worker.receive()
-        return frame
+        return self._rows.render()
 
     def close(self) -> None:
         """See Rows."""
@@ -121,14 +144,19 @@ class RemoteRows:
         for worker in self._workers:
             worker.end()
         self._workers = []
+        if self._local is not None:
+            self._local.close()
+            self._local = None
         self._file.close()
 
-    def _each(self, command: str, parts: Sequence[Any]) -> list[Any]:
-        """Send each worker its part, then gather what they answer; those without envs to reset are left in peace."""
-        asked = [(w, p) for w, p in zip(self._workers, parts, strict=True) if not (command == "reset" and not p)]
-        for worker, part in asked:
+    def _send(self, command: str, parts: Sequence[Any]) -> None:
+        """Give each worker its part; there are none once it is closed."""
+        for worker, part in zip(self._workers, parts, strict=False):
             worker.send((command, part))
-        return [worker.receive() for worker, _ in asked]
+
+    def _receive(self) -> list[Any]:
+        """What each worker answers."""
+        return [worker.receive() for worker in self._workers]
 
 
 class _Worker:
@@ -187,8 +215,8 @@ class _Worker:
 class _Arrays:
     """What a vector step is made of, for all envs, in memory that parent and workers share."""
 
-    def __init__(self, memory: int, n: int, name: str, action_space: Any, obs_space: Any, *, create: bool) -> None:
-        actions, observe = map_actions(action_space, name), map_obs(obs_space, name)
+    def __init__(self, memory: int, n: int, name: str, action_space: Any, observation_space: Any) -> None:
+        actions, observe = map_actions(action_space, name), map_obs(observation_space, name)
         layout: list[tuple[tuple[int, ...], Any]] = [
             ((n, *actions.shape), actions.dtype),
             ((n, *observe.shape), observe.dtype),
@@ -198,8 +226,8 @@ class _Arrays:
         ]
         # each begins at a multiple of 64 bytes
         sizes = [-(-int(np.prod(shape)) * np.dtype(kind).itemsize // 64) * 64 for shape, kind in layout]
-        if create:
-            os.ftruncate(memory, sum(sizes))
+        # whoever comes first gives the file its size; to the others it changes nothing
+        os.ftruncate(memory, sum(sizes))
         buffer = mmap.mmap(memory, sum(sizes))
         arrays = [np.ndarray(shape, kind, buffer, sum(sizes[:k])) for k, (shape, kind) in enumerate(layout)]
         self.action, self.obs, self.gain, self.terminated, self.truncated = arrays
@@ -239,14 +267,10 @@ def main(pipe: int, memory: int) -> None:
 
 def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> None:
     """Answer commands until the pipe closes."""
-    _, content = conn.recv()
-    name, make, which = cloudpickle.loads(content)
-    rows = LocalRows(name, [make(i) for i in which])
+    name, make, n, start, stop = cloudpickle.loads(conn.recv())
+    rows = LocalRows(name, [make(i) for i in range(start, stop)])
     made.append(rows)
-    spaces = (rows.action_space, rows.observation_space)
-    conn.send(("done", cloudpickle.dumps(spaces)))
-    _, (n, start, stop) = conn.recv()
-    arrays = _Arrays(memory, n, name, *spaces, create=False)
+    arrays = _Arrays(memory, n, name, rows.action_space, rows.observation_space)
     mine = slice(start, stop)
     action, obs, gain = arrays.action[mine], arrays.obs[mine], arrays.gain[mine]
     terminated, truncated = arrays.terminated[mine], arrays.truncated[mine]
@@ -267,5 +291,3 @@ def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> 
             case "restore":
                 origins, actions = part
                 answer = rows.restore(origins, [unpack(a) for a in actions], obs)
-            case "render":
-                answer = rows.render()

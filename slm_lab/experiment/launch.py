@@ -3,21 +3,24 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from loguru import logger
 
+from slm_lab.agent.net.check import idle_keys
 from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.pool import Pool
+from slm_lab.experiment.resources import use_compile
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, find_run, is_search, locked, versions
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, session_count, worker_count
+from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
@@ -25,21 +28,27 @@ from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
-from slm_lab.spec.search import parse_search
+from slm_lab.spec.search_parse import parse_search
 
 __all__ = ["enjoy", "resume", "run_spec"]
 
+Beside = Callable[[Layout], AbstractContextManager[object]]
+"""Something that is entered while a run is at work: its uploads."""
 PATIENCE = 20.0
 """Seconds that a resume waits for what is left of a killed run to end."""
 
 
-def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
+def run_spec(
+    spec: Spec, mode: Mode, options: Options, *, folder: str | None = None, beside: Beside | None = None
+) -> RunResult:
     """Run a spec in a new run folder.
 
     Args:
         spec: is run as it is.
         mode: dev, train or search.
         options: `out` is where the run folder is made.
+        folder: its name, `<spec name>_<timestamp>`; by default the time is now.
+        beside: entered with the run folder while the run is at work.
 
     Raises:
         LabError: the env can't be made; a mode that runs nothing. What goes wrong later is told in the result.
@@ -53,20 +62,29 @@ def run_spec(spec: Spec, mode: Mode, options: Options) -> RunResult:
     faults = check_env(spec.env)
     if faults:
         raise SpecError(faults, spec.name)
+    for note in idle_keys(spec.agent):
+        logger.info("{}", note)
     try:
-        layout = Layout.new(options.out, spec.name)
+        layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
         layout.make_folders()
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
+    if mode is not Mode.SEARCH and use_compile(spec.meta.compile, spec.env.max_frame):
+        start_ahead(json.dumps([spec.to_dict()["agent"], spec.to_dict()["env"]], sort_keys=True))
     write_json(layout.spec(), spec.to_dict())
     if mode is not Mode.SEARCH:
         write_json(layout.trial_spec(0), spec.to_dict())
     with locked(layout) as held:
-        return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held)
+        return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held, beside)
 
 
 def resume(
-    target: str | Path, options: Options, spec_name: str | None = None, *, search: bool | None = None
+    target: str | Path,
+    options: Options,
+    spec_name: str | None = None,
+    *,
+    search: bool | None = None,
+    beside: Beside | None = None,
 ) -> RunResult:
     """Go on with a run that was stopped or killed, or whose sessions crashed.
 
@@ -78,6 +96,7 @@ def resume(
         options: `out`, and how it is shown: progress, render, log_level.
         spec_name: takes only runs of that spec for `latest`.
         search: only a search (true), only what is none (false); None: any run.
+        beside: as for `run_spec`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
@@ -102,14 +121,24 @@ def resume(
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
         logger.info("going on with {}", layout.root)
         layout.make_folders()
-        return _work(spec, file.mode, layout, merged, file.resumed(), held)
+        return _work(spec, file.mode, layout, merged, file.resumed(), held, beside)
 
 
-def _work(spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFile, held: Sequence[int]) -> RunResult:
+def _work(
+    spec: Spec,
+    mode: Mode,
+    layout: Layout,
+    options: Options,
+    file: RunFile,
+    held: Sequence[int],
+    beside: Beside | None,
+) -> RunResult:
     """Run the trial of a folder that this process holds; keep the run file true."""
     status = Status.STOPPED
     try:
         with ExitStack() as stack:
+            if beside is not None:
+                stack.enter_context(beside(layout))
             stop = stack.enter_context(StopRequest())
             workers = worker_count(spec, mode)
             pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None

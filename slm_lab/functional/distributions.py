@@ -57,11 +57,15 @@ FITTING: dict[type, dict[str, type[Distribution]]] = {
 """Per kind of action space, by name; the first is the default."""
 
 
+class UnfitDistribution(ValueError):
+    """An action space does not have that distribution; the message lists which it has."""
+
+
 def distribution_for(name: str, action: ActionSpace) -> type[Distribution]:
     """The class that `action_pdtype` names; `default` is the first that fits the action space.
 
     Raises:
-        ValueError: an unknown name, or one that does not fit the action space; the message lists what does.
+        UnfitDistribution: an unknown name, or one that does not fit the action space; the message lists what does.
 
     >>> distribution_for("default", Discrete(2)).__name__
     'Categorical'
@@ -70,6 +74,6 @@ def distribution_for(name: str, action: ActionSpace) -> type[Distribution]:
     if name == "default":
         name = next(iter(known))
     if name not in known:
-        raise ValueError(f"'{name}' does not fit {type(action).__name__} actions (known: {', '.join(known)})")
+        raise UnfitDistribution(f"'{name}' does not fit {type(action).__name__} actions (known: {', '.join(known)})")
     # the only one whose head can't be read without the action space
     return MultiCategorical.of(action.nvec) if isinstance(action, MultiDiscrete) else known[name]

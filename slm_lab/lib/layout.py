@@ -38,6 +38,13 @@ class Layout:
         raise FileExistsError(f"{out}: a thousand runs of '{name}' within one second")
 
     @classmethod
+    def named(cls, out: Path, name: str, folder: str) -> "Layout":
+        """A folder of a given name, `<name>_<timestamp>`; made where there is none."""
+        root = Path(out).resolve() / folder
+        root.mkdir(parents=True, exist_ok=True)
+        return cls(root, name)
+
+    @classmethod
     def open(cls, root: Path) -> "Layout":
         """The layout of an existing run folder; the name is taken from its spec file.
 

@@ -10,11 +10,14 @@ def _number(value: Any) -> Any:
     # pydantic takes true for 1
     if isinstance(value, bool):
         raise PydanticCustomError("number", "must be a number")
+    # a comparison with NaN is false: pydantic would say that it is too large
+    if str(value).strip().lower() in ("nan", "+nan", "-nan"):
+        raise PydanticCustomError("number", "must be a number")
     return value
 
 
 NUMBER = BeforeValidator(_number)
-"""Refuses true and false."""
+"""Refuses true, false and NaN."""
 Count = Annotated[int, Field(ge=1), NUMBER]
 """A whole number from 1."""
 Natural = Annotated[int, Field(ge=0), NUMBER]

@@ -22,7 +22,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import UnknownName, lookup, names
-from slm_lab.spec.basics import Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
 from slm_lab.spec.search_keys import SearchResourcesSpec, SearchSchedulerSpec
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Nested",
     "NetSpec",
     "NonNegative",
+    "NonNegativeSchedule",
     "OpenSpec",
     "OptimSpec",
     "Positive",
@@ -46,6 +48,7 @@ __all__ = [
     "Spec",
     "SpecModel",
     "Unit",
+    "UnitSchedule",
     "replace",
     "with_role_keys",
 ]
@@ -69,35 +72,6 @@ def _module_name(value: str) -> str:
     return value
 
 
-class ScheduleSpec(SpecModel):
-    """A number that follows the frame counter (functional/schedules.py)."""
-
-    name: Literal["no_decay", "linear_decay", "rate_decay", "periodic_decay"]
-    start_val: Real
-    """Value until start_step."""
-    end_val: Real | None = None
-    """Value from end_step on; also in enjoy and evaluation. May lie above or below start_val, 0 included."""
-    start_step: Natural = 0
-    """Frame at which the change begins."""
-    end_step: Natural | None = None
-    """Frame at which it ends."""
-
-    @property
-    def parts(self) -> tuple[str, float, float | None, int, int | None]:
-        """Name, start_val, end_val, start_step, end_step: as `functional.schedules.at_frame` takes them."""
-        return self.name, self.start_val, self.end_val, self.start_step, self.end_step
-
-    @model_validator(mode="after")
-    def _ends_stated(self) -> Self:
-        if self.name != "no_decay":
-            for key in ("end_val", "end_step"):
-                if getattr(self, key) is None:
-                    raise PydanticCustomError("schedule", f"{self.name} needs '{key}'")
-            if self.end_step is not None and self.end_step <= self.start_step:
-                raise PydanticCustomError("schedule", "end_step must lie after start_step")
-        return self
-
-
 class OpenSpec(SpecModel):
     """A name and the keyword arguments of the class it names."""
 
@@ -111,7 +85,7 @@ class OpenSpec(SpecModel):
 
 
 class OptimSpec(OpenSpec):
-    """Any class of torch.optim; other keys go to its constructor. Lookahead and RAdam of older specs mean AdamW."""
+    """Any class of torch.optim; other keys go to its constructor."""
 
     name: str = "Adam"
     lr: NonNegative = 1e-3
@@ -277,6 +251,19 @@ class AgentSpec(SpecModel):
             raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "memory.name", "got": self.memory.name})
         return self
 
+    @model_validator(mode="after")
+    def _net_fits(self) -> Self:
+        algorithm, net = self.algorithm.name, self.net.type
+        if getattr(lookup("net", net), "recurrent", False):
+            fitting = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "recurrent", False)]
+            if algorithm not in fitting:
+                why = (
+                    f"{algorithm} learns from single steps of the past, where {net} would remember nothing; "
+                    f"it is for {', '.join(fitting)}"
+                )
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
+        return self
+
 
 class EnvSpec(SpecModel):
     """Where it learns. A key not listed here goes to gym.make."""
@@ -284,7 +271,7 @@ class EnvSpec(SpecModel):
     model_config = ConfigDict(extra="allow")
     name: str
     """Id of a gymnasium env."""
-    num_envs: Count = 1
+    num_envs: Annotated[int, Field(ge=1, le=100_000), NUMBER] = 1
     """N, envs stepped together."""
     max_frame: Count
     """Length of a session, in frames over all envs."""
@@ -328,6 +315,8 @@ class EnvSpec(SpecModel):
 class MetaSpec(SpecModel):
     """How it is run and measured."""
 
+    version: Literal[6] | None = None
+    """Of the spec's format. None: told by its form, where it may be one of SLM-Lab 4 or 5."""
     distributed: Literal[False] = False
     max_session: Count = 1
     """Sessions (seeds) of a trial."""
@@ -345,6 +334,9 @@ class MetaSpec(SpecModel):
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: updates take matrix products and convolutions in bfloat16, where the CPU or GPU has it. Parameters,
+    optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32."""
     plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
     search_resources: SearchResourcesSpec | None = None

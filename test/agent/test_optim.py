@@ -50,7 +50,7 @@ def test_optimizers_that_can_not_work_are_told(name: str) -> None:
 
 
 def test_a_schedule_of_losses_is_told() -> None:
-    with pytest.raises(SpecError, match="ReduceLROnPlateau follows a loss"):
+    with pytest.raises(SpecError, match="ReduceLROnPlateau can't be used here: it follows a loss"):
         make(lr_scheduler_spec={"name": "ReduceLROnPlateau"})
 
 

@@ -330,24 +330,48 @@ def test_continuous_actions():
     env.close()
 
 
-@pytest.mark.parametrize("name", ["ALE/Pong-v5", "ALE/MsPacman-v5", "ALE/Tetris-v5"])
-def test_games(name):
-    play(name)
+def test_colours_are_channels():
+    gray, colours = make("ALE/Pong-v5", n=2), make("ALE/Pong-v5", n=2, grayscale=False)
+    assert colours.info.obs_shape == (12, 84, 84)
+    gray.reset(3)
+    assert colours.reset(3).shape == (2, 12, 84, 84)
+    for action in actions_for(gray, 10):
+        a, b = gray.step(action).obs, colours.step(action).obs
+        # the console's gray is close to the usual weights
+        mixed = np.einsum("c,nschw->nshw", [0.299, 0.587, 0.114], b.reshape(2, 4, 3, 84, 84))
+        assert np.abs(mixed - a).mean() < 1
+    for env in (gray, colours):
+        env.close()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"stack_num": 0}, "env.stack_num: must be whole, from 1 to 1000 (got 0)"),
+        ({"frameskip": -1}, "env.frameskip: must be whole, from 1 to 1000 (got -1)"),
+        ({"frameskip": [2, 5]}, "env.frameskip: must be whole, from 1 to 1000 (got [2, 5])"),
+        ({"noop_max": True}, "env.noop_max: must be whole, from 0 to 10000 (got True)"),
+        ({"repeat_action_probability": 3}, "env.repeat_action_probability: must be a number from 0 to 1 (got 3)"),
+        ({"grayscale": 1}, "env.grayscale: must be true or false (got 1)"),
+    ],
+)
+def test_values_that_make_no_sense(keys, text):
+    assert check_env(EnvSpec(name="ALE/Pong-v5", max_frame=1, **keys)) == [text]
+
+
+def test_values_that_do():
+    keys = {"repeat_action_probability": 0, "noop_max": 0, "full_action_space": True, "continuous_action_threshold": 1}
+    assert check_env(EnvSpec(name="ALE/Pong-v5", max_frame=1, **keys)) == []
+
+
 @pytest.mark.parametrize("name", GAMES)
 def test_every_game_there_is(name):
-    play(name)
-
-
-def play(name):
     assert check_env(EnvSpec(name=name, max_frame=1)) == []
-    env = make(name, n=2)
+    env = make(name, n=1, noop_max=1)
     obs = env.reset(0)
-    for action in actions_for(env, 30):
+    for action in actions_for(env, 4):
         step = env.step(action)
-    assert obs.shape == step.obs.shape == step.final_obs.shape == (2, 4, 84, 84)
+    assert obs.shape == step.obs.shape == step.final_obs.shape == (1, 4, 84, 84)
     env.close()
 
 

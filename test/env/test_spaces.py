@@ -126,7 +126,8 @@ def test_envs_may_keep_their_actions(echo):
     ("space", "dtype"),
     [
         (spaces.Box(-1, 1, (2, 3), np.float64), "float32"),
-        (spaces.Box(0, 255, (4, 4, 3), np.uint8), "uint8"),
+        (spaces.Box(0, 255, (4, 84, 84), np.uint8), "uint8"),
+        (spaces.Box(0, 255, (3, 7, 3), np.uint8), "uint8"),
         (spaces.Box(-5, 5, (2,), np.int32), "float32"),
         (spaces.Box(0, 1, (), np.float32), "float32"),
     ],
@@ -138,6 +139,24 @@ def test_observations(echo, space, dtype):
     step = env.step(np.array([0, 1]))
     assert np.array_equal(step.obs, np.array([e.seen for e in made]).astype(dtype))
     assert step.obs.dtype == dtype
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_get_their_channels_first_and_the_log_says_so(echo, kind, channels):
+    note.cache_clear()
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
+    env, made = echo(obs=spaces.Box(0, 255, (6, 5, channels), kind), n=2)
+    logger.remove(sink)
+    assert (env.info.obs_shape, env.info.obs_dtype) == ((channels, 6, 5), np.dtype(kind).name)
+    for obs in (env.obs, env.step(np.array([0, 0])).obs):
+        assert obs.shape == (2, channels, 6, 5)
+        assert obs.dtype == kind
+    for row, one in zip(env.obs, made, strict=True):
+        for c in range(channels):
+            assert np.array_equal(row[c], one.seen[:, :, c])
+    assert lines == [f"env: images of Echo-v0 are turned to [{channels}, 6, 5]: channels first"]
 
 
 def test_integers_become_one_hot(echo):

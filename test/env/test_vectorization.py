@@ -17,6 +17,7 @@ from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import check_env, make_env
 from slm_lab.env.rows import LocalRows
 from slm_lab.env.threads import Threads
+from slm_lab.env.workers import SharedRows
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Continuous
@@ -82,6 +83,9 @@ def test_auto_takes_what_is_fastest():
 
     assert rows("Acrobot-v1", n=8) is LocalRows
     assert rows("Acrobot-v1", n=9, threads=1) is LocalRows
+    # a step of FrozenLake takes no time to speak of, one of CarRacing does
+    assert rows("FrozenLake-v1", n=9) is LocalRows
+    assert rows("CarRacing-v3", n=9) is SharedRows
     assert isinstance(make("CartPole-v1", n=64), CartPole)
     assert isinstance(make("CartPole-v1", "sync"), GymVecEnv)
 
@@ -152,7 +156,7 @@ def test_a_killed_worker_is_reported(fragile):
     env.reset(0)
     for _ in range(2):
         with pytest.raises(LabError, match="a worker process of Fragile-v0 was killed by SIGKILL"):
-            env.step(np.array([0, 2, 0]))
+            env.step(np.array([0, 0, 2]))
     env.close()
 
 
@@ -162,17 +166,19 @@ def test_an_env_that_can_not_be_made_is_told_as_in_this_process(fragile):
         with pytest.raises(LabError) as e:
             make(fragile, mode, broken=True)
         texts.append(str(e.value))
-    assert texts[0] == texts[1] == "env.name: can't make Fragile-v0: born broken"
+    assert texts[0] == texts[1] == "env.broken: can't make Fragile-v0 with True: born broken"
 
 
 def test_closing_leaves_no_process(fragile):
-    env = make(fragile, "async", n=4)
+    env = make(fragile, "async", n=4, threads=3)
     env.reset(0)
     running = processes(env)
     assert len(running) == 2
     env.close()
     env.close()
     assert [p.poll() for p in running] == [0, 0]
+    with pytest.raises(LabError, match="closed"):
+        env.reset(0)
 
 
 def test_workers_do_not_outlive_their_parent(fragile, tmp_path, root):
@@ -180,7 +186,7 @@ def test_workers_do_not_outlive_their_parent(fragile, tmp_path, root):
     script.write_text(
         "from slm_lab.env.make import make_env\n"
         "from slm_lab.spec.model import EnvSpec\n"
-        f"env = make_env(EnvSpec(name='{fragile}', num_envs=4, max_frame=1, vectorization='async'), threads=2)\n"
+        f"env = make_env(EnvSpec(name='{fragile}', num_envs=4, max_frame=1, vectorization='async'), threads=3)\n"
         "env.reset(0)\n"
         "print(*[w.process.pid for w in env._rows._workers], flush=True)\n"
         "import time; time.sleep(60)\n"

@@ -12,7 +12,7 @@ from slm_lab.agent.net.init import loss_function
 from slm_lab.functional.exploration import EXPLORATION
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
-from slm_lab.spec.model import AlgorithmSpec, Count, LossSpec, ScheduleSpec
+from slm_lab.spec.model import AlgorithmSpec, Count, LossSpec, NonNegativeSchedule
 from slm_lab.types import Discrete
 
 
@@ -23,9 +23,19 @@ class ActionValueSpec(AlgorithmSpec):
     """Argmax for epsilon_greedy, Categorical for boltzmann; said by action_policy already."""
     action_policy: Literal["default", "epsilon_greedy", "boltzmann"] = "default"
     """How to explore: epsilon_greedy (the default), or boltzmann, `softmax(Q / tau)`."""
-    explore_var_spec: ScheduleSpec | None = None
+    explore_var_spec: NonNegativeSchedule | None = None
     """Epsilon or tau, by frame. None: no exploration."""
     training_frequency: Count
+
+    @model_validator(mode="after")
+    def _epsilon_is_a_share(self) -> Self:
+        s = self.explore_var_spec
+        if s is not None and self.action_policy != "boltzmann":
+            for key in ("start_val", "end_val"):
+                if (getattr(s, key) or 0) > 1:
+                    context = {"key": f"explore_var_spec.{key}", "got": getattr(s, key)}
+                    raise PydanticCustomError("epsilon", "epsilon must be at most 1", context)
+        return self
 
     @model_validator(mode="after")
     def _boltzmann_has_a_temperature(self) -> Self:

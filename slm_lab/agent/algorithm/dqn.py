@@ -24,7 +24,7 @@ Papers: arXiv:1312.5602 (VanillaDQN), Mnih et al. 2015 in Nature (DQN), arXiv:15
 several envs, any optimizer and loss; rewards are not clipped.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +36,6 @@ from slm_lab.agent.memory.replay import Replay
 from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
 from slm_lab.functional.targets import double_value, max_value, taken_value, td_target
-from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Count, Natural
@@ -64,8 +63,7 @@ class VanillaDQN(Algorithm):
     Spec = DQNSpec
     on_policy = False
     stat_names = ("q_value",)
-    has_target: ClassVar[bool] = False
-    """Whether there is a target net."""
+    roles = ("critic",)
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -83,8 +81,6 @@ class VanillaDQN(Algorithm):
         nets, frozen = dict(self.nets), {}
         if self.target is not None:
             nets["target"], frozen["target"] = self.target.net, self.target.params
-        elif {"update_type", "update_frequency", "polyak_coef"} & spec.model_fields_set:
-            raise SpecError([f"agent.net: {self.spec.name} has no target net to update"])
         self.learner = Learner(nets, self.optims, [stage], frozen=frozen, compile=setting.compile)
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from slm_lab.agent.net.optim import FlatParams, Optim
+from slm_lab.agent.net.precision import widened
 from slm_lab.lib.compile import CompileError, TensorFunction, compile_function
 from slm_lab.lib.errors import LabError
 from slm_lab.types import Stats
@@ -143,7 +144,8 @@ class Learner:
                 loss, stats = stage.loss(*batch, *coefs)
                 for name in stage.learned:
                     self.optims[name].params.grad.zero_()
-                loss.backward()
+                with widened(loss.device):
+                    loss.backward()
             norms += [self.optims[name].step_() for name in stage.learned]
             values += [loss, *(stats[k] for k in stage.stats)]
             outputs += [stats[k].detach() for k in stage.outputs]
@@ -205,7 +207,8 @@ class Learner:
                         for name, view in zip(params.names, params.views(leaves.get(k, flats[k])), strict=True)
                     }
                     loss, stats = functional_call(bound, named, (*batch, *coefs))
-                    grads = torch.autograd.grad(loss, list(leaves.values()))
+                    with widened(loss.device):
+                        grads = torch.autograd.grad(loss, list(leaves.values()))
                 norms += [
                     self.optims[k].apply_(owned[k], grad.clone()) for k, grad in zip(stage.learned, grads, strict=True)
                 ]

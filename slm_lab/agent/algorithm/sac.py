@@ -45,8 +45,10 @@ from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
 from slm_lab.functional.continuous_distributions import TanhNormal
 from slm_lab.functional.discrete_distributions import Categorical
+from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.functional.soft import expected_soft_value, soft_value, temperature_loss
 from slm_lab.functional.targets import td_target
+from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import (
@@ -131,6 +133,7 @@ class SoftActorCritic(Algorithm):
 
     Spec = SoftActorCriticSpec
     on_policy = False
+    has_target = True
     stat_names = ("q", "policy_loss", "entropy", "alpha")
 
     def __init__(self, setting: Setting) -> None:
@@ -138,10 +141,11 @@ class SoftActorCritic(Algorithm):
         spec, action, device = setting.spec, self.info.action, setting.device
         self.discrete = isinstance(action, Discrete)
         if not isinstance(action, Discrete | Continuous):
-            raise ValueError(f"SoftActorCritic acts in Discrete and Continuous spaces, not {type(action).__name__}")
-        known = PDTYPES[type(action)]
-        if self.spec.action_pdtype not in known:
-            raise ValueError(f"'{self.spec.action_pdtype}' is no policy of SoftActorCritic (known: {', '.join(known)})")
+            why = f"{self.spec.name} acts in Discrete and Continuous spaces, not {type(action).__name__}"
+            raise SpecError([f"agent.algorithm.name: {why}"])
+        known = ", ".join(PDTYPES[type(action)])
+        if self.spec.action_pdtype not in PDTYPES[type(action)]:
+            raise UnfitDistribution(f"'{self.spec.action_pdtype}' is no policy of {self.spec.name} (known: {known})")
         dist: Any = Categorical if self.discrete else TanhNormal
         actor_spec, critic_spec = spec.net.for_role("actor"), spec.net.for_role("critic")
         net_class: Any = lookup("net", spec.net.type)

@@ -14,7 +14,7 @@ from slm_lab.agent.memory.sum_tree import SumTree
 from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import NonNegative, ScheduleSpec, Unit
+from slm_lab.spec.model import NonNegative, Unit, UnitSchedule
 from slm_lab.types import Step
 
 LEAST = 1e-12
@@ -28,7 +28,7 @@ class PrioritizedReplaySpec(ReplaySpec):
     """How much priorities count: 0 draws uniformly, 1 in proportion to the error."""
     epsilon: NonNegative
     """Added to each error, so that no transition is forgotten."""
-    beta_spec: ScheduleSpec | None = None
+    beta_spec: UnitSchedule | None = None
     """Exponent of the importance weights, usually rising to 1. None: all weights are 1, and learning is biased."""
 
 
@@ -57,7 +57,7 @@ class PrioritizedReplay(Replay):
     @property
     def beta(self) -> float:
         """Exponent of the importance weights as it stands."""
-        spec: ScheduleSpec | None = self.spec.beta_spec
+        spec: UnitSchedule | None = self.spec.beta_spec
         return 0.0 if spec is None else at_frame(*spec.parts, self.seen)
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:

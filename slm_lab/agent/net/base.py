@@ -3,9 +3,22 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from slm_lab.spec.model import NetSpec
+
+
+def real(obs: Tensor) -> Tensor:
+    """Observations as reals: uint8 (pixels, bytes) from 0 to 1, other numbers as they are.
+
+    >>> real(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    tensor([0.0000, 0.2000, 1.0000])
+    """
+    if obs.is_floating_point():
+        return obs
+    x = obs.to(torch.get_default_dtype())
+    return x / 255 if obs.dtype == torch.uint8 else x
 
 
 class Net(nn.Module, ABC):
@@ -18,12 +31,16 @@ class Net(nn.Module, ABC):
     """
 
     Spec: ClassVar[type[NetSpec]]
+    recurrent: ClassVar[bool] = False
+    """Whether it has a memory: only algorithms that learn from whole sequences can use it (`Algorithm.recurrent`)."""
 
     def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
         super().__init__()
         self.spec = spec
         self.obs_shape = obs_shape
         self.head_sizes = dict(heads)
+        self.state_size = 0
+        """Numbers in the hidden state of one env; 0: no memory."""
 
     @abstractmethod
     def features(self, obs: Tensor) -> Tensor:

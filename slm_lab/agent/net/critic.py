@@ -5,8 +5,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.precision import full_precision
 from slm_lab.functional.targets import taken_value
 from slm_lab.types import Continuous, Discrete
 
@@ -33,23 +34,24 @@ class StateActionNet(nn.Module):
 
     def __init__(self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], dim: int) -> None:
         super().__init__()
-        self.tail: nn.Sequential | None = None
+        self.between: nn.Sequential | None = None
         if len(obs_shape) == 1:
             self.net = net_class(spec, (obs_shape[0] + dim,), {"q": 1})
             return
         self.net = net_class(spec, obs_shape, {})
         width = feature_size(self.net)
-        between = activation(spec.hid_layers_activation)
-        self.tail = nn.Sequential(nn.Linear(width + dim, width), between, nn.Linear(width, 1))
+        self.between = nn.Sequential(nn.Linear(width + dim, width), activation(spec.hid_layers_activation))
+        self.head = nn.Linear(width, 1)
         if spec.init_fn:
-            init_weights(self.tail, spec.init_fn, spec.hid_layers_activation)
+            for layer in (self.between, self.head):
+                init_weights(layer, spec.init_fn, spec.hid_layers_activation)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """[B, *O], [B, dim] -> Q [B]"""
-        if self.tail is None:
-            q = self.net(torch.cat([obs, action], -1))[0]
+        if self.between is None:
+            q = self.net(torch.cat([real(obs), action], -1))[0]
         else:
-            q = self.tail(torch.cat([self.net.features(obs), action], -1))
+            q = full_precision(self.head, self.between(torch.cat([self.net.features(obs), action], -1)))
         return cast(Tensor, q.squeeze(-1))
 
 

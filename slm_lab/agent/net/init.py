@@ -1,10 +1,11 @@
 """Activations and losses by name, and the initialization of weights."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.suggest import did_you_mean
@@ -13,12 +14,18 @@ from slm_lab.spec.model import LossSpec
 _ACTIVATIONS = {
     name.lower(): getattr(nn, name)
     for name in nn.modules.activation.__all__
-    if name not in ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "RReLU", "Threshold")
+    if name not in ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "RReLU", "Threshold", "GLU")
 }
 
+_UNFIT_INIT = {"dirac_": "fills convolutions alone, and every net has linear layers"}
 
-def activation(name: str) -> nn.Module:
+
+def activation(name: str, key: str = "agent.net.hid_layers_activation") -> nn.Module:
     """A torch.nn activation by name; case and underscores ignored.
+
+    Args:
+        name: of the activation
+        key: path of the key that says it, for the message
 
     Raises:
         SpecError: no such activation
@@ -28,19 +35,19 @@ def activation(name: str) -> nn.Module:
     """
     known = name.lower().replace("_", "")
     if known not in _ACTIVATIONS:
-        raise SpecError(
-            [f"agent.net.hid_layers_activation: unknown activation '{name}'{did_you_mean(known, _ACTIVATIONS)}"]
-        )
+        listed = ", ".join(sorted(_ACTIVATIONS))
+        raise SpecError([f"{key}: unknown activation '{name}'{did_you_mean(known, _ACTIVATIONS)} (known: {listed})"])
     module: nn.Module = _ACTIVATIONS[known]()
     return module
 
 
-def loss_function(spec: LossSpec, *, each: bool = False) -> nn.Module:
+def loss_function(spec: LossSpec, *, each: bool = False, key: str = "agent.net.loss_spec") -> nn.Module:
     """A loss of torch.nn by name, with its arguments.
 
     Args:
         spec: name and arguments
         each: the loss of each sample by itself, [B], so that samples can be weighted; else one number
+        key: path of the key that says it, for messages
 
     Raises:
         SpecError: torch.nn has no such loss, or refuses its arguments
@@ -50,17 +57,15 @@ def loss_function(spec: LossSpec, *, each: bool = False) -> nn.Module:
     """
     known = [n for n in nn.modules.loss.__all__ if n.endswith("Loss")]
     if spec.name not in known:
-        raise SpecError(
-            [f"agent.net.loss_spec.name: torch.nn has no loss '{spec.name}'{did_you_mean(spec.name, known)}"]
-        )
+        raise SpecError([f"{key}.name: torch.nn has no loss '{spec.name}'{did_you_mean(spec.name, known)}"])
     try:
         loss: nn.Module = getattr(nn, spec.name)(**spec.kwargs | ({"reduction": "none"} if each else {}))
         value = loss(torch.zeros(2), torch.zeros(2))
     except (TypeError, ValueError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
-        raise SpecError([f"agent.net.loss_spec: {spec.name} does not compare values with targets: {reason}"]) from e
+        raise SpecError([f"{key}: {spec.name} does not compare values with targets: {reason}"]) from e
     if value.dim() != int(each):
-        raise SpecError([f"agent.net.loss_spec: {spec.name} must give one number (reduction mean or sum)"])
+        raise SpecError([f"{key}: {spec.name} must give one number (reduction mean or sum)"])
     return loss
 
 
@@ -73,8 +78,39 @@ def gain(activation_name: str) -> float:
         return 1.0
 
 
+def init_function(name: str, key: str = "agent.net.init_fn") -> Callable[..., Tensor]:
+    """A function of torch.nn.init that can fill weights without being told more than their gain.
+
+    Args:
+        name: `orthogonal_`, `xavier_uniform_`, `kaiming_normal_` ...
+        key: path of the key that says it, for the message
+
+    Raises:
+        SpecError: torch.nn.init has no such function, or it wants more
+    """
+    known = {n: getattr(nn.init, n) for n in dir(nn.init) if n.endswith("_") and not n.startswith("_")}
+    fit = [n for n, fn in known.items() if n not in _UNFIT_INIT and not _missing_arguments(fn)]
+    if name in fit:
+        fn: Callable[..., Tensor] = known[name]
+        return fn
+    if name not in known:
+        why = f"torch.nn.init has no '{name}'{did_you_mean(name, fit)}"
+    elif name in _UNFIT_INIT:
+        why = f"{name} can't be used here: it {_UNFIT_INIT[name]}"
+    else:
+        why = f"{name} can't be used here: it needs {' and '.join(_missing_arguments(known[name]))}"
+    raise SpecError([f"{key}: {why} (known: {', '.join(fit)})"])
+
+
+def _missing_arguments(fn: Callable[..., Tensor]) -> list[str]:
+    """Arguments beside the tensor that have no default."""
+    return [p.name for p in list(inspect.signature(fn).parameters.values())[1:] if p.default is p.empty]
+
+
 def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
     """Apply a function of torch.nn.init to every linear, convolution and recurrent weight; biases become 0.
+
+    The gain is that of the activation; 1 in recurrent cells, which have their own.
 
     Args:
         module: changed in place
@@ -82,12 +118,9 @@ def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
         activation_name: decides the gain
 
     Raises:
-        SpecError: torch.nn.init has no such function
+        SpecError: torch.nn.init has no such function, or it does not fit
     """
-    fn = getattr(nn.init, init_fn, None)
-    if fn is None or not init_fn.endswith("_") or init_fn.startswith("_"):
-        known = [n for n in dir(nn.init) if n.endswith("_") and not n.startswith("_")]
-        raise SpecError([f"agent.net.init_fn: torch.nn.init has no '{init_fn}'{did_you_mean(init_fn, known)}"])
+    fn = init_function(init_fn)
     takes = inspect.signature(fn).parameters
     kwargs: dict[str, object] = {}
     if "gain" in takes:
@@ -95,9 +128,16 @@ def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
     elif "nonlinearity" in takes and activation_name.lower() in ("relu", "leaky_relu", "leakyrelu"):
         kwargs["nonlinearity"] = "relu" if activation_name.lower() == "relu" else "leaky_relu"
     for m in module.modules():
-        if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.RNNBase):
+        own = isinstance(m, nn.RNNCellBase)
+        if own or isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d):
             for name, p in m.named_parameters(recurse=False):
                 if "bias" in name:
                     nn.init.zeros_(p)
                 elif p.dim() > 1:
-                    fn(p, **kwargs)
+                    try:
+                        # the gates of a cell are matrices of their own, one below the other
+                        for part in p.detach().split(m.hidden_size) if own else (p,):
+                            fn(part, **({"gain": 1.0} if own and "gain" in kwargs else kwargs))
+                    except ValueError as e:
+                        what = f"{type(m).__name__} of shape {list(p.shape)}"
+                        raise SpecError([f"agent.net.init_fn: {init_fn} does not fit a {what}: {e}"]) from e

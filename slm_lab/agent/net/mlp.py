@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.precision import full_precision
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NetSpec, with_role_keys
 
@@ -22,7 +23,7 @@ class MLPNetSpec(NetSpec):
 
 @register("net")
 class MLPNet(Net):
-    """[B, *O] (flattened) -> hidden layers -> one [B, width] a head.
+    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] a head.
 
     Hook for subclasses: `head`.
     """
@@ -56,11 +57,13 @@ class MLPNet(Net):
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
-        out: Tensor = self.body(obs)
+        out: Tensor = self.body(real(obs))
         return out
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[B, *O] -> one [B, width] a head"""
-        x = self.body(obs)
-        outs = (head(x) for head in self.heads.values())
+        return full_precision(self._outputs, self.features(obs))
+
+    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
+        outs = (head(features) for head in self.heads.values())
         return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)

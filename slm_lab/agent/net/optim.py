@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 
-from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_
+from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_, hyper_parameter_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.stateful import State
 from slm_lab.lib.suggest import did_you_mean
@@ -23,7 +22,14 @@ _UNFIT = {
     "SparseAdam": "wants sparse gradients",
     "Muon": "wants matrices, and parameters here are one vector",
 }
-_OLD = ("Lookahead", "RAdam", "GlobalAdam", "GlobalRMSprop")
+_UNFIT_SCHEDULES = {
+    "ReduceLROnPlateau": "follows a loss, not the frames",
+    "LambdaLR": "wants a function of Python",
+    "MultiplicativeLR": "wants a function of Python",
+    "SequentialLR": "wants other schedules",
+    "ChainedScheduler": "wants other schedules",
+}
+_KEY = "agent.net.optim_spec"
 
 
 class FlatParams:
@@ -69,16 +75,15 @@ class Optim:
         name, kwargs = _resolve(spec.optim_spec)
         self.torch_optim: torch.optim.Optimizer | None = None
         self.state: dict[str, Tensor] = {}
-        leaf = nn.Parameter(self.params.flat)
-        leaf.grad = self.params.grad
-        reference = _construct(name, leaf, self.base_lr, kwargs)
-        kwargs = {k: v for k, v in kwargs.items() if k not in reference.defaults or v != _default(name, k)}
-        if name in OPTIMIZERS and kwargs.keys() <= _keywords(OPTIMIZERS[name][1]):
+        arguments = _functional_arguments(name, kwargs)
+        if arguments is not None:
             init, self._step = OPTIMIZERS[name]
-            self.kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+            self.kwargs = arguments
             self.state = init(self.params.flat)
         else:
-            self.torch_optim = reference
+            leaf = nn.Parameter(self.params.flat)
+            leaf.grad = self.params.grad
+            self.torch_optim = _construct(name, leaf, self.base_lr, kwargs)
         self.set_frame(0)
 
     @property
@@ -127,12 +132,15 @@ class Optim:
             value.copy_(state["state"][key])
 
 
-def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int], float] | None:
+def lr_schedule(
+    spec: LrSchedulerSpec | None, base_lr: float, key: str = "agent.net.lr_scheduler_spec"
+) -> Callable[[int], float] | None:
     """frame -> learning rate. Steps, periods and milestones of torch's schedules count frames.
 
     Args:
         spec: `LinearToZero` (`base_lr * max(0, 1 - t / frame)`) or a class of torch.optim.lr_scheduler
         base_lr: rate at frame 0
+        key: path of the key that says it, for messages
 
     Raises:
         SpecError: torch has no such schedule, or refuses its arguments
@@ -149,22 +157,29 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
     if spec.name == "LinearToZero":
         end = spec.kwargs.get("frame")
         if not isinstance(end, int | float) or isinstance(end, bool) or end <= 0:
-            raise SpecError([f"agent.net.lr_scheduler_spec.frame: must be a positive number of frames (got {end!r})"])
+            raise SpecError([f"{key}.frame: must be a positive number of frames (got {end!r})"])
+        more = [k for k in spec.kwargs if k != "frame"]
+        if more:
+            raise SpecError([f"{key}.{k}: LinearToZero takes no such argument (known: frame)" for k in more])
         return lambda frame: base_lr * max(0.0, 1 - frame / end)
     module = torch.optim.lr_scheduler
     cls = getattr(module, spec.name, None)
-    known = [n for n in dir(module) if inspect.isclass(getattr(module, n)) and n.endswith(("LR", "Restarts"))]
-    if cls is None or spec.name.startswith("_"):
-        near = did_you_mean(spec.name, [*known, "LinearToZero"])
-        raise SpecError([f"agent.net.lr_scheduler_spec.name: unknown schedule '{spec.name}'{near}"])
-    if cls is module.ReduceLROnPlateau:
-        raise SpecError(["agent.net.lr_scheduler_spec.name: ReduceLROnPlateau follows a loss, not the frames"])
+    if spec.name in _UNFIT_SCHEDULES:
+        raise SpecError([f"{key}.name: {spec.name} can't be used here: it {_UNFIT_SCHEDULES[spec.name]}"])
+    if not (inspect.isclass(cls) and issubclass(cls, module.LRScheduler)) or cls is module.LRScheduler:
+        fit = set(module.__all__) - {*_UNFIT_SCHEDULES, "LRScheduler"}
+        known = ["LinearToZero", *sorted(fit)]
+        near = did_you_mean(spec.name, known)
+        raise SpecError([f"{key}.name: unknown schedule '{spec.name}'{near} (known: {', '.join(known)})"])
+    faults = _argument_faults(cls, spec.name, spec.kwargs, key, own=("optimizer", "last_epoch", "verbose"))
+    if faults:
+        raise SpecError(faults)
     last = spec.kwargs.get("total_steps")
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=base_lr)
     try:
         scheduler: Any = cls(optimizer, **spec.kwargs)
     except (TypeError, ValueError) as e:
-        raise SpecError([f"agent.net.lr_scheduler_spec: {spec.name}: {e}"]) from e
+        raise SpecError([f"{key}: {spec.name}: {e}"]) from e
 
     def at(frame: int) -> float:
         if isinstance(last, int):  # torch refuses to go further; the rate stays where it is then
@@ -173,7 +188,7 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
             scheduler.last_epoch = frame
             return float(scheduler._get_closed_form_lr()[0])
         if frame < scheduler.last_epoch:
-            raise SpecError([f"agent.net.lr_scheduler_spec: {spec.name} can't go back to an earlier frame"])
+            raise SpecError([f"{key}: {spec.name} can't go back to an earlier frame"])
         optimizer.step()
         while scheduler.last_epoch < frame:
             scheduler.step()
@@ -182,17 +197,37 @@ def lr_schedule(spec: LrSchedulerSpec | None, base_lr: float) -> Callable[[int],
     return at
 
 
-def _resolve(spec: OptimSpec) -> tuple[str, dict[str, Any]]:
+def schedule_faults(spec: LrSchedulerSpec, key: str) -> list[str]:
+    """What is wrong with a schedule of the learning rate; it is tried out on its first frames."""
+    try:
+        schedule = lr_schedule(spec, 1.0, key)
+        assert schedule is not None
+        schedule(1)
+    except SpecError as e:
+        return e.faults
+    except (TypeError, ValueError, ArithmeticError) as e:
+        return [f"{key}: {spec.name} can't work with these arguments: {e}"]
+    return []
+
+
+def optim_faults(spec: OptimSpec, key: str) -> list[str]:
+    """What is wrong with an optimizer."""
+    try:
+        name, kwargs = _resolve(spec, key)
+        if _functional_arguments(name, kwargs, key) is None:
+            _construct(name, nn.Parameter(torch.zeros(1)), spec.lr, kwargs, key)
+    except SpecError as e:
+        return e.faults
+    return []
+
+
+def _resolve(spec: OptimSpec, key: str = _KEY) -> tuple[str, dict[str, Any]]:
     name, kwargs = spec.name, spec.kwargs
-    if name in _OLD:
-        new = "RMSprop" if name == "GlobalRMSprop" else "Adam" if name == "GlobalAdam" else "AdamW"
-        logger.info("agent.net.optim_spec.name: {} is {} in this version", name, new)
-        kwargs = {k: v for k, v in kwargs.items() if k in ("betas", "eps", "weight_decay", "alpha")}
-        return new, kwargs if new == "RMSprop" else {k: v for k, v in kwargs.items() if k != "alpha"}
     cls = getattr(torch.optim, name, None)
-    if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
-        known = [n for n in torch.optim.__dict__ if inspect.isclass(getattr(torch.optim, n))]
-        raise SpecError([f"agent.net.optim_spec.name: torch.optim has no '{name}'{did_you_mean(name, known)}"])
+    if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)) or cls is torch.optim.Optimizer:
+        known = [n for n in torch.optim.__dict__ if inspect.isclass(getattr(torch.optim, n)) and n != "Optimizer"]
+        fit = ", ".join(n for n in known if n not in _UNFIT)
+        raise SpecError([f"{key}.name: torch.optim has no '{name}'{did_you_mean(name, known)} (known: {fit})"])
     return name, kwargs
 
 
@@ -204,21 +239,52 @@ def _keywords(fn: Callable[..., None]) -> set[str]:
     return {k for k, p in inspect.signature(fn).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def _construct(name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any]) -> torch.optim.Optimizer:
-    """The class of torch.optim; where it refuses its arguments, so do we."""
-    cls: Any = getattr(torch.optim, name)
-    if name in _UNFIT:
-        raise SpecError([f"agent.net.optim_spec.name: {name} can't be used here: it {_UNFIT[name]}"])
-    known = [k for k in inspect.signature(cls).parameters if k != "params"]
-    faults = [
-        f"agent.net.optim_spec.{k}: {name} takes no such argument{did_you_mean(k, known)} (known: {', '.join(known)})"
-        for k in kwargs
-        if k not in known
+def _argument_faults(
+    cls: type, name: str, given: dict[str, Any], key: str, *, own: tuple[str, ...], set_here: tuple[str, ...] = ()
+) -> list[str]:
+    """Compare arguments with those of a constructor: `own` are not the user's to give, `set_here` come from the lab."""
+    takes = {k: p for k, p in inspect.signature(cls).parameters.items() if k not in own}
+    listed = ", ".join(takes)
+    return [
+        f"{key}.{k}: {name} takes no such argument{did_you_mean(k, takes)} (known: {listed})"
+        for k in given
+        if k not in takes
+    ] + [
+        f"{key}.{k}: missing, {name} needs it (known: {listed})"
+        for k, p in takes.items()
+        if p.default is p.empty and k not in given and k not in set_here
     ]
+
+
+def _functional_arguments(name: str, kwargs: dict[str, Any], key: str = _KEY) -> dict[str, Any] | None:
+    """Arguments for the functional form of an optimizer; None where it has none that takes them.
+
+    Torch's own class is not made for it: that would import the compiler, seconds for every session.
+
+    Raises:
+        SpecError: the optimizer can't be used here, or refuses its arguments
+    """
+    if name in _UNFIT:
+        raise SpecError([f"{key}.name: {name} can't be used here: it {_UNFIT[name]}"])
+    faults = _argument_faults(getattr(torch.optim, name), name, kwargs, key, own=("params",), set_here=("lr",))
     if faults:
         raise SpecError(faults)
+    told = {k: v for k, v in kwargs.items() if v != _default(name, k)}
+    if name not in OPTIMIZERS or not told.keys() <= _keywords(OPTIMIZERS[name][1]):
+        return None
+    faults = [f"{key}.{k}: {fault}" for k, fault in hyper_parameter_faults(told).items()]
+    if faults:
+        raise SpecError(faults)
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+
+
+def _construct(
+    name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any], key: str = _KEY
+) -> torch.optim.Optimizer:
+    """The class of torch.optim; where it refuses its arguments, so do we."""
+    cls: Any = getattr(torch.optim, name)
     try:
         optimizer: torch.optim.Optimizer = cls([leaf], lr=lr, **kwargs)
     except (TypeError, ValueError, RuntimeError) as e:
-        raise SpecError([f"agent.net.optim_spec: {name}: {e}"]) from e
+        raise SpecError([f"{key}: {name}: {e}"]) from e
     return optimizer

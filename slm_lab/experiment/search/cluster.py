@@ -36,6 +36,11 @@ _ENVIRON = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    # sessions learn as fast as they do without Ray, which would make its workers nice
+    "RAY_worker_niceness": "0",
+    # a machine that was asleep for a while is no broken one
+    "RAY_health_check_failure_threshold": "1000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
     # next trials wait for a place one at a time: each is drawn as late as can be
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
 }
@@ -112,7 +117,10 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, configure_logging=False, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as e:
-        raise LabError(f"--ray-address: no Ray cluster at '{address}' that this machine is part of: {_line(e)}") from e
+        raise LabError(
+            f"--ray-address: no Ray cluster at '{address}' that this machine is part of: {_line(e)} "
+            "(a cluster that asks for a token: RAY_AUTH_MODE=token)"
+        ) from e
 
 
 def _line(error: Exception) -> str:
@@ -121,7 +129,8 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _environ() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _ENVIRON}
+    # Ray sets the mode of a Ray of its own for the whole process
+    before = {name: os.environ.get(name) for name in (*_ENVIRON, "RAY_AUTH_MODE")}
     os.environ.update(_ENVIRON)
     try:
         yield

@@ -26,7 +26,8 @@ from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.model import Spec
-from slm_lab.spec.search import parse_search, scheduler_settings, search_sessions, trial_count
+from slm_lab.spec.search import scheduler_settings, search_sessions, trial_count
+from slm_lab.spec.search_parse import parse_search
 
 SAMPLER, BRACKETS = 0, 1
 """What a search's seed is split into."""

@@ -38,6 +38,11 @@ class Store:
         self._sent: dict[str, tuple[int, int]] = {}
         self._due = 0.0
 
+    @property
+    def is_remote(self) -> bool:
+        """The run folder is on another machine."""
+        return self._remote
+
     def open(self, trial: int) -> Layout:
         """The folder to run the trial in. What the run folder has of it is there."""
         self.layout.make_folders()

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+from loguru import logger
 from ray import tune
 
 from slm_lab.agent.metrics import Row
@@ -143,6 +144,8 @@ class SearchTrial(tune.Trainable):
         plan = self._plan
         layout = self._store.open(self._index)
         setup(plan.options.log_level, layout.log(layout.t(self._index)), console=False)
+        if self._store.is_remote:
+            logger.info("files go from here to {}, on another machine", plan.root)
         import_plugins(plan.spec["meta"].get("plugins", []))
         spec = trial_spec(Spec.model_validate(plan.spec), self._values)
         path = layout.trial_spec(self._index)

@@ -235,7 +235,6 @@ def test_boltzmann_follows_its_temperature() -> None:
         ({"algorithm__action_policy": "greedy"}, "action_policy"),
         ({"algorithm__action_pdtype": "Normal"}, "action_pdtype"),
         ({"action": MultiBinary(2)}, r"agent\.algorithm\.name: DQN needs discrete actions"),
-        ({"name": "VanillaDQN", "net__update_type": "polyak"}, "VanillaDQN has no target net"),
         ({"memory": {"name": "OnPolicyBatchReplay"}}, "needs a replay memory"),
     ],
 )

@@ -1,0 +1,61 @@
+"""`slm-lab run --upload-hf`: what a run leaves goes to the Hugging Face Hub, now and then and at its end."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from loguru import logger
+
+from slm_lab.cli.report import show
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import Layout
+from slm_lab.remote.account import Account
+from slm_lab.remote.hub import Hub
+from slm_lab.remote.names import FOLDER
+from slm_lab.remote.pull import pull
+from slm_lab.remote.push import Uploads, push
+
+
+class Upload:
+    """The hub as a run needs it. Made before the run: what is wrong with the account is told before the training.
+
+    Args:
+        every: minutes between two uploads.
+
+    Raises:
+        LabError: no account; the hub refuses it.
+    """
+
+    def __init__(self, every: float) -> None:
+        self._hub = Hub(Account.read())
+        self._hub.ensure()
+        self._every = 60 * every
+
+    def beside(self, layout: Layout) -> AbstractContextManager[object]:
+        """Uploads now and then, as long as it is entered."""
+        return Uploads(lambda: push(self._hub, layout), self._every)
+
+    def fetch(self, name: str, out: Path) -> bool:
+        """Bring a run folder here that is on the hub; whether there is one."""
+        if name not in self._hub.folders(FOLDER, self._hub.head()):
+            return False
+        pull(self._hub, name, out, _Silent())
+        logger.info("{} comes from {}", name, self._hub.account.repo)
+        return True
+
+    def finish(self, root: Path) -> bool:
+        """Upload what there is at the end; whether that went well."""
+        try:
+            logger.info("uploaded: {}", push(self._hub, Layout.open(root)))
+        except (LabError, OSError) as e:
+            hint = f"The run is whole in {root}; to upload it: slm-lab push {root}"
+            show("error", f"not uploaded: {e}\n{hint}", "bold red")
+            return False
+        return True
+
+
+class _Silent:
+    def begin(self, name: str, count: int, size: int) -> None:
+        pass
+
+    def advance(self, count: int) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Training elsewhere and results on the Hugging Face Hub; imports no torch."""

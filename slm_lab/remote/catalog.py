@@ -1,0 +1,147 @@
+"""The runs of a repository: one file, `runs.jsonl`, a line a run, so that a list of hundreds is one request.
+
+It is derived from the run folders and may be behind them: a folder it does not know is looked into, a line without a
+folder is left out.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from slm_lab.experiment.describe import RunLine
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.suggest import did_you_mean
+from slm_lab.remote.hub import Hub
+from slm_lab.remote.names import FOLDER, RUN, is_run_name
+
+FILE = "runs.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run in a repository."""
+
+    name: str
+    """Of its folder."""
+    spec: str
+    env: str | None = None
+    algorithm: str | None = None
+    total_reward_ma: float | None = None
+    """Mean over sessions."""
+    frames: int | None = None
+    """Of the session that is furthest."""
+    sessions: int | None = None
+    status: str | None = None
+    """When it was uploaded: running, completed, stopped, crashed, killed."""
+
+    @property
+    def date(self) -> str:
+        """When the run was begun.
+
+        >>> Entry("ppo_2026_01_31_120000", "ppo").date
+        '2026-01-31 12:00'
+        """
+        year, month, day, time = self.name.removeprefix(f"{self.spec}_").split("_")[:4]
+        return f"{year}-{month}-{day} {time[:2]}:{time[2:4]}"
+
+
+Catalog = dict[str, Entry]
+
+
+def entry(line: RunLine) -> Entry:
+    """What is kept of a run's description."""
+    known = {f.name for f in fields(Entry)}
+    return Entry(name=line.folder, **{k: v for k, v in asdict(line).items() if k in known})
+
+
+def read(hub: Hub, revision: str) -> Catalog:
+    """The runs of a repository, oldest first."""
+    known = parse(hub.read(FILE, revision) or "")
+    names = [name for name in hub.folders(FOLDER, revision) if is_run_name(name)]
+    found = [known.get(name) or _look(hub, revision, name) for name in names]
+    return {e.name: e for e in sorted(found, key=lambda e: (e.date, e.name))}
+
+
+def parse(text: str) -> Catalog:
+    """The lines that can be read; others wrote the file too."""
+    found = {}
+    for line in text.splitlines():
+        try:
+            values = json.loads(line)
+            one = Entry(**{f.name: values[f.name] for f in fields(Entry) if f.name in values})
+        except (ValueError, TypeError, KeyError):
+            continue
+        if is_run_name(str(one.name)) and one.name.startswith(f"{one.spec}_") and _plain(one):
+            found[one.name] = one
+    return found
+
+
+def dump(catalog: Mapping[str, Entry]) -> str:
+    """The file's text."""
+    return "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in catalog.values())
+
+
+def select(names: Iterable[str], pattern: str) -> list[str]:
+    """The names that are meant: this very one; those that fit `*`, `?` and `[]`; else those that contain the pattern.
+
+    Raises:
+        LabError: none; with the nearest name.
+    """
+    names = list(names)
+    if pattern in names:
+        return [pattern]
+    if any(sign in pattern for sign in "*?["):
+        found = [name for name in names if fnmatchcase(name, pattern)]
+    else:
+        found = [name for name in names if pattern in name]
+    if not found and pattern:
+        raise LabError(f"no run in the repository fits '{pattern}'{did_you_mean(pattern, names)}")
+    return found
+
+
+def _look(hub: Hub, revision: str, name: str) -> Entry:
+    """What the files of a folder tell that is not in the catalog."""
+    spec_name = _spec_name(name)
+    folder = f"{FOLDER}/{name}/{spec_name}"
+    spec = _json(hub.read(f"{folder}_spec.json", revision))
+    scalars = _json(hub.read(f"{folder}_t0_trial_metrics_scalar.json", revision))
+    found = Entry(
+        name,
+        spec_name,
+        _get(spec, "env", "name"),
+        _get(spec, "agent", "algorithm", "name"),
+        _get(scalars, "total_reward_ma"),
+        _get(scalars, "frame"),
+        _get(spec, "meta", "max_session"),
+    )
+    return found if _plain(found) else Entry(name, spec_name)
+
+
+def _spec_name(name: str) -> str:
+    match = RUN.fullmatch(name)
+    assert match is not None
+    end = name.removesuffix(match[1]) if match[1] else name
+    return end[: -len("_2026_01_31_120000")]
+
+
+def _json(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return None
+
+
+def _get(data: Any, *keys: str) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _plain(one: Entry) -> bool:
+    """Whether each value is of its kind; control characters are no part of any."""
+    texts: list[Any] = [one.name, one.spec, one.env or "", one.algorithm or "", one.status or ""]
+    numbers: list[Any] = [one.total_reward_ma or 0, one.frames or 0, one.sessions or 0]
+    good_texts = all(isinstance(t, str) and t.isprintable() for t in texts)
+    return good_texts and all(isinstance(n, int | float) for n in numbers)

@@ -1,0 +1,108 @@
+"""Upload a run folder: all of its files, its page and the list of runs, in one commit."""
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from loguru import logger
+
+from slm_lab.experiment.describe import describe
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import Layout
+from slm_lab.remote import catalog
+from slm_lab.remote.card import repo_card, run_readme
+from slm_lab.remote.hub import ConflictError, Hub
+from slm_lab.remote.names import FOLDER, is_run_name
+from slm_lab.remote.snapshot import snapshot
+
+_CARD = "README.md"
+_TRIES = 10
+"""Commits that are tried while others come first."""
+
+
+def push(hub: Hub, layout: Layout) -> str:
+    """Upload a run folder. What is on the hub already is not sent again, and nothing there is deleted.
+
+    Args:
+        hub: whose `ensure` was called.
+        layout: of the run, which may be at work.
+
+    Returns:
+        Address of its page.
+
+    Raises:
+        LabError: the upload failed; the hub is then as it was.
+    """
+    name = layout.root.name
+    if not is_run_name(name):
+        raise LabError(f"{layout.root}: not the name of a run folder (<spec name>_<year>_<month>_<day>_<time>)")
+    with snapshot(layout.root) as files:
+        if not files:
+            raise LabError(f"{layout.root}: nothing to upload")
+        mine = catalog.entry(describe(layout))
+        page = run_readme(
+            mine,
+            _json(files.get(f"{layout.name}_spec.json")),
+            _json(files.get(layout.trial_scalar(0, top=True).name)) or {},
+            _json(files.get(layout.run_file().relative_to(layout.root).as_posix())) or {},
+            files,
+            hub.account.repo,
+        )
+        content: dict[str, Path | bytes] = {f"{FOLDER}/{name}/{path}": held for path, held in files.items()}
+        content[f"{FOLDER}/{name}/{_CARD}"] = page.encode()
+        for left in reversed(range(_TRIES)):
+            head = hub.head()
+            runs = {**catalog.read(hub, head), name: mine}
+            content[catalog.FILE] = catalog.dump(runs).encode()
+            card = repo_card(hub.read(_CARD, head), runs.values())
+            if card is not None:
+                content[_CARD] = card.encode()
+            try:
+                hub.commit(content, f"{name}: {mine.status}", head)
+                break
+            except ConflictError:
+                if not left:
+                    raise
+    return f"{hub.account.url}/tree/main/{FOLDER}/{name}"
+
+
+class Uploads:
+    """Uploads now and then while something else is at work: as a context manager, beside it.
+
+    A failure is told and tried again the next time; only what is uploaded at the end must not fail.
+
+    Args:
+        upload: does it.
+        every: seconds from the end of one to the next.
+    """
+
+    def __init__(self, upload: Callable[[], object], every: float) -> None:
+        self._upload = upload
+        self._every = every
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._end.wait(self._every):
+            try:
+                self._upload()
+            except Exception as e:  # noqa: BLE001  the training must not fall with it
+                logger.warning("not uploaded, will be tried again: {}", e)
+
+
+def _json(path: Path | None) -> Any:
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8")) if path is not None else None
+    return None
