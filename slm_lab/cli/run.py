@@ -21,6 +21,7 @@ from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.load import find_file, load_specs, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.parse import decode, parse_json
+from slm_lab.spec.search_parse import parse_search
 from slm_lab.spec.variables import apply_sets, short_env
 
 if TYPE_CHECKING:
@@ -162,6 +163,9 @@ def _prepare(request: Request, command: Command) -> list[Task]:
             show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
+    if request.mode == "search":
+        for spec in specs:
+            parse_search(spec)
     if settings["profile"] and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
     if request.mode != "search" and settings["ray_address"] is not None and "RAY_ADDRESS" not in os.environ:

@@ -46,6 +46,7 @@ def to_job(run: Run) -> Job:
         "threads": run.threads,
         "options": dataclasses.asdict(run.options),
         "cores": run.cores,
+        "shared_fd": run.shared_fd,
     }
 
 
@@ -61,6 +62,7 @@ def from_job(job: Job) -> Run:
         threads=job["threads"],
         options=Options(**job["options"]),
         cores=job["cores"],
+        shared_fd=job["shared_fd"],
     )
 
 

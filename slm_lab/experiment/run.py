@@ -57,9 +57,15 @@ class Run:
     options: Options = Options()
     cores: int = field(default_factory=available_cores)
     """That the trial may use, all its sessions together."""
+    shared_fd: int | None = None
+    """Number of the open file with what the sessions of a distributed trial have in common."""
 
     @property
     def seed(self) -> int:
         """From --seed, else meta.random_seed, else 0; and from trial and session index."""
+        return self.seed_of(self.session)
+
+    def seed_of(self, session: int) -> int:
+        """The seed of another session of the trial."""
         given = self.options.seed
-        return session_seed(self.spec.meta.random_seed if given is None else given, self.trial, self.session)
+        return session_seed(self.spec.meta.random_seed if given is None else given, self.trial, session)

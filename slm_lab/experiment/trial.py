@@ -1,6 +1,8 @@
 """Trial: a spec run from several seeds, side by side."""
 
+import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -9,6 +11,7 @@ from loguru import logger
 
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment.analysis import Metrics, save_trial
+from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.contain import Event, run_contained, to_job
 from slm_lab.experiment.pool import Job, Pool
 from slm_lab.experiment.progress import Progress
@@ -33,8 +36,13 @@ def worker_count(spec: Spec, mode: Mode) -> int:
     """
     if mode is Mode.SEARCH:
         return 0
-    sessions = session_count(spec, mode)
-    return 0 if sessions == 1 else parallel_sessions(sessions, available_cores())
+    return 0 if session_count(spec, mode) == 1 else pool_size(spec, available_cores())
+
+
+def pool_size(spec: Spec, cores: int) -> int:
+    """Sessions that run at a time."""
+    # what one distributed session learns is of use to the others only while they run
+    return spec.meta.max_session if spec.meta.distributed else parallel_sessions(spec.meta.max_session, cores)
 
 
 def _told(stop: Callable[[], bool]) -> Callable[[], bool]:
@@ -134,10 +142,16 @@ class Trial:
         def on_death(job: Job, reason: str, output: str) -> None:
             file = self.layout.crash(self.trial, job["index"])
             write_atomic(file, f"{reason}\n\n{output}".rstrip("\n") + "\n")
+            if self.spec.meta.distributed:
+                Commons(pool.shared_fd, job["index"], len(self.runs)).leave()
             self._on_outcome(Outcome(job["index"], crash=Crash(job["index"], reason, file)))
 
+        runs = self.runs
+        if self.spec.meta.distributed:
+            os.ftruncate(pool.shared_fd, 0)
+            runs = [dataclasses.replace(run, shared_fd=pool.shared_fd) for run in runs]
         pool.run(
-            [to_job(run) for run in self.runs],
+            [to_job(run) for run in runs],
             on_event=lambda job, event: self._on_event(job["index"], event),
             on_done=lambda job, outcome: self._on_outcome(outcome),
             on_death=on_death,

@@ -12,14 +12,13 @@ from ray import tune
 from slm_lab.agent.metrics import Row
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.pool import Pool
-from slm_lab.experiment.resources import parallel_sessions
 from slm_lab.experiment.results import TrialResult
 from slm_lab.experiment.run import Mode
 from slm_lab.experiment.runs import locked
 from slm_lab.experiment.search.plan import Plan
 from slm_lab.experiment.search.scheduler import Report
 from slm_lab.experiment.search.store import Store
-from slm_lab.experiment.trial import Trial
+from slm_lab.experiment.trial import Trial, pool_size
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
@@ -168,7 +167,7 @@ class SearchTrial(tune.Trainable):
         try:
             # sessions of a search that was killed may still be saving
             held = locked(layout, PATIENCE, self._index)
-            with held as fds, Pool(parallel_sessions(spec.meta.max_session, plan.cpu), pass_fds=fds) as pool:
+            with held as fds, Pool(pool_size(spec, plan.cpu), pass_fds=fds) as pool:
                 trial = Trial(
                     spec,
                     Mode.SEARCH,
