@@ -112,6 +112,7 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
         typer.Argument(
             metavar="MODE",
             help="dev: one quick session with checks. train: all sessions. train@latest, train@RUN_FOLDER: resume. "
+            "search: trials of the spec's search block. search@latest, search@RUN_FOLDER: resume. "
             "enjoy, enjoy@RUN_FOLDER: watch what was learned. Modes with @ can stand alone.",
         ),
     ] = None,
@@ -142,6 +143,17 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     keep: Annotated[
         int, typer.Option(min=-1, envvar="KEEP_TRIALS", help="Trials of a search whose models are kept; -1: all.")
     ] = 3,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="RAY_ADDRESS",
+            help="Ray cluster to search on: auto or host:port; by default this machine.",
+        ),
+    ] = None,
+    stop_ray: Annotated[
+        bool, typer.Option("--stop-ray", help="Stop the searches of this user on this machine, and their Ray.")
+    ] = False,
     upload_hf: Annotated[
         bool, typer.Option("--upload-hf", help="Upload the run to HF_REPO, now and then and at its end.")
     ] = False,
@@ -168,6 +180,10 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     """
     from slm_lab.cli.run import Command, main
 
+    if stop_ray:
+        from slm_lab.cli.stop import main as stop
+
+        raise typer.Exit(stop())
     words = [word for word in (spec_file, spec_name, mode) if word is not None]
     settings = {
         "seed": seed,
@@ -178,6 +194,7 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
         "log_metrics": log_metrics,
         "profile": profile,
         "keep": keep,
+        "ray_address": ray_address or None,
         "out": out,
     }
     commands = list(getattr(ctx.parent and ctx.parent.command, "commands", ()))

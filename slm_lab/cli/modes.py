@@ -37,8 +37,6 @@ def parse_mode(word: str) -> tuple[str, str | None]:
         raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, MODES)} (known: {', '.join(MODES)})")
     if at and not target:
         raise LabError(f"{mode}@: say what to go on with: {mode}@{LATEST}, or {mode}@ and a run folder")
-    if mode == "search":
-        raise LabError("mode 'search' is not part of this version yet (there are: dev, train, enjoy)")
     return mode, target or None
 
 

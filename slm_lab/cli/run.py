@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_lab.cli.modes import LATEST, Request, parse_mode, parse_words
+from slm_lab.cli.modes import LATEST, MODES, Request, parse_mode, parse_words
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
 from slm_lab.experiment.resources import use_compile
@@ -23,6 +23,7 @@ from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.load import find_file, load_specs, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.parse import decode, parse_json
+from slm_lab.spec.search_parse import parse_search
 from slm_lab.spec.variables import apply_sets, short_env
 
 if TYPE_CHECKING:
@@ -171,8 +172,13 @@ def _prepare(request: Request, command: Command) -> list[Task]:
             show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
+    if request.mode == "search":
+        for spec in specs:
+            parse_search(spec)
     if settings["profile"] and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
+    if request.mode != "search" and settings["ray_address"] is not None and "RAY_ADDRESS" not in os.environ:
+        raise LabError("--ray-address belongs to the mode search")
     return [functools.partial(_train, spec, request.mode, command) for spec in specs]
 
 
@@ -190,7 +196,7 @@ def _find(file: str, command: Command) -> None:
     try:
         find_file(file)
     except SpecError as e:
-        hint = did_you_mean(file, [*command.commands, "dev", "train", "enjoy"])
+        hint = did_you_mean(file, [*command.commands, *MODES])
         if len(command.words) == 1 and hint:
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
         raise e
@@ -201,7 +207,8 @@ def _start_compiler(request: Request, command: Command) -> None:
     assert request.file is not None
     specs = read_file(request.file)
     raw = specs.get(request.name or next(iter(specs), ""))
-    if raw is None or command.settings["device"] not in ("auto", "cpu"):
+    # the trials of a search are other processes
+    if raw is None or command.settings["device"] not in ("auto", "cpu") or request.mode == "search":
         return
     filled, _ = apply_sets(raw, command.sets)
     env, meta = filled.get("env"), filled.get("meta")
@@ -266,10 +273,11 @@ def _resume(request: Request, command: Command) -> int:
     from slm_lab.experiment.launch import resume
 
     target = locate(request.target or LATEST, command.settings["out"])
+    search = request.mode == "search"
 
     def work(upload: "Upload | None") -> "RunResult":
         beside = None if upload is None else upload.beside
-        return resume(target, _options(command), _run_name(request, command), beside=beside)
+        return resume(target, _options(command), _run_name(request, command), search=search, beside=beside)
 
     return _uploaded(command, work)
 

@@ -47,6 +47,7 @@ def to_job(run: Run) -> Job:
         "session": run.session,
         "threads": run.threads,
         "options": dataclasses.asdict(run.options),
+        "cores": run.cores,
         "shared_fd": run.shared_fd,
     }
 
@@ -62,6 +63,7 @@ def from_job(job: Job) -> Run:
         session=job["session"],
         threads=job["threads"],
         options=Options(**job["options"]),
+        cores=job["cores"],
         shared_fd=job["shared_fd"],
     )
 

@@ -18,9 +18,9 @@ from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.resources import use_compile
 from slm_lab.experiment.results import RunResult, TrialResult
 from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.runs import RunFile, Status, find_run, locked, versions
+from slm_lab.experiment.runs import RunFile, Status, find_run, is_search, locked, versions
 from slm_lab.experiment.stopping import StopRequest
-from slm_lab.experiment.trial import Trial, worker_count
+from slm_lab.experiment.trial import Trial, session_count, worker_count
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
@@ -29,6 +29,7 @@ from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
+from slm_lab.spec.search_parse import parse_search
 
 __all__ = ["enjoy", "resume", "run_spec"]
 
@@ -49,7 +50,7 @@ def run_spec(
 
     Args:
         spec: is run as it is.
-        mode: dev or train.
+        mode: dev, train or search.
         options: `out` is where the run folder is made.
         folder: its name, `<spec name>_<timestamp>`; by default the time is now.
         beside: entered with the run folder while the run is at work.
@@ -58,10 +59,12 @@ def run_spec(
         LabError: the env or the agent can't be made; a mode that runs nothing. There is no run folder then. What goes
             wrong in the training is told in the result.
     """
-    if mode not in (Mode.DEV, Mode.TRAIN):
-        raise LabError(f"mode '{mode}': can't be run like this (known: dev, train)")
+    if mode is Mode.ENJOY:
+        raise LabError(f"mode '{mode}': can't be run like this (known: dev, train, search)")
     check_level(options.log_level)
     import_plugins(spec.meta.plugins)
+    if mode is Mode.SEARCH:
+        parse_search(spec)
     faults = check_env(spec.env)
     if faults:
         raise SpecError(faults, spec.name)
@@ -73,10 +76,11 @@ def run_spec(
         layout.make_folders()
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
-    if use_compile(spec.meta.compile, spec.env.max_frame):
+    if mode is not Mode.SEARCH and use_compile(spec.meta.compile, spec.env.max_frame):
         start_ahead(json.dumps([spec.to_dict()["agent"], spec.to_dict()["env"]], sort_keys=True))
     write_json(layout.spec(), spec.to_dict())
-    write_json(layout.trial_spec(0), spec.to_dict())
+    if mode is not Mode.SEARCH:
+        write_json(layout.trial_spec(0), spec.to_dict())
     with locked(layout) as held:
         try:
             return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held, beside)
@@ -88,7 +92,12 @@ def run_spec(
 
 
 def resume(
-    target: str | Path, options: Options, spec_name: str | None = None, *, beside: Beside | None = None
+    target: str | Path,
+    options: Options,
+    spec_name: str | None = None,
+    *,
+    search: bool | None = None,
+    beside: Beside | None = None,
 ) -> RunResult:
     """Go on with a run that was stopped or killed, or whose sessions crashed.
 
@@ -99,24 +108,28 @@ def resume(
         target: `latest` (of `options.out`), or a run folder.
         options: `out`, and how it is shown: progress, render, log_level.
         spec_name: takes only runs of that spec for `latest`.
+        search: only a search (true), only what is none (false); None: any run.
         beside: as for `run_spec`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
     """
-    layout = find_run(target, options.out, spec_name)
+    layout = find_run(target, options.out, spec_name, fits=lambda x: search is None or is_search(x) == search)
     check_level(options.log_level)
     file = RunFile.open(layout)
+    if search is not None and (file.mode is Mode.SEARCH) != search:
+        word = Mode.SEARCH if file.mode is Mode.SEARCH else Mode.TRAIN
+        raise LabError(f"{layout.root}: was begun in mode {file.mode}, go on with {word}@{layout.root}")
     if file.status is Status.COMPLETED:
-        return _completed(layout)
-    spec = load_spec(layout.trial_spec(0))
-    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level")}
+        return _completed(layout, file.mode)
+    spec = load_spec(layout.spec() if file.mode is Mode.SEARCH else layout.trial_spec(0))
+    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level", "ray_address")}
     merged = dataclasses.replace(file.options, **shown)
     with locked(layout, PATIENCE) as held:
         # it may have ended while the lock was waited for
         file = RunFile.open(layout)
         if file.status is Status.COMPLETED:
-            return _completed(layout)
+            return _completed(layout, file.mode)
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) != now:
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
@@ -145,8 +158,16 @@ def _work(
             pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None
             stack.enter_context(_log_file(layout, options))
             logger.info("{} {}: {}", mode.value, spec.name, layout.root)
-            trial = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set)
-            runs, done = trial.runs, trial.run()
+            saved, sessions = "", 0
+            if mode is Mode.SEARCH:
+                from slm_lab.experiment.search.launch import Search  # Ray: not for those who do not search
+
+                done = Search(spec, layout, options, stop.is_set).run()
+            else:
+                trial = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+                sessions = session_count(spec, mode)
+                saved = f"{_saved(trial, sessions)}; "
+                done = RunResult(layout.root, trial.metrics, trial.crashed, trial.stopped)
         if pool is not None and pool.output:
             path = layout.log(f"{layout.name}_output")
             with path.open("a", encoding="utf-8") as output:
@@ -160,19 +181,22 @@ def _work(
         # an interrupt that did not wait for the sessions comes by here too
         file.ended(status)
     faults = list(dict.fromkeys(crash.reason for crash in done.crashed if crash.misuse))
-    if faults and len(done.crashed) == len(runs):
+    if faults and len(done.crashed) == sessions:
         raise Refused("\n".join([spec.name, *faults]))
     for fault in faults:
         logger.error("{}", fault.strip())
     if done.stopped:
-        logger.warning("stopped; {}; to go on: slm-lab run train@{}", _saved(done, len(runs)), layout.root)
+        word = Mode.SEARCH if mode is Mode.SEARCH else Mode.TRAIN
+        logger.warning("stopped; {}to go on: slm-lab run {}@{}", saved, word.value, layout.root)
+    elif done.crashed and mode is Mode.SEARCH:
+        logger.error("all {} trials crashed", len(done.crashed))
     elif done.crashed:
-        count = f"{len(done.crashed)} of {len(done.crashed) + len(done.sessions)} sessions crashed"
-        logger.error("{}{}", count, "" if done.sessions else ": there is nothing to analyse")
-    if done.metrics:
+        count = f"{len(done.crashed)} of {sessions} sessions crashed"
+        logger.error("{}{}", count, "" if done.metrics else ": there is nothing to analyse")
+    if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", summary(done.metrics))
     logger.info("results: {}", layout.root)
-    return RunResult(layout.root, done.metrics, done.crashed, done.stopped)
+    return done
 
 
 def _saved(done: TrialResult, sessions: int) -> str:
@@ -184,9 +208,9 @@ def _saved(done: TrialResult, sessions: int) -> str:
     return "saved: " + ", ".join(saved) + (f"; {as_before}" if rest else "") if saved else "nothing new was saved"
 
 
-def _completed(layout: Layout) -> RunResult:
+def _completed(layout: Layout, mode: Mode) -> RunResult:
     logger.info("{} is completed: nothing is left to do", layout.root)
-    return RunResult(layout.root, _metrics(layout))
+    return RunResult(layout.root, _metrics(layout, mode))
 
 
 @contextmanager
@@ -206,8 +230,9 @@ def _log_file(layout: Layout, options: Options) -> Iterator[None]:
         logger.remove(handler)
 
 
-def _metrics(layout: Layout) -> dict[str, float]:
-    path = layout.trial_scalar(0)
+def _metrics(layout: Layout, mode: Mode) -> dict[str, float]:
+    """Of the trial; of a search, those of its best trial."""
+    path = layout.best_scalar() if mode is Mode.SEARCH else layout.trial_scalar(0)
     if not path.exists():
         return {}
     scalars = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """Graphs; the only module that imports matplotlib, and only when something is drawn."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,6 +174,93 @@ def plot_trial(
             for top in (False, True) if name in ALWAYS else (False,):
                 path = layout.graph(stem, y_name, x_name, top=top)
                 written += _draw(path, [line], title, note, _label(y_name), LABELS[x_name])
+    return written
+
+
+def plot_experiment(
+    layout: "Layout",
+    points: Mapping[str, Sequence[Any]],
+    scores: Sequence[Mapping[str, float]],
+    early: Sequence[bool],
+    *,
+    env_name: str,
+    names: Sequence[str] = ("total_reward_ma", "strength"),
+) -> list[Path]:
+    """Draw what a search found: each searched key against each score, a point a trial.
+
+    Args:
+        layout: of the run; its folders exist.
+        points: key path -> its value in each trial. What is no number has a place of its own for each value.
+        scores: scalar metrics of each trial.
+        early: of each trial, whether it was stopped early: it has been judged by fewer frames, and is drawn hollow.
+        env_name: for the title.
+        names: scores that are drawn, a row each.
+
+    Returns:
+        The files written.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(4.8, 3.4 * len(points)), 2.9 * len(names)), layout="constrained")
+        grid = figure.subplots(len(names), len(points), squeeze=False, sharey="row")
+        for row, name in enumerate(names):
+            y = _floats([score[name] for score in scores])
+            for column, (path, values) in enumerate(points.items()):
+                axes = grid[row][column]
+                _scatter(axes, values, y, early)
+                axes.set_xlabel(path if row == len(names) - 1 else "")
+                axes.set_ylabel(name if column == 0 else "")
+        hollow = ", hollow: stopped early" if any(early) else ""
+        figure.suptitle(_cut(f"{layout.name} on {env_name}: {len(scores)} trials{hollow}"), x=0.01, ha="left")
+        written = [layout.experiment_graph("experiment_graph", top=top) for top in (False, True)]
+        for file in written:
+            figure.savefig(file, dpi=150)
+    return written
+
+
+def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[bool]) -> None:
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == len(values):
+        x = _floats(numbers)
+        if x.size and x.min() > 0 and x.max() / x.min() >= 50:  # spans decades
+            axes.set_xscale("log")
+    else:
+        kinds = sorted({str(v) for v in values})
+        x = _floats([kinds.index(str(v)) for v in values])
+        axes.set_xticks(range(len(kinds)), [_cut(kind, 20) for kind in kinds])
+        axes.margins(x=0.25)
+    hollow = np.asarray(early, bool)
+    axes.scatter(x[~hollow], y[~hollow], s=26, color=PALETTE[0], linewidths=0)
+    axes.scatter(x[hollow], y[hollow], s=26, facecolors="none", edgecolors=PALETTE[0], linewidths=1.0)
+
+
+def plot_trials(
+    layout: "Layout", locals_: Sequence[Mapping[str, Any]], labels: Sequence[str], *, env_name: str
+) -> list[Path]:
+    """Draw trials of a search into one graph: mean_returns and its moving average over frames.
+
+    Args:
+        layout: of the run; its folders exist.
+        locals_: series of each trial, as analysis.trial_metrics gives them.
+        labels: one a trial.
+        env_name: for the title.
+
+    Returns:
+        The files written, each in graph/ and in the run folder.
+    """
+    written = []
+    for suffix in ("", "_ma"):
+        lines = []
+        for local, label in zip(locals_, labels, strict=True):
+            y = np.atleast_2d(_floats(local["mean_returns"]))
+            values = np.array([moving_average(one) for one in y]) if suffix else y
+            lines.append(_mean_line(_floats(local["frames"]), values, label, faint=False))
+        for top in (False, True):
+            path = layout.experiment_graph(f"multi_trial_graph_mean_returns{suffix}_vs_frames", top=top)
+            title, note = f"{layout.name} on {env_name}", f"the {len(lines)} best trials"
+            written += _draw(path, lines, title, note, _label(f"mean_returns{suffix}"), LABELS["frames"])
     return written
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from slm_lab.experiment.resources import available_cores
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.seeding import session_seed
 from slm_lab.spec.model import Spec
@@ -38,6 +39,8 @@ class Options:
     """Trials of a search whose models are kept; -1: all."""
     progress: bool = True
     """Live display where there is a terminal; log lines otherwise."""
+    ray_address: str | None = None
+    """Of the Ray cluster that a search runs on; None: one is started here, for the search."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Run:
     threads: int = 1
     """torch threads of the session's process."""
     options: Options = Options()
+    cores: int = field(default_factory=available_cores)
+    """That the trial may use, all its sessions together."""
     shared_fd: int | None = None
     """Number of the open file with what the sessions of a distributed trial have in common."""
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -144,19 +144,26 @@ def list_layouts(out: Path) -> list[Layout]:
     return [layout for *_, layout in sorted(found, key=lambda entry: entry[:3])]
 
 
-def find_run(target: str | Path, out: Path, spec_name: str | None = None) -> Layout:
+def find_run(
+    target: str | Path,
+    out: Path,
+    spec_name: str | None = None,
+    *,
+    fits: Callable[[Layout], bool] = lambda layout: True,
+) -> Layout:
     """The run folder that is meant.
 
     Args:
         target: `latest`, a run folder, or a file in one (a spec, a checkpoint).
         out: where `latest` looks.
         spec_name: takes only runs of that spec for `latest`.
+        fits: takes only runs for which it is true, for `latest`.
 
     Raises:
         LabError: there is none.
     """
     if str(target) == LATEST:
-        layouts = list_layouts(out)
+        layouts = [layout for layout in list_layouts(out) if fits(layout)]
         mine = [layout for layout in layouts if spec_name in (None, layout.name)]
         if mine:
             return mine[-1]
@@ -178,14 +185,23 @@ def find_run(target: str | Path, out: Path, spec_name: str | None = None) -> Lay
         raise LabError(str(e)) from None
 
 
+def is_search(layout: Layout) -> bool:
+    """Whether the run is a search; false where its run file can't be read."""
+    try:
+        return RunFile.open(layout).mode is Mode.SEARCH
+    except LabError:
+        return False
+
+
 @contextmanager
-def locked(layout: Layout, patience: float = 0.0) -> Iterator[list[int]]:
+def locked(layout: Layout, patience: float = 0.0, trial: int | None = None) -> Iterator[list[int]]:
     """Hold a run folder, so that no other process works on it.
 
     The system drops the lock when the last process that has it ends, however it ends.
 
     Args:
         layout: of the run.
+        trial: of a search: only this trial is held.
         patience: seconds to wait: the workers of a run that was killed need a moment to save and stop.
 
     Yields:
@@ -199,7 +215,7 @@ def locked(layout: Layout, patience: float = 0.0) -> Iterator[list[int]]:
     except ImportError:
         yield []
         return
-    path = layout.run_file().with_suffix(".lock")
+    path = layout.run_file().with_suffix(".lock") if trial is None else layout.trial_lock(trial)
     with path.open("w", encoding="utf-8") as file:
         end = time.monotonic() + patience
         while True:
@@ -208,7 +224,8 @@ def locked(layout: Layout, patience: float = 0.0) -> Iterator[list[int]]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    raise LabError(f"{layout.root}: another process is working on this run") from None
+                    what = "run" if trial is None else f"run's trial {trial}"
+                    raise LabError(f"{layout.root}: another process is working on this {what}") from None
                 time.sleep(0.1)
         yield [file.fileno()]
 

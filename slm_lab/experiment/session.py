@@ -19,7 +19,7 @@ from slm_lab.experiment.analysis import RunningMetrics, save_session
 from slm_lab.experiment.clock import WallClock, next_multiple
 from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.evaluate import Evaluator
-from slm_lab.experiment.resources import available_cores, choose_device, parallel_sessions, use_compile
+from slm_lab.experiment.resources import choose_device, parallel_sessions, use_compile
 from slm_lab.experiment.results import SessionResult
 from slm_lab.experiment.run import Mode, Run
 from slm_lab.lib.errors import LabError
@@ -96,12 +96,11 @@ class Session:
         run = self.lab_run
         spec, meta, seed = run.spec, run.spec.meta, run.seed
         seed_everything(seed)
-        cores = available_cores()
         self.env = make_env(
             spec.env,
             render="human" if run.options.render and run.session == 0 else None,
             gamma=spec.agent.algorithm.gamma,
-            threads=max(1, cores // parallel_sessions(meta.max_session, cores)),
+            threads=max(1, run.cores // parallel_sessions(meta.max_session, run.cores)),
         )
         stack.callback(self.env.close)
         cuda = torch.cuda.device_count() if run.options.device != "cpu" else 0

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from loguru import logger
 
+from slm_lab.agent.metrics import Row
 from slm_lab.experiment.analysis import Metrics, save_trial
 from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.contain import Event, run_contained, to_job
@@ -29,12 +30,19 @@ def session_count(spec: Spec, mode: Mode) -> int:
 
 
 def worker_count(spec: Spec, mode: Mode) -> int:
-    """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial."""
-    sessions = session_count(spec, mode)
-    if sessions == 1:
+    """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial.
+
+    In a search it is 0 too: the trials have theirs.
+    """
+    if mode is Mode.SEARCH:
         return 0
+    return 0 if session_count(spec, mode) == 1 else pool_size(spec, available_cores())
+
+
+def pool_size(spec: Spec, cores: int) -> int:
+    """Sessions that run at a time."""
     # what one distributed session learns is of use to the others only while they run
-    return sessions if spec.meta.distributed else parallel_sessions(sessions, available_cores())
+    return spec.meta.max_session if spec.meta.distributed else parallel_sessions(spec.meta.max_session, cores)
 
 
 def _told(stop: Callable[[], bool]) -> Callable[[], bool]:
@@ -60,12 +68,14 @@ class Trial:
 
     Args:
         spec: is run as it is.
-        mode: dev or train.
+        mode: dev, train or search.
         layout: where files go; its folders must exist.
         options: what the command line says beside the spec.
         trial: index.
         pool: workers that were started early; by default the trial starts its own.
         stop: asked now and then; true makes the sessions save and stop. By default SIGINT and SIGTERM do.
+        cores: that the trial may use; by default all of the machine.
+        listen: called with each session and row, and with None where a session crashed.
     """
 
     def __init__(
@@ -78,6 +88,8 @@ class Trial:
         *,
         pool: Pool | None = None,
         stop: Callable[[], bool] | None = None,
+        cores: int | None = None,
+        listen: Callable[[int, Row | None], None] | None = None,
     ) -> None:
         self.spec = spec
         self.layout = layout
@@ -85,9 +97,12 @@ class Trial:
         self.options = options
         self._pool = pool
         self._stop = stop
-        threads = session_threads(spec, available_cores())
+        self._listen = listen or (lambda session, row: None)
+        cores = cores or available_cores()
+        threads = session_threads(spec, cores)
         self.runs = [
-            Run(spec, mode, layout, trial, session, threads, options) for session in range(session_count(spec, mode))
+            Run(spec, mode, layout, trial, session, threads, options, cores)
+            for session in range(session_count(spec, mode))
         ]
         self._workers = worker_count(spec, mode)
         self._outcomes: dict[int, Outcome] = {}
@@ -107,7 +122,7 @@ class Trial:
         with ExitStack() as stack:
             stop = _told(self._stop or stack.enter_context(StopRequest()).is_set)
             with self._progress:
-                if self._workers:
+                if self._workers or self._pool is not None:
                     # this process is idle while others train; matplotlib is for one thread at a time
                     self._painter = stack.enter_context(ThreadPoolExecutor(1))
                     pool = self._pool or stack.enter_context(Pool(self._workers))
@@ -146,6 +161,7 @@ class Trial:
     def _on_event(self, session: int, event: Event) -> None:
         if event["kind"] == "row":
             self._progress.row(session, event["row"])
+            self._listen(session, event["row"])
         elif event["kind"] == "begin":
             self._progress.state(session, "starting")
         elif event["message"] not in self._said:
@@ -157,6 +173,7 @@ class Trial:
         self._outcomes[outcome.session] = outcome
         if outcome.crash is not None:
             self._progress.state(outcome.session, "crashed")
+            self._listen(outcome.session, None)
             self._tell(outcome.crash)
         else:
             self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")

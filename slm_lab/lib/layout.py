@@ -125,6 +125,39 @@ class Layout:
         """Traceback of a crashed session."""
         return self.root / "log" / f"{self.s(trial, session)}_crash.txt"
 
+    def search_file(self) -> Path:
+        """Journal of a search: its trials, and the state of sampler and scheduler."""
+        return self.root / "info" / f"{self.name}_search.json"
+
+    def trial_lock(self, trial: int) -> Path:
+        """Held by the processes that work on a trial of a search."""
+        return self.root / "info" / f"{self.t(trial)}.lock"
+
+    def experiment_df(self, *, top: bool = False) -> Path:
+        """CSV, a row a trial: searched keys and metrics; top: the copy in the run folder itself."""
+        return (self.root if top else self.root / "info") / f"{self.name}_experiment_df.csv"
+
+    def trial_data(self) -> Path:
+        """JSON {trial: searched keys and metrics}."""
+        return self.root / "info" / f"{self.name}_trial_data_dict.json"
+
+    def experiment_graph(self, stem: str, *, top: bool = False) -> Path:
+        """PNG; stem: `experiment_graph` or `multi_trial_graph_...`; top: in the run folder."""
+        return (self.root if top else self.root / "graph") / f"{self.name}_{stem}.png"
+
+    def best_spec(self) -> Path:
+        """Spec file of the best trial of a search, ready to be trained."""
+        return self.root / "best_spec.json"
+
+    def best_scalar(self) -> Path:
+        """JSON, the scalar metrics of the best trial of a search."""
+        return self.root / "info" / f"{self.name}_best_metrics_scalar.json"
+
+    def trial_files(self, trial: int) -> list[Path]:
+        """All files of a trial that there are."""
+        own = re.compile(rf"{re.escape(self.t(trial))}[_.]")
+        return [p for p in sorted(self.root.rglob("*")) if own.match(p.name) and p.is_file()]
+
     def tensorboard(self, trial: int, session: int) -> Path:
         """Folder of TensorBoard events."""
         return self.root / "log" / f"events_{self.s(trial, session)}"

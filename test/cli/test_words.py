@@ -76,7 +76,6 @@ def test_words(words: str, request_: Request) -> None:
         ("zzz@latest", "unknown mode 'zzz' (known: dev, train, search, enjoy)"),
         ("Train", "unknown mode 'Train', did you mean 'train'? (known: dev, train, search, enjoy)"),
         ("train@", "train@: say what to go on with: train@latest, or train@ and a run folder"),
-        ("search", "mode 'search' is not part of this version yet (there are: dev, train, enjoy)"),
     ],
 )
 def test_wrong_modes(word: str, message: str) -> None:

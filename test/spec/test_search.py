@@ -8,7 +8,8 @@ import pytest
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec, replace
-from slm_lab.spec.search import DISTRIBUTIONS, Axis, Domain, apply, grid, parse_search
+from slm_lab.spec.search import DISTRIBUTIONS, Axis, Domain, apply, grid
+from slm_lab.spec.search_parse import parse_search
 
 
 @pytest.fixture(scope="module")

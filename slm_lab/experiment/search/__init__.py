@@ -1,0 +1,1 @@
+"""Hyper-parameter search on Ray Tune; the only part of the lab that knows Ray, imported when a search runs."""

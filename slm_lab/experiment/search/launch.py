@@ -1,0 +1,215 @@
+"""Run a search: draw values, hand trials to Ray, keep the journal, tell what was found."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from loguru import logger
+from ray import tune
+
+from slm_lab.env.names import find
+from slm_lab.experiment.analysis import summary
+from slm_lab.experiment.resources import choose_device
+from slm_lab.experiment.results import Crash, RunResult
+from slm_lab.experiment.run import Options
+from slm_lab.experiment.search import findings
+from slm_lab.experiment.search.cluster import Cluster, connected
+from slm_lab.experiment.search.journal import Journal, TrialStatus
+from slm_lab.experiment.search.plan import Plan
+from slm_lab.experiment.search.sampler import Sampler
+from slm_lab.experiment.search.scheduler import Rungs, Scheduler
+from slm_lab.experiment.search.store import start_receiver
+from slm_lab.experiment.search.table import SearchTable
+from slm_lab.experiment.search.trainable import SearchTrial
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.seeding import derive
+from slm_lab.spec.model import Spec
+from slm_lab.spec.search import scheduler_settings, search_sessions, trial_count
+from slm_lab.spec.search_parse import parse_search
+
+SAMPLER, BRACKETS = 0, 1
+"""What a search's seed is split into."""
+
+
+class _Interrupted(Exception):
+    """Raised between two steps of Tune, which then stops all trials."""
+
+
+class _Watch(tune.Callback):
+    """Calls a function after each step of Tune."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune did something, or waited a moment."""
+        self._look()
+
+
+class Search:
+    """One search, in its run folder. What its journal holds is not done again.
+
+    Args:
+        spec: with a search block.
+        layout: where files go; its folders must exist.
+        options: what the command line says beside the spec.
+        stop: asked now and then; true makes the trials save and stop.
+
+    Raises:
+        SpecError: the search block, or what `meta` says of the search, is wrong.
+    """
+
+    def __init__(self, spec: Spec, layout: Layout, options: Options, stop: Callable[[], bool]) -> None:
+        self._spec, self._layout, self._options, self._stop = spec, layout, options, stop
+        self._axes = parse_search(spec)
+        self._paths = [axis.path for axis in self._axes]
+        self._settings = scheduler_settings(spec)
+        self._count = trial_count(spec, self._axes)
+        self._seed = options.seed if options.seed is not None else spec.meta.random_seed or 0
+        self._journal = Journal.open(layout.search_file())
+        self._found: findings.Found = {}
+
+    def run(self) -> RunResult:
+        """Run the trials that are left, then write what was found.
+
+        Raises:
+            LabError: Ray can't be started or reached; it has not what a trial asks for.
+        """
+        self._analyse()
+        interrupted = False
+        if any(not r.ended for r in self._journal.records.values()) or len(self._journal.records) < self._count:
+            log = self._layout.log(f"{self._layout.name}_ray")
+            with connected(self._options.ray_address, log, gpus=self._options.device != "cpu") as cluster:
+                interrupted = self._run_trials(cluster)
+        return self._finish(interrupted)
+
+    def _run_trials(self, cluster: Cluster) -> bool:
+        """Whether it was interrupted."""
+        plan = self._plan(cluster)
+        mode = self._settings["mode"] if self._settings else "max"
+        sampler = Sampler(self._axes, self._count, derive(self._seed, SAMPLER), self._journal, mode)
+        rungs, end = None, float(self._spec.env.max_frame)
+        if self._settings is not None:
+            rungs = Rungs(self._settings, derive(self._seed, BRACKETS), self._journal.scheduler)
+            end = min(end, float(self._settings["max_t"])) if self._settings["time_attr"] == "frame" else end
+        table = SearchTable(
+            self._journal, self._paths, self._count, self._spec.env.max_frame, live=self._options.progress
+        )
+
+        def look() -> None:
+            self._analyse()
+            table.update()
+            if self._stop():
+                raise _Interrupted
+
+        with table:
+            try:
+                tune.run(
+                    tune.with_parameters(SearchTrial, plan=plan),
+                    name="search",
+                    storage_path=str(cluster.folder),
+                    resources_per_trial={"cpu": plan.cpu, "gpu": plan.gpu},
+                    num_samples=sampler.left,
+                    search_alg=sampler,
+                    scheduler=Scheduler(self._journal, rungs, end, self._spec.env.max_frame),
+                    callbacks=[_Watch(look)],
+                    trial_dirname_creator=lambda trial: f"t{trial.config['trial']}",
+                    raise_on_failed_trial=False,
+                    verbose=0,
+                )
+            except _Interrupted:
+                return True
+            finally:
+                table.update()
+        return False
+
+    def _plan(self, cluster: Cluster) -> Plan:
+        """What each trial gets of what there is.
+
+        Raises:
+            LabError: no machine has what a trial asks for.
+        """
+        asked = self._spec.meta.search_resources
+        cpu = (asked and asked.cpu) or max(1, min(search_sessions(self._spec), cluster.largest))
+        gpu = asked.gpu if asked is not None else None
+        if gpu is None:
+            device = choose_device(self._spec, self._options.device, 0, 0, int(cluster.gpus))
+            gpu = 1.0 if device.startswith("cuda") else 0.0
+        elif gpu and (not cluster.gpus or self._options.device == "cpu"):
+            logger.warning("meta.search_resources.gpu: no GPU to use, trials run on the CPU")
+            gpu = 0.0
+        for name, wanted, there in (("cpu", cpu, cluster.largest), ("gpu", gpu, cluster.gpus)):
+            if wanted > there:
+                raise LabError(
+                    f"meta.search_resources.{name}: a trial asks for {wanted:g}, no machine has more than {there:g}"
+                )
+        places = min(cluster.cpus // cpu, int(cluster.gpus / gpu + 1e-9) if gpu else cluster.cpus)
+        logger.info(
+            "{} trials, {} at a time: {} and {:g} GPU each, on {}",
+            self._count,
+            min(places, self._count),
+            "1 core" if cpu == 1 else f"{cpu} cores",
+            gpu,
+            "1 machine" if cluster.machines == 1 else f"{cluster.machines} machines",
+        )
+        token = self._layout.run_file().read_text(encoding="utf-8")
+        given = "cuda" if self._options.device.startswith("cuda") else "auto"
+        options = dataclasses.replace(
+            # a trial sees only the GPUs that it was given
+            self._options,
+            device=given if gpu else "cpu",
+            cuda_offset=0,
+            render=False,
+            progress=False,
+        )
+        receiver = start_receiver(self._layout, token) if cluster.machines > 1 else None
+        return Plan(
+            self._spec.to_dict(),
+            str(self._layout.root),
+            self._layout.name,
+            options,
+            cpu,
+            gpu,
+            token,
+            receiver,
+        )
+
+    def _analyse(self) -> None:
+        """Metrics of the trials that ended since the last time; the models of the poorer ones go."""
+        new = [r for r in self._journal.records.values() if r.ended and r.trial not in self._found]
+        new = [record for record in new if record.status is not TrialStatus.CRASHED]
+        for record in new:
+            metrics = findings.analyse(self._layout, record, self._spec)
+            if metrics is not None:
+                self._found[record.trial] = metrics
+        if new:
+            findings.prune(self._layout, self._journal, self._found, self._options.keep)
+
+    def _finish(self, interrupted: bool) -> RunResult:
+        layout, records = self._layout, list(self._journal.records.values())
+        findings.prune(layout, self._journal, self._found, self._options.keep)
+        findings.save_table(layout, findings.table(self._journal, self._found, self._paths))
+        ranked = findings.ranking(self._journal, self._found)
+        if interrupted or not ranked:
+            crashes = [
+                Crash(r.trial, r.reason or "", None, r.misuse) for r in records if r.status is TrialStatus.CRASHED
+            ]
+            return RunResult(layout.root, {}, [] if interrupted else crashes, interrupted)
+        best = ranked[0]
+        findings.save_best(layout, self._spec, best, self._found[best.trial])
+        try:
+            findings.draw(layout, self._journal, self._found, self._paths, find(self._spec.env.name).id)
+        except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a finished search with it
+            logger.opt(exception=e).warning("the graphs could not be drawn")
+        frames = sum(record.frame for record in records)
+        crashed = sum(record.status is TrialStatus.CRASHED for record in records)
+        early = sum(record.status is TrialStatus.STOPPED for record in records)
+        logger.info("{} trials, {} stopped early, {} crashed; {:,} frames", len(records), early, crashed, frames)
+        metrics = self._found[best.trial]["scalar"]
+        logger.info("best: {}", summary(metrics, f"trial {best.trial}"))
+        for path, value in best.values.items():
+            logger.info("  {} = {}", path, value)
+        logger.info("to train it: slm-lab run {} {} train", layout.best_spec(), self._spec.name)
+        return RunResult(layout.root, {k: math.nan if v is None else v for k, v in metrics.items()})

@@ -1,0 +1,155 @@
+"""When a trial is stopped: Ray's ASHA on the rows of the trials, its rungs kept in the journal."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from slm_lab.experiment.search.journal import Journal, TrialStatus
+from slm_lab.lib.seeding import derive
+
+Report = dict[str, Any]
+"""One log checkpoint of a trial: frame, total_reward, total_reward_ma, training_iteration, time_total_s."""
+
+
+class Rungs:
+    """ASHA, known by trial index, with a state that can be written down.
+
+    The same reports in the same order stop the same trials, whether or not the state was saved and loaded between
+    them, and whether or not some of the reports come again: a score that a rung has is not judged twice.
+
+    Args:
+        settings: keyword arguments of Ray's AsyncHyperBandScheduler.
+        seed: decides which bracket a trial goes to, where there are several.
+        state: of `state`, of a search that is resumed.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], seed: int, state: Mapping[str, Any]) -> None:
+        self._settings = dict(settings)
+        self._asha = AsyncHyperBandScheduler(**settings)
+        self._seed = seed
+        self._nobody: Any = None
+        """Tune's controller, which ASHA does not look at."""
+        self._trials: dict[str, int] = {k: int(v) for k, v in state.get("bracket_of", {}).items()}
+        for bracket, saved in zip(self._asha._brackets, state.get("brackets", ()), strict=False):
+            for (_, recorded), scores in zip(bracket._rungs, saved, strict=True):
+                recorded.update(scores)
+
+    def state(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        brackets = [[dict(recorded) for _, recorded in bracket._rungs] for bracket in self._asha._brackets]
+        return {"bracket_of": dict(self._trials), "brackets": brackets}
+
+    @property
+    def milestones(self) -> list[float]:
+        """Frames of the rungs, the lowest first; of the first bracket."""
+        return [milestone for milestone, _ in reversed(self._asha._brackets[0]._rungs)]
+
+    def stops(self, trial: int, report: Report) -> bool:
+        """Take the report in; whether the trial is to stop at it."""
+        if report.get(self._settings["metric"]) is None:
+            return False  # no episode has ended: nothing to judge by
+        stub = self._stub(trial)
+        return bool(self._asha.on_trial_result(self._nobody, stub, report) == TrialScheduler.STOP)
+
+    def _stub(self, trial: int) -> Any:
+        """What stands for the trial in Ray's scheduler, which looks at the id alone."""
+        key = str(trial)
+        stub = SimpleNamespace(trial_id=key)
+        if key not in self._asha._trial_info:
+            if key not in self._trials:
+                sizes = np.array([len(bracket._rungs) for bracket in self._asha._brackets])
+                # Ray's own odds, but from the search's seed
+                odds = np.exp(sizes - sizes.max())
+                rng = np.random.default_rng(derive(self._seed, trial))
+                self._trials[key] = int(rng.choice(len(sizes), p=odds / odds.sum()))
+            self._asha._trial_info[key] = self._asha._brackets[self._trials[key]]
+        return stub
+
+
+class Scheduler(TrialScheduler):
+    """Reads the reports of the trials into the journal, one by one, and stops those that ASHA stops.
+
+    Trials hand over what they logged in batches, so that Ray has little to do; each row in them is judged on its own
+    and in its order, and where one stops the trial, the later ones do not count.
+
+    Args:
+        journal: of the search.
+        rungs: None: every trial runs to its end.
+        end: frame at which a trial is stopped without being stopped early.
+        full: frame at which it ends by itself.
+    """
+
+    def __init__(self, journal: Journal, rungs: Rungs | None, end: float, full: float) -> None:
+        super().__init__()
+        self._journal = journal
+        self._rungs = rungs
+        self._end = end
+        self._full = full
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing to do until it reports."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
+        """CONTINUE or STOP."""
+        index = trial.config["trial"]
+        record = self._journal.records[index]
+        record.status = TrialStatus.RUNNING
+        return TrialScheduler.STOP if self._take(index, result.get("rows", ())) else TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+        """The trial came to its end, or crashed in a way that it told."""
+        index = trial.config["trial"]
+        record = self._journal.records[index]
+        if reason := result.get("crash"):
+            self._journal.ended(index, TrialStatus.CRASHED, reason=reason, misuse=bool(result.get("misuse")))
+        else:
+            crashed = int(result.get("crashed_sessions", 0))
+            self._journal.ended(index, TrialStatus.COMPLETED, crashed_sessions=crashed, metric=record.metric)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Its process died."""
+        error = trial.get_error()
+        reason = " ".join(str(error).split())[:500] if error else "its process died"
+        self._journal.ended(trial.config["trial"], TrialStatus.CRASHED, reason=reason)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """It never began."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Tune asks who is next: the first that waits."""
+        waiting = [t for t in tune_controller.get_trials() if t.status in (Trial.PENDING, Trial.PAUSED)]
+        return min(waiting, key=lambda t: t.config["trial"], default=None)
+
+    def debug_string(self) -> str:
+        """For Tune's log."""
+        return "slm_lab"
+
+    def _take(self, index: int, rows: Sequence[Report]) -> bool:
+        record = self._journal.records[index]
+        if record.ended:
+            return True
+        before = None if self._rungs is None else self._rungs.state()
+        for row in rows:
+            if row["frame"] >= self._full:
+                # it ends by itself, and then has its graphs as well
+                record.frame, record.metric = row["frame"], row["total_reward_ma"]
+                continue
+            if row["frame"] < record.frame:
+                # a resumed trial tells again what is known; ASHA has judged it
+                if self._rungs is not None:
+                    self._rungs.stops(index, row)
+                continue
+            record.frame, record.metric = row["frame"], row["total_reward_ma"]
+            if self._rungs is not None and self._rungs.stops(index, row):
+                self._journal.scheduler = self._rungs.state()
+                at_end = row["frame"] >= self._end
+                self._journal.ended(index, TrialStatus.COMPLETED if at_end else TrialStatus.STOPPED)
+                return True
+        if self._rungs is not None and (state := self._rungs.state()) != before:
+            self._journal.scheduler = state
+            self._journal.save()
+        return False
