@@ -131,6 +131,8 @@ def _soft_actor_critic(draft: Draft) -> None:
 
 def _net(draft: Draft) -> None:
     for path, net in draft.nets():
+        if text(net.get("type")).endswith("MLPNet") and "batch_norm" in net:
+            draft.drop(path, "batch_norm")
         if "gpu" not in net:
             net["gpu"] = False
             draft.note(f"{path}.gpu", "false, as by default it was (now: auto)")
