@@ -46,10 +46,11 @@ def session_threads(spec: Spec, cores: int) -> int:
 
 
 def is_small(net: NetSpec) -> bool:
-    """Whether the net is fully connected and no layer of it is wider than SMALL_WIDTH."""
-    if not net.type.upper().startswith("MLP"):
+    """Whether the net is fully connected, or recurrent, and no layer of it is wider than SMALL_WIDTH."""
+    if not net.type.upper().startswith(("MLP", "RECURRENT")):
         return False
-    widths = [w for key in type(net).model_fields if key.endswith("hid_layers") for w in _widths(getattr(net, key))]
+    wide = ("hid_layers", "rnn_hidden_size")
+    widths = [w for key in type(net).model_fields if key.endswith(wide) for w in _widths(getattr(net, key))]
     return max(widths, default=0) <= SMALL_WIDTH
 
 

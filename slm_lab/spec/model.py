@@ -251,6 +251,19 @@ class AgentSpec(SpecModel):
             raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "memory.name", "got": self.memory.name})
         return self
 
+    @model_validator(mode="after")
+    def _net_fits(self) -> Self:
+        algorithm, net = self.algorithm.name, self.net.type
+        if getattr(lookup("net", net), "recurrent", False):
+            fitting = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "recurrent", False)]
+            if algorithm not in fitting:
+                why = (
+                    f"{algorithm} learns from single steps of the past, where {net} would remember nothing; "
+                    f"it is for {', '.join(fitting)}"
+                )
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
+        return self
+
 
 class EnvSpec(SpecModel):
     """Where it learns. A key not listed here goes to gym.make."""

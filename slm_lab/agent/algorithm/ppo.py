@@ -25,7 +25,7 @@ from slm_lab.functional.normalize import standardize, symlog
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Count, NonNegativeSchedule, Unit
-from slm_lab.types import Stats
+from slm_lab.types import Evaluated, Rollout, Sequences, Stats
 
 
 class PPOSpec(ActorCriticBaseSpec):
@@ -38,7 +38,8 @@ class PPOSpec(ActorCriticBaseSpec):
     time_horizon: Count
     """T, steps per env of a rollout."""
     minibatch_size: Count = 64
-    """M, transitions of a gradient step; the rest of an epoch that does not fill one is a smaller step."""
+    """M, transitions of a gradient step; the rest of an epoch that does not fill one is a smaller step. A recurrent net
+    takes whole sequences, as many as fit into M and at least one."""
     training_epoch: Count
     """K, passes over a rollout."""
     clip_vloss: bool = False
@@ -70,7 +71,7 @@ class PPO(ActorCritic):
 
     def loss(
         self,
-        obs: Tensor,
+        obs: Tensor | Sequences,
         action: Tensor,
         log_prob: Tensor,
         value: Tensor,
@@ -100,15 +101,22 @@ class PPO(ActorCritic):
         stats = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "approx_kl": approx_kl}
         return loss, stats
 
+    def advantages(self, rollout: Rollout, evaluated: Evaluated) -> tuple[Tensor, Tensor]:
+        """Advantages, in units of their range where that is asked for, and value targets, [T, N] each."""
+        advantage, ret = super().advantages(rollout, evaluated)
+        if self.advantage_scale is not None:
+            steps = self.spec.training_epoch * -(-advantage.numel() // self.spec.minibatch_size)
+            advantage = self.advantage_scale.scale(advantage, steps)
+        return advantage, ret
+
     def learn(self, data: tuple[Tensor, ...]) -> None:
         """K epochs over the rollout in random minibatches."""
-        size, epochs = len(data[0]), self.spec.training_epoch
-        if self.advantage_scale is not None:
-            steps = epochs * -(-size // self.spec.minibatch_size)
-            data = (*data[:4], self.advantage_scale.scale(data[4], steps), data[5])
-        for _ in range(epochs):
-            order = torch.randperm(size, generator=self.setting.generator).to(data[0].device)
-            for index in order.split(self.spec.minibatch_size):
+        rows = self.spec.minibatch_size
+        if self.recall is not None:
+            rows = max(1, rows // self.recall.seq_len)
+        for _ in range(self.spec.training_epoch):
+            order = torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
+            for index in order.split(rows):
                 self.learner.step(data, index, self.coefs())
 
     def state_dict(self) -> State:
