@@ -27,6 +27,7 @@ _COMMON: tuple[Step, ...] = (
     common.correct_policy,
     common.correct_agent,
     common.recur,
+    common.distribute,
     common.complete_net,
     search.modernize,
     keys.drop_dead,

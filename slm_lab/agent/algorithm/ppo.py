@@ -50,6 +50,11 @@ class PPOSpec(ActorCriticBaseSpec):
     """standardize: by mean and standard deviation of each minibatch. percentile: divided by the running range between
     their 5 and 95 % quantiles, where that is more than 1."""
 
+    @property
+    def frequency(self) -> int:
+        """T, steps per env of a rollout."""
+        return int(self.time_horizon)
+
 
 @register("algorithm")
 class PPO(ActorCritic):
@@ -63,11 +68,6 @@ class PPO(ActorCritic):
         self.schedules["clip_eps"] = Schedule(self.spec.clip_eps_spec, setting.device)
         by_range = self.spec.normalize_advantages == "percentile"
         self.advantage_scale = AdvantageScale(setting.device) if by_range else None
-
-    @property
-    def training_frequency(self) -> int:
-        """T, steps per env of a rollout."""
-        return int(self.spec.time_horizon)
 
     def loss(
         self,

@@ -204,6 +204,21 @@ def recur(spec: Data) -> tuple[Data, list[str]]:
     return draft.done()
 
 
+def distribute(spec: Data) -> tuple[Data, list[str]]:
+    """Sessions that learn together: on-policy ones, on the CPU. A step."""
+    draft = Draft.of(spec)
+    meta, name = draft.at("meta"), draft.algorithm.get("name")
+    if not meta.get("distributed") or not isinstance(name, str):
+        return draft.done()
+    if name not in (*POLICIES, "SARSA"):
+        meta.update(distributed=False, max_session=1)
+        draft.note("meta.distributed", f"false, with one session: {name} learns in one process")
+    elif draft.net.get("gpu") is True:
+        draft.net["gpu"] = "auto"
+        draft.note("agent.net.gpu", "auto: sessions that learn together do so on the CPU")
+    return draft.done()
+
+
 def rollout_length(draft: Draft) -> Any:
     """What the spec says of the steps between two trainings.
 
