@@ -24,3 +24,63 @@ def standardize(x: Tensor, eps: float = 1e-8, *, center: bool = True) -> Tensor:
         return torch.zeros_like(x) if center else x
     std, mean = torch.std_mean(x)
     return (x - mean if center else x) / (std + eps)
+
+
+def symlog(x: Tensor) -> Tensor:
+    """`sign(x) ln(1 + |x|)`: nearly x where it is small, and its size in decades where it is large.
+
+    Hafner et al. 2023, arXiv:2301.04104, (9). Errors of values of very different size weigh alike on this scale.
+
+    Args:
+        x: any shape
+
+    Returns:
+        the shape of x
+
+    >>> symlog(torch.tensor([0.0, -1.718282]))
+    tensor([ 0., -1.])
+    """
+    return x.sign() * x.abs().log1p()
+
+
+def merge_moments(moments: Tensor, x: Tensor) -> Tensor:
+    """Count, mean and population variance of a sample, once x belongs to it too. Chan, Golub, LeVeque 1983.
+
+    Of counts m and n with means a and b and variances v and w, the union has mean `a + (b - a) s`, s = n / (m + n),
+    and variance `v (1 - s) + w s + (b - a)^2 s (1 - s)`.
+
+    Args:
+        moments: [3] count, mean, variance
+        x: any shape, not empty
+
+    Returns:
+        [3]
+
+    >>> merge_moments(merge_moments(torch.zeros(3), torch.tensor([1.0, 2.0])), torch.tensor([6.0]))
+    tensor([3.0000, 3.0000, 4.6667])
+    """
+    count, mean, var = moments.unbind()
+    total = count + x.numel()
+    share = x.numel() / total
+    more_var, more_mean = torch.var_mean(x, correction=0)
+    delta = more_mean - mean
+    new_var = var * (1 - share) + more_var * share + delta**2 * share * (1 - share)
+    return torch.stack([total, mean + delta * share, new_var])
+
+
+def quantile_range(x: Tensor, low: float = 0.05, high: float = 0.95) -> Tensor:
+    """The distance between two quantiles of all elements: a scale that a few outliers do not move.
+
+    Args:
+        x: any shape
+        low: the lower quantile
+        high: the upper one
+
+    Returns:
+        0-d
+
+    >>> quantile_range(torch.arange(101.0))
+    tensor(90.)
+    """
+    ends = torch.quantile(x.flatten(), torch.tensor([low, high], dtype=x.dtype, device=x.device))
+    return ends[1] - ends[0]

@@ -26,6 +26,8 @@ _COMMON: tuple[Step, ...] = (
     common.correct_schedules,
     common.correct_policy,
     common.correct_agent,
+    common.recur,
+    common.distribute,
     common.complete_net,
     search.modernize,
     keys.drop_dead,

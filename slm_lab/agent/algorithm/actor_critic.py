@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
+from slm_lab.agent.algorithm.scales import TargetScale
 from slm_lab.agent.net.actor_critic import ActorCriticNet
 from slm_lab.agent.net.init import loss_function
 from slm_lab.agent.net.optim import Optim
@@ -48,6 +49,8 @@ class ActorCriticBaseSpec(AlgorithmSpec):
     """c_H, weight of the entropy bonus that keeps the policy from settling too early; none by default."""
     val_loss_coef: NonNegative = 1.0
     """c_V, weight of the value loss."""
+    normalize_v_targets: bool = False
+    """Value errors are measured in the running standard deviation of the targets, where that is more than 1."""
 
 
 class ActorCriticSpec(ActorCriticBaseSpec):
@@ -102,6 +105,7 @@ class ActorCritic(Algorithm):
         self.optims = {k: Optim(net, net_specs[k], self.spec.lr) for k, net in self.nets.items()}
         self.value_loss: nn.Module = loss_function(net_specs["critic_net"].loss_spec)
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, device)}
+        self.target_scale = TargetScale(device) if self.spec.normalize_v_targets else None
         self.recall = self.make_recall(self.net.bodies)
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         stage = Stage(tuple(self.nets), loss, self.stat_names)
@@ -159,11 +163,13 @@ class ActorCritic(Algorithm):
         ret: Tensor,
         *coefs: Tensor,
     ) -> tuple[Tensor, Stats]:
-        """The negative of what is ascended above, over a batch [B, ...]; coefs: (entropy_coef,)."""
-        (entropy_coef,) = coefs
+        """The negative of what is ascended above, over a batch [B, ...]; coefs: as `coefs` gives them."""
+        entropy_coef, *scale = coefs
         policy, new_value = self.net.policy_value(obs)
         entropy = policy.entropy().mean()
         policy_loss = policy_gradient_loss(policy.log_prob(action), standardize(advantage))
+        if scale:
+            new_value, ret = new_value / scale[0], ret / scale[0]
         value_loss = self.value_loss(new_value, ret)
         loss = self.spec.policy_loss_coef * policy_loss - entropy_coef * entropy + self.spec.val_loss_coef * value_loss
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
@@ -172,20 +178,32 @@ class ActorCritic(Algorithm):
         """Learn from a rollout."""
         evaluated = self.evaluate(batch)
         advantage, ret = self.advantages(batch, evaluated)
+        if self.target_scale is not None:
+            self.target_scale.update(ret)
         fields = (batch.action, evaluated.log_prob, evaluated.value[:-1], advantage, ret)
         self.learn(self.learner_data(batch, *fields))
         return self.learner.take_stats()
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
         """Take gradient steps on what `learner_data` gave: the fields of a Minibatch, [T * N, ...] each."""
-        self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
+        self.learner.step(data, None, self.coefs())
+
+    def coefs(self) -> tuple[Tensor, ...]:
+        """What the loss takes beside the data: its schedules in order; the scale of value targets, if there is one."""
+        scale = () if self.target_scale is None else (self.target_scale.tensor,)
+        return (*(schedule.tensor for schedule in self.schedules.values()), *scale)
 
     def state_dict(self) -> State:
-        """Nets, optimizers, noise."""
-        return super().state_dict() | {"noise": self.noise.state_dict(), "steps": self.learner.steps}
+        """Nets, optimizers, noise, scale."""
+        own: State = {"noise": self.noise.state_dict(), "steps": self.learner.steps}
+        if self.target_scale is not None:
+            own["target_scale"] = self.target_scale.state_dict()
+        return super().state_dict() | own
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
         super().load_state_dict(state)
         self.noise.load_state_dict(state["noise"])
         self.learner.steps = int(state["steps"])
+        if self.target_scale is not None:
+            self.target_scale.load_state_dict(state["target_scale"])

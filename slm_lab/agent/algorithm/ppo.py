@@ -12,16 +12,20 @@ played it, for its advantages are true of that one alone. The clipped ratio take
 Differs from the paper: advantages are standardized per minibatch; the change of the value can be clipped (clip_vloss).
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.actor_critic import ActorCritic, ActorCriticBaseSpec
 from slm_lab.agent.algorithm.base import Schedule, Setting
+from slm_lab.agent.algorithm.scales import AdvantageScale
 from slm_lab.functional.losses import clipped_value_loss, ppo_clip_loss
-from slm_lab.functional.normalize import standardize
+from slm_lab.functional.normalize import standardize, symlog
 from slm_lab.lib.registry import register
+from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Count, NonNegativeSchedule, Unit
-from slm_lab.types import Sequences, Stats
+from slm_lab.types import Evaluated, Rollout, Sequences, Stats
 
 
 class PPOSpec(ActorCriticBaseSpec):
@@ -39,7 +43,12 @@ class PPOSpec(ActorCriticBaseSpec):
     training_epoch: Count
     """K, passes over a rollout."""
     clip_vloss: bool = False
-    """Clip the change of the value by eps too, in units of the return."""
+    """Clip the change of the value by eps too, in units of the return (or of what it is measured in)."""
+    symlog: bool = False
+    """Values and their targets are compared by their symlog, `sign(x) ln(1 + |x|)`."""
+    normalize_advantages: Literal["standardize", "percentile"] = "standardize"
+    """standardize: by mean and standard deviation of each minibatch. percentile: divided by the running range between
+    their 5 and 95 % quantiles, where that is more than 1."""
 
     @property
     def frequency(self) -> int:
@@ -57,6 +66,8 @@ class PPO(ActorCritic):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.schedules["clip_eps"] = Schedule(self.spec.clip_eps_spec, setting.device)
+        by_range = self.spec.normalize_advantages == "percentile"
+        self.advantage_scale = AdvantageScale(setting.device) if by_range else None
 
     def loss(
         self,
@@ -68,29 +79,53 @@ class PPO(ActorCritic):
         ret: Tensor,
         *coefs: Tensor,
     ) -> tuple[Tensor, Stats]:
-        """The negative of what is ascended above, over a minibatch [M, ...]; coefs: (entropy_coef, clip_eps)."""
-        entropy_coef, clip_eps = coefs
+        """The negative of what is ascended above, over a minibatch [M, ...]; coefs: as `coefs` gives them."""
+        entropy_coef, clip_eps, *scale = coefs
         policy, new_value = self.net.policy_value(obs)
         log_ratio = policy.log_prob(action) - log_prob
-        policy_loss = ppo_clip_loss(log_ratio, standardize(advantage), clip_eps)
+        scaled = standardize(advantage) if self.advantage_scale is None else advantage
+        policy_loss = ppo_clip_loss(log_ratio, scaled, clip_eps)
         entropy = policy.entropy().mean()
+        values = (new_value, value, ret)
+        if scale:
+            values = (new_value / scale[0], value / scale[0], ret / scale[0])
+        if self.spec.symlog:
+            values = (symlog(values[0]), symlog(values[1]), symlog(values[2]))
         if self.spec.clip_vloss:
-            value_loss = clipped_value_loss(new_value, value, ret, clip_eps)
+            value_loss = clipped_value_loss(*values, clip_eps)
         else:
-            value_loss = self.value_loss(new_value, ret)
+            value_loss = self.value_loss(values[0], values[2])
         loss = policy_loss + self.spec.val_loss_coef * value_loss - entropy_coef * entropy
         with torch.no_grad():  # the k3 estimator of KL(pi_old || pi), Schulman 2020
             approx_kl = (log_ratio.exp() - 1 - log_ratio).mean()
         stats = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "approx_kl": approx_kl}
         return loss, stats
 
+    def advantages(self, rollout: Rollout, evaluated: Evaluated) -> tuple[Tensor, Tensor]:
+        """Advantages, in units of their range where that is asked for, and value targets, [T, N] each."""
+        advantage, ret = super().advantages(rollout, evaluated)
+        if self.advantage_scale is not None:
+            steps = self.spec.training_epoch * -(-advantage.numel() // self.spec.minibatch_size)
+            advantage = self.advantage_scale.scale(advantage, steps)
+        return advantage, ret
+
     def learn(self, data: tuple[Tensor, ...]) -> None:
         """K epochs over the rollout in random minibatches."""
-        coefs = (self.schedules["entropy_coef"].tensor, self.schedules["clip_eps"].tensor)
         rows = self.spec.minibatch_size
         if self.recall is not None:
             rows = max(1, rows // self.recall.seq_len)
         for _ in range(self.spec.training_epoch):
             order = torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
             for index in order.split(rows):
-                self.learner.step(data, index, coefs)
+                self.learner.step(data, index, self.coefs())
+
+    def state_dict(self) -> State:
+        """Nets, optimizers, noise, scales."""
+        own = {} if self.advantage_scale is None else {"advantage_scale": self.advantage_scale.state_dict()}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        super().load_state_dict(state)
+        if self.advantage_scale is not None:
+            self.advantage_scale.load_state_dict(state["advantage_scale"])

@@ -46,6 +46,7 @@ from slm_lab.agent.net.target import TargetNet
 from slm_lab.functional.continuous_distributions import TanhNormal
 from slm_lab.functional.discrete_distributions import Categorical
 from slm_lab.functional.distributions import UnfitDistribution
+from slm_lab.functional.normalize import symlog
 from slm_lab.functional.soft import expected_soft_value, soft_value, temperature_loss
 from slm_lab.functional.targets import td_target
 from slm_lab.lib.errors import SpecError
@@ -107,6 +108,8 @@ class SoftActorCriticSpec(AlgorithmSpec):
     """Frames over which fixed_alpha falls to 0; 0: it stays."""
     log_alpha_min: Real = -5.0
     log_alpha_max: Real = 2.0
+    symlog: bool = False
+    """Q values and their targets are compared by their symlog, `sign(x) ln(1 + |x|)`."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
@@ -268,9 +271,11 @@ class SoftActorCritic(Algorithm):
             next_value, _ = self.soft_value(self.target.net, next_obs, noise, self.alpha(fixed_alpha))
             target = td_target(reward, terminated, next_value, self.spec.gamma)
         q1, q2 = self.critics(obs, action)
-        loss = (weight * (self._elementwise_loss(q1, target) + self._elementwise_loss(q2, target))).mean()
         lower = torch.min(q1, q2).detach()
-        return loss, {"q": lower.mean(), "error": (lower - target).abs()}
+        stats = {"q": lower.mean(), "error": (lower - target).abs()}
+        if self.spec.symlog:
+            q1, q2, target = symlog(q1), symlog(q2), symlog(target)
+        return (weight * (self._elementwise_loss(q1, target) + self._elementwise_loss(q2, target))).mean(), stats
 
     def policy_loss(
         self,

@@ -67,7 +67,7 @@ class ActorCriticNet(nn.Module):
         self.actor = Policy(net_class(actor_spec, obs_shape, heads), dist, action, actor_spec.log_std_init)
         self.critic = None if spec.shared else net_class(critic_spec, obs_shape, {"value": 1})
         if spec.shared and critic_spec.init_std is not None:
-            value_head = cast(nn.Linear, cast(nn.ModuleDict, self.actor.net.heads)["value"])
+            value_head = cast(nn.Linear, self.actor.net.heads["value"])
             nn.init.orthogonal_(value_head.weight, gain=critic_spec.init_std)
 
     def policy(self, obs: Tensor) -> Distribution:

@@ -1,11 +1,14 @@
 """What every net is: a body and named heads. A net owns no optimizer, no loss and no device."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from slm_lab.agent.net.init import activation
+from slm_lab.agent.net.precision import full_precision
 from slm_lab.spec.model import NetSpec
 
 
@@ -42,10 +45,34 @@ class Net(nn.Module, ABC):
         self.state_size = 0
         """Numbers in the hidden state of one env; 0: no memory."""
 
+    def add_heads(self, width: int, head: Callable[[int, int], nn.Module] = nn.Linear) -> None:
+        """Make the heads, as their initialization and `forward` want them.
+
+        Args:
+            width: F, of the features
+            head: makes one from F and its width
+        """
+        self.heads = nn.ModuleDict({name: head(width, size) for name, size in self.head_sizes.items()})
+        activation_name = self.spec.out_layer_activation
+        self.out = activation(activation_name) if activation_name else None
+
+    def init_heads(self) -> None:
+        """Give the heads the gain that the spec asks for; after all other initialization."""
+        if self.spec.init_std is None:
+            return
+        for layer in self.heads.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, gain=self.spec.init_std)
+                nn.init.zeros_(layer.bias)
+
     @abstractmethod
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
 
-    @abstractmethod
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[B, *O] -> one [B, width] a head"""
+        return full_precision(self._outputs, self.features(obs))
+
+    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
+        outs = (head(features) for head in self.heads.values())
+        return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)

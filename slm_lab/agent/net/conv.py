@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
 
 from slm_lab.agent.net.base import Net
 from slm_lab.agent.net.init import activation, init_weights
-from slm_lab.agent.net.precision import full_precision
+from slm_lab.agent.net.normalization import BatchNorm
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, Natural, NetSpec, with_role_keys
@@ -29,14 +28,6 @@ class ConvNetSpec(NetSpec):
     """Divide uint8 images by 255. Images of reals are taken as they are."""
     batch_norm: bool = False
     """Batch normalization behind the activation of each convolution but the first. Updates are not compiled then."""
-
-
-class _BatchNorm2d(nn.BatchNorm2d):
-    """Normalizes by the batch where gradients are taken, by its running statistics where the net only answers."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, var, momentum = self.running_mean, self.running_var, self.momentum or 0.0
-        return batch_norm(x, mean, var, self.weight, self.bias, torch.is_grad_enabled(), momentum, self.eps)
 
 
 @register("net")
@@ -62,7 +53,7 @@ class ConvNet(Net):
                 activation(spec.hid_layers_activation),
             ]
             if spec.batch_norm and i > 0:
-                layers.append(_BatchNorm2d(out))
+                layers.append(BatchNorm(out))
             channels = out
         width = _flat_size(nn.Sequential(*layers), obs_shape)
         layers.append(nn.Flatten())
@@ -70,15 +61,10 @@ class ConvNet(Net):
             layers += [nn.Linear(width, hidden), activation(spec.hid_layers_activation)]
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.heads = nn.ModuleDict({name: type(self).head(width, size) for name, size in heads.items()})
+        self.add_heads(width, type(self).head)
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
-        if spec.init_std is not None:
-            for layer in self.heads.modules():
-                if isinstance(layer, nn.Linear):
-                    nn.init.orthogonal_(layer.weight, gain=spec.init_std)
-                    nn.init.zeros_(layer.bias)
-        self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
+        self.init_heads()
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, C, H, W] uint8 or real -> [B, F]"""
@@ -89,14 +75,6 @@ class ConvNet(Net):
             x = x / 255
         out: Tensor = self.body(x)
         return out
-
-    def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
-        """[B, C, H, W] -> one [B, width] a head"""
-        return full_precision(self._outputs, self.features(obs))
-
-    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
-        outs = (head(features) for head in self.heads.values())
-        return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)
 
 
 def _flat_size(convolutions: nn.Module, obs_shape: tuple[int, ...]) -> int:

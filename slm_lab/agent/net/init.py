@@ -11,7 +11,7 @@ from slm_lab.lib.errors import SpecError
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import LossSpec
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     name.lower(): getattr(nn, name)
     for name in nn.modules.activation.__all__
     if name not in ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "RReLU", "Threshold", "GLU")
@@ -34,10 +34,10 @@ def activation(name: str, key: str = "agent.net.hid_layers_activation") -> nn.Mo
     LeakyReLU(negative_slope=0.01)
     """
     known = name.lower().replace("_", "")
-    if known not in _ACTIVATIONS:
-        listed = ", ".join(sorted(_ACTIVATIONS))
-        raise SpecError([f"{key}: unknown activation '{name}'{did_you_mean(known, _ACTIVATIONS)} (known: {listed})"])
-    module: nn.Module = _ACTIVATIONS[known]()
+    if known not in ACTIVATIONS:
+        listed = ", ".join(sorted(ACTIVATIONS))
+        raise SpecError([f"{key}: unknown activation '{name}'{did_you_mean(known, ACTIVATIONS)} (known: {listed})"])
+    module: nn.Module = ACTIVATIONS[known]()
     return module
 
 

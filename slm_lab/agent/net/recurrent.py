@@ -78,14 +78,10 @@ class RecurrentNet(Net):
         self._layer_size = self._cell.STATES * spec.rnn_hidden_size
         # of all layers, h and for LSTM c
         self.state_size = self._layer_size * spec.rnn_num_layers
-        self.heads = nn.ModuleDict({name: nn.Linear(spec.rnn_hidden_size, size) for name, size in heads.items()})
+        self.add_heads(spec.rnn_hidden_size)
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
-        if spec.init_std is not None:
-            for layer in cast(list[nn.Linear], list(self.heads.values())):
-                nn.init.orthogonal_(layer.weight, gain=spec.init_std)
-                nn.init.zeros_(layer.bias)
-        self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
+        self.init_heads()
 
     def run(self, obs: Tensor, reset: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         """Go through time.
@@ -118,10 +114,6 @@ class RecurrentNet(Net):
     def answer(self, features: Tensor) -> tuple[Tensor, ...]:
         """[B, H] -> one [B, width] a head"""
         return full_precision(self._outputs, features)
-
-    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
-        outs = (head(features) for head in self.heads.values())
-        return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)
 
     def step(self, obs: Tensor, state: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """One step: [N, *O] and the state [N, state_size] -> one [N, width] a head, and the state after it."""

@@ -8,6 +8,8 @@ from slm_lab.spec.past.envs import is_open, modern, why_gone
 ACTION_VALUES = ("SARSA", "VanillaDQN", "DQN", "DoubleDQN")
 ACTOR_CRITICS = ("ActorCritic", "PPO", "SIL", "PPOSIL")
 POLICIES = ("Reinforce", *ACTOR_CRITICS)
+REMEMBERING = ("Random", "Reinforce", "ActorCritic", "PPO", "SARSA")
+"""Algorithms that learn from their own rollouts alone."""
 SCHEDULES = ("clip_eps_spec", "entropy_coef_spec", "explore_var_spec")
 WHOLE_EPISODES = ("OnPolicyReplay", "OnPolicyCrossEntropy")
 
@@ -175,6 +177,59 @@ def complete_net(spec: Data) -> tuple[Data, list[str]]:
             optim["name"] = name.removeprefix("Global")
             draft.note(f"{path}.name", f"{name} is {optim['name']}")
     return draft.done()
+
+
+def recur(spec: Data) -> tuple[Data, list[str]]:
+    """Recurrent nets: with a memory where the policy's own rollouts are learned from, else over a window. A step."""
+    draft = Draft.of(spec)
+    net, length = draft.net, number(draft.net.get("seq_len"))
+    if net.get("type") != "RecurrentNet" or length is None or length < 1:
+        return draft.done()
+    for key in ("frame_op", "frame_op_len"):
+        draft.env.pop(key, None)
+    if draft.algorithm.get("name") not in REMEMBERING:
+        net["type"] = "RecurrentWindowNet"
+        draft.env.update(frame_op="stack", frame_op_len=int(length))
+        draft.note(
+            "agent.net.type", f"RecurrentWindowNet: reads the last {length:g} observations, which the env stacks"
+        )
+        return draft.done()
+    draft.note(
+        "agent.net.type", f"RecurrentNet remembers the whole episode; gradients go back seq_len ({length:g}) steps"
+    )
+    rollout = number(rollout_length(draft))
+    if draft.memory.get("name") == "OnPolicyBatchReplay" and rollout is not None and rollout % length:
+        net["seq_len"] = next(n for n in range(int(length), 0, -1) if rollout % n == 0)
+        draft.note("agent.net.seq_len", f"{net['seq_len']}, as it must divide the {rollout:g} steps of a rollout")
+    return draft.done()
+
+
+def distribute(spec: Data) -> tuple[Data, list[str]]:
+    """Sessions that learn together: on-policy ones, on the CPU. A step."""
+    draft = Draft.of(spec)
+    meta, name = draft.at("meta"), draft.algorithm.get("name")
+    if not meta.get("distributed") or not isinstance(name, str):
+        return draft.done()
+    if name not in (*POLICIES, "SARSA"):
+        meta.update(distributed=False, max_session=1)
+        draft.note("meta.distributed", f"false, with one session: {name} learns in one process")
+    elif draft.net.get("gpu") is True:
+        draft.net["gpu"] = "auto"
+        draft.note("agent.net.gpu", "auto: sessions that learn together do so on the CPU")
+    return draft.done()
+
+
+def rollout_length(draft: Draft) -> Any:
+    """What the spec says of the steps between two trainings.
+
+    >>> rollout_length(Draft({"agent": {"algorithm": {"lam": None, "num_step_returns": 5, "training_frequency": 1}}}))
+    5
+    """
+    algorithm = draft.algorithm
+    by_steps = algorithm.get("num_step_returns") if algorithm.get("lam") is None else None
+    return next(
+        (x for x in (algorithm.get("time_horizon"), by_steps) if x is not None), algorithm.get("training_frequency")
+    )
 
 
 def mark(spec: Data, version: int) -> Data:

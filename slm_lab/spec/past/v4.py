@@ -70,7 +70,7 @@ def _atari(draft: Draft, env_id: str) -> None:
 def _other(draft: Draft) -> None:
     here = draft.env
     length = number(here.get("frame_op_len"))
-    if here.get("frame_op") is None or length is None or draft.net.get("type") == "RecurrentNet":
+    if here.get("frame_op") is None or length is None:
         stated = [key for key in ("frame_op", "frame_op_len") if here.pop(key, None) is not None]
         if stated:
             draft.note(f"env.{stated[0]}", "left out: it had no effect here")
@@ -131,6 +131,8 @@ def _soft_actor_critic(draft: Draft) -> None:
 
 def _net(draft: Draft) -> None:
     for path, net in draft.nets():
+        if text(net.get("type")).endswith("MLPNet") and "batch_norm" in net:
+            draft.drop(path, "batch_norm")
         if "gpu" not in net:
             net["gpu"] = False
             draft.note(f"{path}.gpu", "false, as by default it was (now: auto)")

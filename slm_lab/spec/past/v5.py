@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from slm_lab.spec.past.common import ACTOR_CRITICS
+from slm_lab.spec.past.common import ACTOR_CRITICS, rollout_length
 from slm_lab.spec.past.draft import Data, Draft, number, text
 from slm_lab.spec.past.envs import is_atari
 
@@ -83,13 +83,8 @@ def frames_per_training(draft: Draft) -> int | None:
     >>> frames_per_training(Draft({"agent": {"algorithm": {"training_frequency": 4}, "memory": {"name": "Replay"}}}))
     4
     """
-    algorithm, memory, n = draft.algorithm, draft.memory.get("name"), draft.num_envs
-    every = algorithm.get("time_horizon")
-    if every is None and algorithm.get("lam") is None:
-        every = algorithm.get("num_step_returns")
-    if every is None:
-        every = algorithm.get("training_frequency")
-    every = number(every)
+    memory, n = draft.memory.get("name"), draft.num_envs
+    every = number(rollout_length(draft))
     if every is None:
         return None
     if memory == "OnPolicyBatchReplay":

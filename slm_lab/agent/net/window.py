@@ -1,0 +1,45 @@
+"""A recurrent net for single steps of the past: it reads the last few observations, from a hidden state of zeros."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.init import init_weights
+from slm_lab.agent.net.recurrent import RecurrentNet, RecurrentNetSpec
+from slm_lab.lib.errors import SpecError
+from slm_lab.lib.registry import register
+from slm_lab.spec.model import with_role_keys
+
+
+@with_role_keys
+class RecurrentWindowNetSpec(RecurrentNetSpec):
+    """Keys of RecurrentWindowNet: those of RecurrentNet. The env stacks seq_len observations: `frame_op` stack."""
+
+
+@register("net")
+class RecurrentWindowNet(Net):
+    """[B, L, *O], the oldest first -> linear layers -> cells through the L steps -> one [B, width] a head.
+
+    It forgets what lies further back than L steps, and so can learn from a replay memory; RecurrentNet remembers the
+    whole episode, and needs the policy's own rollouts.
+    """
+
+    Spec = RecurrentWindowNetSpec
+
+    def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+        super().__init__(spec, obs_shape, heads)
+        if len(obs_shape) < 2 or obs_shape[0] != spec.seq_len:
+            wanted = f'say env.frame_op "stack" and env.frame_op_len {spec.seq_len} (got {list(obs_shape)})'
+            raise SpecError([f"agent.net.type: RecurrentWindowNet reads {spec.seq_len} observations at once: {wanted}"])
+        self.through_time = RecurrentNet(spec, obs_shape[1:], {})
+        self.add_heads(spec.rnn_hidden_size)
+        if spec.init_fn:
+            init_weights(self.heads, spec.init_fn, spec.hid_layers_activation)
+        self.init_heads()
+
+    def features(self, obs: Tensor) -> Tensor:
+        """[B, L, *O] -> [B, H], the hidden state after the newest observation"""
+        start = torch.zeros((len(obs), self.through_time.state_size), device=obs.device)
+        return self.through_time.run(obs.transpose(0, 1), None, start)[0][-1]
