@@ -106,7 +106,7 @@ class Policy:
         """Frames it had learned from."""
 
     def act(self, obs: ArrayLike, explore: bool = False) -> NDArray[Any]:
-        """Choose actions.
+        """Choose actions. A recurrent net remembers from call to call: say `reset` where an episode ends.
 
         Args:
             obs: [*O] of one env, or [N, *O] of several.
@@ -124,6 +124,10 @@ class Policy:
             action = _to_bounds(action, self.info.action)
         # the agent may use its array again
         return np.array(action[0] if one else action)
+
+    def reset(self, ended: ArrayLike | None = None) -> None:
+        """Forget what a recurrent net remembers where an episode ended ([N] bool; None: everywhere)."""
+        self._agent.forget(None if ended is None else np.asarray(ended, np.bool_))
 
     def evaluate(self, episodes: int = 10, *, num_envs: int = 1, seed: int = 0) -> list[float]:
         """Play greedy episodes in the env it was trained in; gives their undiscounted returns."""

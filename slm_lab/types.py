@@ -127,6 +127,19 @@ class Rollout(NamedTuple):
     """[K, *O] the true successors there"""
 
 
+class Sequences(NamedTuple):
+    """Observations in the order in which they were made, as a net with a memory reads them: S sequences of L steps."""
+
+    obs: Tensor
+    """[L, S, *O]"""
+    reset: Tensor | None
+    """[L, S] bool, the observation is the first of an episode: the hidden state is zero there. None: none of them."""
+    state: Tensor
+    """[S, H] hidden state before the first step"""
+    valid: Tensor | None = None
+    """[L, S] bool, False where a shorter sequence is filled up; answers are given for the other steps only."""
+
+
 class Evaluated(NamedTuple):
     """What the acting policy and its critic think of a rollout; same parameters as acted."""
 

@@ -1,6 +1,6 @@
 """The agent: it stands between env and algorithm, numpy and torch, and decides *when* to learn."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -102,6 +102,21 @@ class Agent:
     def observe(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Remember one vector step: what was seen [N, *O], done [N, *A], and what came of it."""
         self.memory.add(obs, action, step)
+        if self.algorithm.recall is not None:
+            self.algorithm.recall.forget_(step.terminated | step.truncated)
+
+    def forget(self, ended: NDArray[Any] | None = None) -> None:
+        """Begin anew, with a net that has a memory, where an episode ended ([N] bool; None: everywhere).
+
+        Not needed where `observe` is called.
+        """
+        if self.algorithm.recall is not None:
+            self.algorithm.recall.forget_(ended)
+
+    def apart(self, num_envs: int) -> AbstractContextManager[None]:
+        """Act in so many other envs, from the beginning of episodes; then it is as if nothing had been."""
+        recall = self.algorithm.recall
+        return nullcontext() if recall is None else recall.apart(num_envs)
 
     def maybe_update(self, frame: int) -> Stats | None:
         """Learn if the memory says it is time.

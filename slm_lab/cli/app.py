@@ -208,6 +208,22 @@ def validate(
 
 
 @app.command()
+def migrate(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A spec file of SLM-Lab 4 or 5, or a folder of them.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="NEW", help="Written there; a file is printed without it.")
+    ] = None,
+) -> None:
+    """Write spec files of older versions in the present format, and tell what was changed.
+
+    They run as they are, too: then they are migrated each time they are loaded.
+    """
+    from slm_lab.cli.migrate import main
+
+    raise typer.Exit(main(old, output))
+
+
+@app.command()
 def schema(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Written there instead of printed.")

@@ -1,5 +1,7 @@
 """`slm-lab run`: checks everything that is asked for, then runs it, one after the other."""
 
+import functools
+import json
 import os
 import re
 import sys
@@ -11,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from slm_lab.cli.modes import LATEST, Request, parse_mode, parse_words
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
+from slm_lab.experiment.resources import use_compile
+from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.load import find_file, load_spec, read_file
+from slm_lab.spec.load import find_file, load_specs, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.parse import decode, parse_json
-from slm_lab.spec.variables import short_env
+from slm_lab.spec.variables import apply_sets, short_env
 
 if TYPE_CHECKING:
     from slm_lab.cli.upload import Upload
@@ -135,10 +139,11 @@ def _requests(command: Command) -> list[Request]:
 
 
 def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
-    tasks, errors = [], []
+    tasks: list[Task] = []
+    errors = []
     for request in requests:
         try:
-            tasks.append(_prepare(request, command))
+            tasks += _prepare(request, command)
         except LabError as e:
             if len(requests) == 1:
                 raise
@@ -148,26 +153,27 @@ def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
     return tasks
 
 
-def _prepare(request: Request, command: Command) -> Task:
+def _prepare(request: Request, command: Command) -> list[Task]:
     settings = command.settings
     if request.mode == "enjoy":
-        return lambda: _enjoy(request, command)
+        return [lambda: _enjoy(request, command)]
     if request.target is not None:
         if command.sets.keys() - {"env"} or settings["seed"] is not None:
             show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
-        return lambda: _resume(request, command)
-    spec = _load(request, command)
+        return [lambda: _resume(request, command)]
+    specs = _load(request, command)
     if settings["profile"] and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
-    return lambda: _train(spec, request.mode, command)
+    return [functools.partial(_train, spec, request.mode, command) for spec in specs]
 
 
-def _load(request: Request, command: Command) -> Spec:
+def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
+    _start_compiler(request, command)
     from slm_lab.env.make import check_env  # imports gymnasium: not for a wrong file name
 
-    return load_spec(request.file, request.name, sets=command.sets, check_env=check_env)
+    return load_specs(request.file, request.name, sets=command.sets, check_env=check_env)
 
 
 def _find(file: str, command: Command) -> None:
@@ -179,6 +185,21 @@ def _find(file: str, command: Command) -> None:
         if len(command.words) == 1 and hint:
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
         raise e
+
+
+def _start_compiler(request: Request, command: Command) -> None:
+    """Before torch is imported here, where the spec as it stands looks as if it will be compiled."""
+    assert request.file is not None
+    specs = read_file(request.file)
+    raw = specs.get(request.name or next(iter(specs), ""))
+    if raw is None or command.settings["device"] not in ("auto", "cpu"):
+        return
+    filled, _ = apply_sets(raw, command.sets)
+    env, meta = filled.get("env"), filled.get("meta")
+    frames = env.get("max_frame") if isinstance(env, dict) else None
+    setting = meta.get("compile", "auto") if isinstance(meta, dict) else "off"
+    if isinstance(frames, int | float) and use_compile(setting, frames):
+        start_ahead(json.dumps(filled, sort_keys=True, default=str))
 
 
 def _options(command: Command) -> Any:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -14,10 +15,12 @@ from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import bundled_folder, check, expand, find_file, read_file, spec_files
+from slm_lab.spec.load import bundled_folder, check, expand, find_file, open_file, spec_files
+from slm_lab.spec.migrate import sweep
 from slm_lab.spec.variables import variables
 
-RUNS, FAILS = "runs", "cannot run"
+RUNS, MIGRATES, FAILS = "runs", "runs after migration", "cannot run"
+_STYLES = {RUNS: "green", MIGRATES: "yellow", FAILS: "bold red"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class Verdict:
     spec: str | None
     """None: the file itself can't be read."""
     status: str
-    """`runs` or `cannot run`"""
+    """`runs`, `runs after migration` or `cannot run`"""
     notes: list[str]
-    """Faults; keys without effect; of a spec that runs, the variables it needs."""
+    """Of a spec that can't run, why; of one that runs, what was changed, keys without effect, variables it needs."""
 
 
 def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
@@ -45,7 +48,7 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
         print(json.dumps([asdict(v) for v in verdicts], indent=2, ensure_ascii=False))
     else:
         _print(verdicts)
-    return 0 if verdicts and all(v.status == RUNS for v in verdicts) else 2
+    return 0 if verdicts and all(v.status != FAILS for v in verdicts) else 2
 
 
 def verdicts_of(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
@@ -70,22 +73,34 @@ def verdicts_of(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
 
 def _file_verdicts(path: Path, sets: dict[str, str]) -> Iterator[Verdict]:
     try:
-        specs = read_file(find_file(path))
+        file = open_file(find_file(path))
     except SpecError as e:
         place = e.source.removeprefix(str(path)).lstrip(":")
         yield Verdict(str(path), None, FAILS, [f"{place}: {fault}" if place else fault for fault in e.faults])
         return
-    if not specs:
+    if not file.specs:
         yield Verdict(str(path), None, FAILS, ["holds no spec"])
-    for name, raw in specs.items():
-        mine = {key: value for key, value in sets.items() if "." in key or key in variables(raw)}
-        checked = check(raw, name, sets=mine, check_env=check_env)
-        faults, idle = checked.faults, []
+    for name, raw in file.specs.items():
+        yield _verdict(path, name, raw, sets, file.notes.get(name, []))
+
+
+def _verdict(path: Path, name: str, raw: dict[str, Any], sets: dict[str, str], odd: list[str]) -> Verdict:
+    mine = {key: value for key, value in sets.items() if "." in key or key in variables(raw)}
+    swept = sweep(raw, name, mine)
+    faults: list[str] = []
+    told = [*odd, *([f"spec_params: stands for {len(swept)} specs: {', '.join(swept)}"] if len(swept) > 1 else [])]
+    rest: list[str] = []
+    for one in swept.values():
+        checked = check(one, name, sets=mine, check_env=check_env)
+        faults += checked.faults
         if checked.spec is not None:
-            faults, idle = build_faults(checked.spec), idle_keys(checked.spec.agent)
+            faults += build_faults(checked.spec)
+            rest += idle_keys(checked.spec.agent)
+        told += checked.notes
         needs = " ".join(f"-s {key}=..." for key in checked.open_variables)
-        notes = [*faults, *idle, *([f"needs {needs}"] if needs else [])]
-        yield Verdict(str(path), name, FAILS if faults else RUNS, notes)
+        rest += [f"needs {needs}"] if needs else []
+    status = FAILS if faults else MIGRATES if told else RUNS
+    return Verdict(str(path), name, status, list(dict.fromkeys(faults or [*told, *rest])))
 
 
 def _print(verdicts: list[Verdict]) -> None:
@@ -93,8 +108,8 @@ def _print(verdicts: list[Verdict]) -> None:
     for column in table.columns[:3]:
         column.overflow = "fold"
     for v in verdicts:
-        status = Text(v.status, style="green" if v.status == RUNS else "bold red")
+        status = Text(v.status, style=_STYLES[v.status])
         table.add_row(Text(v.file), Text(v.spec or ""), status, Text("\n".join(v.notes)))
-    bad = sum(v.status != RUNS for v in verdicts)
+    bad = sum(v.status == FAILS for v in verdicts)
     print_table(table)
     print(f"{len(verdicts) - bad} of {len(verdicts)} can run")

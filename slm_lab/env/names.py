@@ -1,58 +1,22 @@
 """Which env a name means: ids of older gyms, `module:Env-v0`, and helpful words where there is none."""
 
-import functools
 import importlib
 import re
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec as Registration
-from loguru import logger
 
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import note
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.spec.past.envs import OLD_ATARI_IDS, OLD_IDS
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LunarLanderContinuous-v2": ("LunarLander-v3", {"continuous": True}),
     "LunarLanderContinuous-v3": ("LunarLander-v3", {"continuous": True}),
 }
 """Ids that not every gymnasium has, as another id with arguments."""
-
-MUJOCO = (
-    "Ant",
-    "HalfCheetah",
-    "Hopper",
-    "Humanoid",
-    "HumanoidStandup",
-    "InvertedDoublePendulum",
-    "InvertedPendulum",
-    "Pusher",
-    "Reacher",
-    "Swimmer",
-    "Walker2d",
-)
-"""gymnasium's tasks, at version 5."""
-
-_TASK = "|".join(MUJOCO)
-_OTHER_BODY = "the robot and the reward differ: scores can't be compared"
-_STICKY = "actions now stick with probability 0.25, unless env.repeat_action_probability says otherwise"
-
-OLD_IDS = (
-    (r"CartPole-v0", "CartPole-v1", "an episode may last 500 steps, not 200"),
-    (rf"({_TASK})-v[0-4]", "{}-v5", "rewards and observations changed a little"),
-    (rf"Roboschool({_TASK})-v\d", "{}-v5", _OTHER_BODY),
-    (rf"({_TASK})(?:Py)?BulletEnv-v\d", "{}-v5", _OTHER_BODY),
-)
-"""What old ids look like, what they are now, and what is to be said of it. Others are an older version of an env that
-gymnasium still has: the newest is taken."""
-
-OLD_ATARI_IDS = (
-    (r"(\w+?)NoFrameskip-v0", "ALE/{}-v5", ""),
-    (r"(\w+?)(?:Deterministic)?-v0", "ALE/{}-v5", "4 frames are skipped, instead of 2 to 5 by chance"),
-    (r"(\w+?)(?:NoFrameskip|Deterministic)?-v4", "ALE/{}-v5", _STICKY),
-    (r"(\w+)", "ALE/{}-v5", ""),
-)
-"""The same for names of games."""
 
 FAMILIES = {
     ("Unity",): "Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium",
@@ -126,12 +90,6 @@ def find(name: str) -> Found:
         changed = "".join(f", {k}={v}" for k, v in kwargs.items()) + (f"; {remark}" if remark else "")
         note(f"env.name: '{env_id}' is now '{new_id}'{changed}")
     return Found(new_id, gym.registry[new_id], dict(kwargs))
-
-
-@functools.cache
-def note(text: str) -> None:
-    """Log a text at level info, once in a process."""
-    logger.info(text)
 
 
 def _modern(env_id: str) -> tuple[str, str]:

@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from slm_lab.env.names import note
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import note
 from slm_lab.types import ActionSpace, Continuous, Discrete, MultiBinary, MultiDiscrete
 
 

@@ -34,17 +34,19 @@ def play(
     left = np.array([episodes // n + (i < episodes % n) for i in range(n)])
     found: list[list[tuple[float, int]]] = [[] for _ in range(n)]
     obs = env.reset(seed)
-    while left.any():
-        if on_step is not None:
-            on_step(env)
-        step = env.step(agent.act(obs, explore=False))
-        obs = step.obs
-        if step.episode_return:
-            ended = np.flatnonzero(step.terminated | step.truncated)
-            for i, ret, length in zip(ended, step.episode_return, step.episode_length, strict=True):
-                if left[i]:
-                    left[i] -= 1
-                    found[i].append((ret, length))
+    with agent.apart(n):
+        while left.any():
+            if on_step is not None:
+                on_step(env)
+            step = env.step(agent.act(obs, explore=False))
+            obs = step.obs
+            if step.episode_return:
+                agent.forget(step.terminated | step.truncated)
+                ended = np.flatnonzero(step.terminated | step.truncated)
+                for i, ret, length in zip(ended, step.episode_return, step.episode_length, strict=True):
+                    if left[i]:
+                        left[i] -= 1
+                        found[i].append((ret, length))
     flat = [pair for pairs in found for pair in pairs]
     return [ret for ret, _ in flat], [length for _, length in flat]
 

@@ -14,11 +14,13 @@ from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.pool import Pool
+from slm_lab.experiment.resources import use_compile
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, find_run, locked, versions
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, worker_count
+from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
@@ -64,6 +66,8 @@ def run_spec(
         layout.make_folders()
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
+    if use_compile(spec.meta.compile, spec.env.max_frame):
+        start_ahead(json.dumps([spec.to_dict()["agent"], spec.to_dict()["env"]], sort_keys=True))
     write_json(layout.spec(), spec.to_dict())
     write_json(layout.trial_spec(0), spec.to_dict())
     with locked(layout) as held:

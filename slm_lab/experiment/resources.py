@@ -46,21 +46,23 @@ def session_threads(spec: Spec, cores: int) -> int:
 
 
 def is_small(net: NetSpec) -> bool:
-    """Whether the net is fully connected and no layer of it is wider than SMALL_WIDTH."""
-    if not net.type.upper().startswith("MLP"):
+    """Whether the net is fully connected, or recurrent, and no layer of it is wider than SMALL_WIDTH."""
+    if not net.type.upper().startswith(("MLP", "RECURRENT")):
         return False
-    widths = [w for key in type(net).model_fields if key.endswith("hid_layers") for w in _widths(getattr(net, key))]
+    wide = ("hid_layers", "rnn_hidden_size")
+    widths = [w for key in type(net).model_fields if key.endswith(wide) for w in _widths(getattr(net, key))]
     return max(widths, default=0) <= SMALL_WIDTH
 
 
-def use_compile(spec: Spec) -> bool:
+def use_compile(setting: object, max_frame: float) -> bool:
     """Whether to compile the update.
 
-    `auto`: in sessions of at least COMPILE_FROM frames, which win back the seconds that a first compilation takes.
+    Args:
+        setting: `meta.compile`. `auto`: in sessions of at least COMPILE_FROM frames, which win back the seconds that a
+            first compilation takes.
+        max_frame: frames of a session.
     """
-    if spec.meta.compile == "auto":
-        return spec.env.max_frame >= COMPILE_FROM
-    return spec.meta.compile == "on"
+    return max_frame >= COMPILE_FROM if setting == "auto" else setting == "on"
 
 
 def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count: int) -> str:

@@ -103,7 +103,7 @@ class Session:
             self.env.info,
             seed=derive(seed, AGENT),
             device=choose_device(spec, run.options.device, run.session, run.options.cuda_offset, cuda),
-            compile=use_compile(spec),
+            compile=use_compile(spec.meta.compile, spec.env.max_frame),
             debug=run.mode is Mode.DEV,
         )
         self.csv = CsvSink(run.layout.session_df(run.trial, run.session))

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 from loguru import logger
@@ -85,6 +86,8 @@ class Trial:
         self._workers = worker_count(spec, mode)
         self._outcomes: dict[int, Outcome] = {}
         self._said: set[str] = set()
+        self._painter: ThreadPoolExecutor | None = None
+        self._drawn: list[Future[None]] = []
         self._progress = Progress(
             [run.session for run in self.runs],
             spec.env.max_frame,
@@ -99,6 +102,8 @@ class Trial:
             stop = _told(self._stop or stack.enter_context(StopRequest()).is_set)
             with self._progress:
                 if self._workers:
+                    # this process is idle while others train; matplotlib is for one thread at a time
+                    self._painter = stack.enter_context(ThreadPoolExecutor(1))
                     pool = self._pool or stack.enter_context(Pool(self._workers))
                     self._run_in(pool, stop)
                 else:
@@ -143,6 +148,8 @@ class Trial:
             self._tell(outcome.crash)
         else:
             self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
+        if outcome.result is not None and not outcome.stopped:
+            self._draw(functools.partial(self._draw_session, outcome.result))
 
     def _tell(self, crash: Crash) -> None:
         if not crash.misuse:
@@ -160,21 +167,41 @@ class Trial:
         if not results or stopped:
             return TrialResult(self.trial, {}, results, crashed, stopped)
         metrics = save_trial(self.layout, self.trial, [r.metrics for r in results])
-        try:
-            self._draw(results, metrics)
-        except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a finished training with it
-            logger.opt(exception=e).warning("the graphs could not be drawn")
+        self._draw(functools.partial(self._draw_trial, metrics))
+        for drawing in self._drawn:
+            drawing.result()
         return TrialResult(self.trial, metrics["scalar"], results, crashed, stopped)
 
-    def _draw(self, results: list[SessionResult], metrics: Metrics) -> None:
-        from slm_lab.experiment.plot import plot_session, plot_trial  # not before something is drawn
+    def _draw(self, draw: Callable[[], None]) -> None:
+        def safely() -> None:
+            try:
+                draw()
+            except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a training with it
+                logger.opt(exception=e).warning("the graphs could not be drawn")
+
+        if self._painter is None:
+            safely()
+        else:
+            self._drawn.append(self._painter.submit(safely))
+
+    def _draw_session(self, r: SessionResult) -> None:
+        from slm_lab.experiment.plot import plot_session  # not before something is drawn
+
+        kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
+        for kind, found in kinds.items():
+            plot_session(
+                self.layout,
+                r.trial,
+                r.session,
+                self.layout.session_df(r.trial, r.session, kind),
+                found,
+                env_name=self.spec.env.name,
+                log_metrics=self.options.log_metrics,
+                kind=kind,
+            )
+
+    def _draw_trial(self, metrics: Metrics) -> None:
+        from slm_lab.experiment.plot import plot_trial
 
         env_name, extra = self.spec.env.name, self.options.log_metrics
-        for r in results:
-            kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
-            for kind, found in kinds.items():
-                table = self.layout.session_df(r.trial, r.session, kind)
-                plot_session(
-                    self.layout, r.trial, r.session, table, found, env_name=env_name, log_metrics=extra, kind=kind
-                )
         plot_trial(self.layout, self.trial, metrics, env_name=env_name, log_metrics=extra)

@@ -32,10 +32,12 @@ def main(fd: int) -> None:
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(conn, inbox, stop), daemon=True).start()
 
+    # what is imported stays: no collection need look through it, now or later
+    gc.disable()
     from slm_lab.experiment.contain import from_job, run_contained  # heavy: the pipe is served meanwhile
 
-    # what was imported stays: no collection need look through it again
     gc.freeze()
+    gc.enable()
     sending = threading.Lock()
 
     def send(kind: str, content: Any) -> None:

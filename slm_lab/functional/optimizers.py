@@ -4,7 +4,9 @@ All parameters of a net are one flat vector, so a step is a handful of operation
 classes of torch.optim of the same name (tested), whose arguments and defaults they take.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -219,3 +221,33 @@ OPTIMIZERS: dict[str, tuple[Callable[[Tensor], State], Callable[..., None]]] = {
     "SGD": (sgd_state, sgd_),
 }
 """By their names in torch.optim."""
+
+
+def hyper_parameter_faults(given: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with arguments of the optimizers above, by name; names are not checked.
+
+    >>> hyper_parameter_faults({"eps": -1.0, "weight_decay": 0})
+    {'eps': 'must be at least 0 (got -1.0)'}
+    >>> hyper_parameter_faults({"nesterov": True})
+    {'nesterov': 'needs a momentum, and dampening 0'}
+    """
+    faults = {}
+    for name, value in given.items():
+        if name == "betas":
+            pair = value if isinstance(value, list | tuple) else ()
+            if len(pair) != 2 or not all(_is_number(b) and 0 <= b < 1 for b in pair):
+                faults[name] = f"must be two numbers from 0 up to, not including, 1 (got {value!r})"
+        elif name in ("amsgrad", "centered", "nesterov", "maximize"):
+            if not isinstance(value, bool):
+                faults[name] = f"must be true or false (got {value!r})"
+        elif not _is_number(value):
+            faults[name] = f"must be a number (got {value!r})"
+        elif value < 0:
+            faults[name] = f"must be at least 0 (got {value!r})"
+    if given.get("nesterov") is True and (not given.get("momentum") or given.get("dampening")):
+        faults["nesterov"] = "needs a momentum, and dampening 0"
+    return faults
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

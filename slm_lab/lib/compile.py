@@ -1,25 +1,21 @@
 """The one door to the compiler.
 
 `compile_function` turns a function of tensors into one machine-code graph, forward, backward and optimizer together:
-traced to ATen operations (`make_fx`), compiled ahead of time (AOTInductor) in a process of its own, kept in a cache. A
+recorded as ATen operations, compiled ahead of time (AOTInductor) in a process of its own, kept in a cache. A
 session then only loads a library: no compiler in its memory, no guards on its calls, milliseconds when the cache is
 warm; sessions that want the same graph wait for one of them to make it.
 
 The price is that everything the function reads must be an argument, shapes are those of the example, and what is not a
 tensor is a constant. On an accelerator `torch.compile` is used in place of this.
-
-Run as a script this file is the compiling process: `python compile.py JOB OUT`.
 """
 
-import atexit
 import contextlib
 import hashlib
+import operator
 import os
 import pickle
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from slm_lab.lib import compiler
+from slm_lab.lib.compiler import TIMEOUT, cache_folder, compile_job
 
 TensorFunction = Callable[..., tuple[Tensor, ...]]
 """Positional tensors in, a tuple of tensors out; may change its arguments in place."""
 
-TIMEOUT = 600.0
-"""Seconds after which a compilation, one's own or another process', is given up."""
+_LIFTED = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
 
 
 class CompileError(Exception):
@@ -59,7 +59,7 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFun
         raise CompileError("no C++ compiler found")
     try:
         graph = _trace(fn, example)
-        package = _cache_folder() / f"{_key(graph, example)}.pt2"
+        package = cache_folder() / f"{_key(graph, example)}.pt2"
         if package.exists():
             try:
                 return _load(package)
@@ -94,21 +94,69 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes every ATen operation that runs under it into a graph, those of the backward pass too.
+
+    What `make_fx` does, without the seconds and the memory of importing the compiler into every session.
+    """
+
+    def __init__(self, example: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = torch.fx.Graph()
+        self.constants = nn.Module()
+        # tensors are known by identity: none may be freed, and its id used again, before the end
+        self._alive: list[Tensor] = []
+        self._nodes: dict[int, torch.fx.Node] = {}
+        for i, tensor in enumerate(example):
+            self._know(tensor, self.graph.placeholder(f"arg_{i}"))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # to have it skip this class, torch would import it
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise CompileError("the function reads a number out of a tensor")
+        kwargs = kwargs or {}
+        if func in _LIFTED:
+            # a tensor that the function itself makes of a number
+            name = f"constant_{len(self._nodes)}"
+            self.constants.register_buffer(name, args[0].clone())
+            self._know(args[0], self.graph.get_attr(name))
+        seen = tree_map_only(Tensor, self.node, (args, kwargs))
+        out = func(*args, **kwargs)
+        node = self.graph.call_function(func, *seen)
+        if isinstance(out, Tensor):
+            self._know(out, node)
+        else:
+            for i, tensor in enumerate(out or ()):
+                if isinstance(tensor, Tensor):
+                    self._know(tensor, self.graph.call_function(operator.getitem, (node, i)))
+        return out
+
+    def node(self, tensor: Tensor) -> torch.fx.Node:
+        """What made a tensor.
+
+        Raises:
+            CompileError: it came from outside and may change
+        """
+        if id(tensor) not in self._nodes:
+            raise CompileError(f"the function reads a tensor that is not an argument (shape {list(tensor.shape)})")
+        return self._nodes[id(tensor)]
+
+    def _know(self, tensor: Tensor, node: torch.fx.Node) -> None:
+        self._alive.append(tensor)
+        self._nodes[id(tensor)] = node
+
+
 def _trace(fn: TensorFunction, example: Sequence[Tensor]) -> torch.fx.GraphModule:
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    graph: torch.fx.GraphModule = make_fx(fn, tracing_mode="real")(*[t.clone() for t in example])
-    constants = {k for k, _ in [*graph.named_parameters(), *graph.named_buffers(), *_constants(graph)]}
-    lifted = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
-    for node in graph.graph.nodes:
-        # a tensor that the function itself makes of a number is lifted; any other came from outside and may change
-        if node.op == "get_attr" and node.target in constants and not all(user.target in lifted for user in node.users):
-            raise CompileError(f"the function reads a tensor that is not an argument ({node.target})")
-    return graph
-
-
-def _constants(graph: torch.fx.GraphModule) -> Iterator[tuple[str, Tensor]]:
-    return ((k, v) for k, v in vars(graph).items() if isinstance(v, Tensor))
+    args = [t.clone() for t in example]
+    recorder = _Recorder(args)
+    with recorder:
+        out = fn(*args)
+    recorder.graph.output(tuple(recorder.node(t) for t in out))
+    return torch.fx.GraphModule(recorder.constants, recorder.graph)
 
 
 def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
@@ -119,28 +167,14 @@ def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
     parts = [
         graph.code,
         *(f"{t.shape} {t.stride()} {t.dtype} {t.device}" for t in example),
-        *(f"{k} {v.tolist()}" for k, v in _constants(graph)),
-        Path(__file__).read_text(encoding="utf-8"),
+        *(f"{k} {v.tolist()}" for k, v in graph.named_buffers()),
+        *(Path(file).read_text(encoding="utf-8") for file in (__file__, compiler.__file__)),
         torch.__version__,
         str(torch.get_num_threads()),
         platform.system(),
         cpu,
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def _cache_folder() -> Path:
-    """$SLM_LAB_CACHE, else the user's cache folder, else a temporary one where that can't be written."""
-    given = os.environ.get("SLM_LAB_CACHE")
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slm-lab"
-    folder = base / "compiled"
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        # of this user alone: what lies there is loaded as code
-        folder = Path(tempfile.mkdtemp(prefix="slm-lab-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], package: Path) -> None:
@@ -151,26 +185,9 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
         with tempfile.TemporaryDirectory(dir=package.parent) as folder:
             job, out = Path(folder) / "job.pkl", Path(folder) / "out.pt2"
             job.write_bytes(pickle.dumps((graph, [t.clone() for t in example])))
-            env = {
-                **os.environ,
-                "OMP_NUM_THREADS": str(torch.get_num_threads()),
-                "TORCHINDUCTOR_CACHE_DIR": str(package.parent.parent / "inductor"),
-            }
-            command = [sys.executable, "-P", str(Path(__file__).resolve()), str(job), str(out)]
-            done = subprocess.run(
-                command,
-                env=env,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                # Ctrl-C is for the session, which takes its first step before it stops: compiled, as all of them
-                start_new_session=True,
-            )
-            if done.returncode != 0 or not out.exists():
-                lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-                raise CompileError(lines[-1][:300] if lines else f"the compiler ended with {done.returncode}")
+            fault = compile_job(job, out, torch.get_num_threads(), package.parent.parent / "inductor")
+            if fault is not None:
+                raise CompileError(fault)
             out.replace(package)
 
 
@@ -205,31 +222,3 @@ def _load(package: Path) -> TensorFunction:
         return tuple(run(list(args)))
 
     return call
-
-
-class _Exported(torch.nn.Module):
-    """The graph as torch.export wants it."""
-
-    def __init__(self, graph: torch.fx.GraphModule) -> None:
-        super().__init__()
-        self.graph_module = graph
-
-    def forward(self, *args: Tensor) -> Any:
-        return self.graph_module(*args)
-
-
-def _child(job: Path, out: Path) -> None:
-    import torch._dynamo
-    import torch._inductor
-
-    graph, example = pickle.loads(job.read_bytes())
-    # the CPU says what it can do; to ask the compiler too takes seconds, and if it can not the session goes on eagerly
-    torch._inductor.config.cpp.vec_isa_ok = True
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    with torch.no_grad():
-        exported = torch.export.export(_Exported(graph), tuple(example), strict=False)
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(out))
-
-
-if __name__ == "__main__":
-    _child(Path(sys.argv[1]), Path(sys.argv[2]))

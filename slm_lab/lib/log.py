@@ -4,6 +4,7 @@ Modules say `from loguru import logger` and log with arguments (`logger.debug("l
 the level is never put together. Who runs them sets up, once per process, where the lines go.
 """
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -65,6 +66,12 @@ def setup(level: str = "INFO", file: Path | None = None, console: "bool | Consol
             backtrace=False,
             diagnose=False,
         )
+
+
+@functools.cache
+def note(text: str) -> None:
+    """Log a text at level info, once in a process."""
+    logger.info("{}", text)
 
 
 def _to_stderr(message: "Message") -> None:

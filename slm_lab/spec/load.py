@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.log import note
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.suggest import did_you_mean, nearest
 from slm_lab.spec.explain import Fault, explain
+from slm_lab.spec.migrate import migrate, sweep, version_of
 from slm_lab.spec.model import EnvSpec, Spec
 from slm_lab.spec.parse import decode, parse_json, parse_yaml, plain_data
 from slm_lab.spec.variables import apply_sets, short_env, variables
@@ -33,6 +35,20 @@ class Checked:
     faults: list[str] = field(default_factory=list)
     open_variables: dict[str, list[str]] = field(default_factory=dict)
     """Variables without a value, each with the key paths where it stands."""
+    notes: list[str] = field(default_factory=list)
+    """What was changed in a spec of an older version; none: it is as it was."""
+
+
+@dataclass(frozen=True)
+class SpecFile:
+    """The specs of a file by name, as they stand there: neither variables filled in nor checked."""
+
+    specs: dict[str, dict[str, Any]]
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """By the spec's name, what is odd about the text but was let pass."""
+    content: dict[str, Any] = field(default_factory=dict)
+    """All that the file holds."""
+    text: str = ""
 
 
 def bundled_folder() -> Path:
@@ -74,10 +90,16 @@ def expand(path: str | Path) -> Path:
 
 
 def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The specs of a file by name, as they stand there: neither variables filled in nor checked.
+    """The specs of a file by name, as they stand there (see `open_file`)."""
+    return open_file(path).specs
+
+
+def open_file(path: str | Path) -> SpecFile:
+    """Read a spec file.
 
     A file holds an object of specs. Names that begin with `_` (YAML anchors) and `$` (`$schema`) are no specs. A file
-    may also hold one bare spec, such as the copy of it in a run folder.
+    may also hold one bare spec, such as the copy of it in a run folder. Keys given twice are errors, but in specs of
+    version 4, whose reader took the last one.
 
     Raises:
         SpecError: no such file, not readable, or no JSON or YAML; with line and column where there is one.
@@ -88,8 +110,20 @@ def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
     except OSError as e:
         raise SpecError([f"can't be read: {e.strerror}"], str(path)) from None
     text = decode(data, str(path))
-    parse = parse_yaml if path.suffix.lower() in (".yaml", ".yml") else parse_json
-    return _specs(parse(text, str(path)), str(path), path.stem.removesuffix("_spec"))
+    stem = path.stem.removesuffix("_spec")
+    if path.suffix.lower() in (".yaml", ".yml"):
+        content = parse_yaml(text, str(path))
+        return SpecFile(_specs(content, str(path), stem), {}, content, text)
+    twice: list[tuple[str, str]] = []
+    content = parse_json(text, str(path), twice)
+    specs = _specs(content, str(path), stem) if isinstance(content, dict) or not twice else {}
+    wrong = [fault for name, fault in twice if name not in specs or version_of(specs[name]) != "v4"]
+    if wrong:
+        raise SpecError(wrong, str(path))
+    notes: dict[str, list[str]] = {}
+    for name, fault in twice:
+        notes.setdefault(name, []).append(f"{fault}: the last one counts")
+    return SpecFile(specs, notes, content, text)
 
 
 def load_spec(
@@ -101,6 +135,8 @@ def load_spec(
 ) -> Spec:
     """Load, fill in and check a spec. Imports the modules that its `meta.plugins` lists.
 
+    A spec of an older version is taken to the present one; what was changed in it is logged, once.
+
     Args:
         source: file (see `find_file`), or an object of specs, or one spec
         name: of the spec in the file; may be left out where there is one only
@@ -111,19 +147,56 @@ def load_spec(
     Raises:
         SpecError: all that is wrong, a line each.
     """
+    found = load_specs(source, name, sets=sets, check_env=check_env)
+    if len(found) > 1:
+        names = ", ".join(spec.name for spec in found)
+        raise SpecError([f"stands for {len(found)} specs (spec_params): name one of {names}"], f"{source}: {name}")
+    return found[0]
+
+
+def load_specs(
+    source: str | Path | dict[str, Any],
+    name: str | None = None,
+    *,
+    sets: dict[str, str] | None = None,
+    check_env: EnvCheck | None = None,
+) -> list[Spec]:
+    """All that a name stands for: one spec; or those of a sweep, which version 4 wrote as `spec_params`.
+
+    Args:
+        source: as for `load_spec`, and so are the others
+        name: of a spec; or of one in a sweep, the values behind the name
+        sets: a variable that is given here is not swept over
+        check_env: tells what is wrong with the env
+    """
     where = "spec" if isinstance(source, dict) else str(source)
-    specs = _specs(plain_data(source, where), where, "spec") if isinstance(source, dict) else read_file(source)
+    file = SpecFile(_specs(plain_data(source, where), where, "spec")) if isinstance(source, dict) else open_file(source)
     if name is None:
-        if len(specs) != 1:
-            raise SpecError([f"which of the specs? {', '.join(specs) or 'there is none'}"], where)
-        name = next(iter(specs))
-    if name not in specs:
-        listed = f"in this file: {', '.join(specs)}" if specs else "the file holds none"
-        raise SpecError([f"no spec '{name}'{did_you_mean(name, specs)} ({listed})"], where)
-    checked = check(specs[name], name, sets=sets, check_env=check_env)
-    if checked.spec is None:
-        raise SpecError(_open_faults(checked) + checked.faults, f"{where}: {name}")
-    return checked.spec
+        if len(file.specs) != 1:
+            raise SpecError([f"which of the specs? {', '.join(file.specs) or 'there is none'}"], where)
+        name = next(iter(file.specs))
+    found = []
+    for key, raw in _named(file, name, sets or {}, where).items():
+        checked = check(raw, key, sets=sets, check_env=check_env)
+        if checked.spec is None:
+            raise SpecError(_open_faults(checked) + checked.faults, f"{where}: {key}")
+        found.append(checked.spec)
+        told = [*file.notes.get(name, ()), *checked.notes]
+        if told:
+            head = f"{where}: {key}: of an older version; runs with these changes ('slm-lab migrate' writes them):"
+            note("\n  ".join([head, *told]))
+    return found
+
+
+def _named(file: SpecFile, name: str, sets: dict[str, str], where: str) -> dict[str, dict[str, Any]]:
+    """The raw specs that a name stands for."""
+    if name in file.specs:
+        return sweep(file.specs[name], name, sets)
+    swept = {key: raw for n, spec in file.specs.items() for key, raw in sweep(spec, n, sets).items()}
+    if name in swept:
+        return {name: swept[name]}
+    listed = f"in this file: {', '.join(file.specs)}" if file.specs else "the file holds none"
+    raise SpecError([f"no spec '{name}'{did_you_mean(name, file.specs)} ({listed})"], where)
 
 
 def check(
@@ -142,6 +215,11 @@ def check(
     filled, faults = apply_sets({**raw, "name": name}, sets or {})
     if sets and "env" in sets and "env" in variables(raw):
         filled["name"] = f"{name}_{short_env(sets['env'])}"
+    try:
+        migrated = migrate(filled)
+    except SpecError as e:
+        return Checked(filled["name"], None, e.faults)
+    filled = migrated.spec
     missing = variables(filled)
     open_paths = {path for paths in missing.values() for path in paths}
     try:
@@ -157,7 +235,7 @@ def check(
         env = _env(filled)
         faults += check_env(env) if env else []
     good = spec if not faults and not missing else None
-    return Checked(filled["name"], good, faults, missing)
+    return Checked(filled["name"], good, faults, missing, migrated.notes)
 
 
 def _specs(data: Any, where: str, stem: str) -> dict[str, dict[str, Any]]:

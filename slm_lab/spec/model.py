@@ -85,7 +85,7 @@ class OpenSpec(SpecModel):
 
 
 class OptimSpec(OpenSpec):
-    """Any class of torch.optim; other keys go to its constructor. Lookahead and RAdam of older specs mean AdamW."""
+    """Any class of torch.optim; other keys go to its constructor."""
 
     name: str = "Adam"
     lr: NonNegative = 1e-3
@@ -251,6 +251,19 @@ class AgentSpec(SpecModel):
             raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "memory.name", "got": self.memory.name})
         return self
 
+    @model_validator(mode="after")
+    def _net_fits(self) -> Self:
+        algorithm, net = self.algorithm.name, self.net.type
+        if getattr(lookup("net", net), "recurrent", False):
+            fitting = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "recurrent", False)]
+            if algorithm not in fitting:
+                why = (
+                    f"{algorithm} learns from single steps of the past, where {net} would remember nothing; "
+                    f"it is for {', '.join(fitting)}"
+                )
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
+        return self
+
 
 class EnvSpec(SpecModel):
     """Where it learns. A key not listed here goes to gym.make."""
@@ -302,6 +315,8 @@ class EnvSpec(SpecModel):
 class MetaSpec(SpecModel):
     """How it is run and measured."""
 
+    version: Literal[6] | None = None
+    """Of the spec's format. None: told by its form, where it may be one of SLM-Lab 4 or 5."""
     distributed: Literal[False] = False
     max_session: Count = 1
     """Sessions (seeds) of a trial."""

@@ -44,14 +44,24 @@ def decode(data: bytes, where: str) -> str:
         raise SpecError([f"is not UTF-8 text (byte 0x{data[e.start]:02x})"], f"{where}:{line}") from None
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str, twice: list[tuple[str, str]] | None = None) -> Any:
     """JSON that may have a comma before a closing bracket. `where` begins the error messages.
+
+    Args:
+        text: of the file
+        where: begins the error messages
+        twice: keys given twice are told here, each with the outermost key it stands under, and the last one counts;
+            None: they are errors
 
     Raises:
         SpecError: syntax error (file:line:column), key given twice (each with its line), NaN or Infinity, a number too
             large.
     """
-    clean, faults = _scan(text)
+    clean, faults, repeated = _scan(text)
+    if twice is None:
+        faults = [*(fault for _, fault in repeated), *faults]
+    else:
+        twice += repeated
     try:
         data = json.loads(clean, parse_float=_finite)
     except json.JSONDecodeError as e:
@@ -150,9 +160,14 @@ def _finite(text: str) -> float:
     return value
 
 
-def _scan(text: str) -> tuple[str, list[str]]:
-    """The text with each trailing comma made a blank, so that places stay; and what json.loads does not report."""
+def _scan(text: str) -> tuple[str, list[str], list[tuple[str, str]]]:
+    """The text with each trailing comma made a blank, so that places stay; and what json.loads does not report.
+
+    Keys given twice come last, each with the outermost key it stands under.
+    """
     out, faults = list(text), []
+    twice: list[tuple[str, str]] = []
+    outermost = ""
     keys: list[set[str] | None] = []  # of the open objects; None stands for an open list
     last: re.Match[str] | None = None
     before = ""
@@ -169,13 +184,14 @@ def _scan(text: str) -> tuple[str, list[str]]:
                 out[last.start()] = " "
         elif word == ":" and last is not None and last[0].startswith('"') and keys and keys[-1] is not None:
             key = _unquote(last[0])
+            outermost = key if len(keys) == 1 else outermost
             if key in keys[-1]:
-                faults.append(f"line {line}: key '{key}' is given twice")
+                twice.append((outermost, f"line {line}: key '{key}' is given twice"))
             keys[-1].add(key)
         elif word in _NOT_JSON:
             faults.append(f"line {line}: {word} is not a number that a spec can hold")
         before, last = (last[0] if last else ""), token
-    return "".join(out), faults
+    return "".join(out), faults, twice
 
 
 def _unquote(token: str) -> str:

@@ -106,6 +106,8 @@ def _set(data: dict[str, Any], path: list[str], value: Any) -> bool:
         if data.get(key) is None:
             data[key] = {}
         data = data[key]
+        if isinstance(data, list) and len(data) == 1:  # agents and envs of old specs
+            data = data[0]
         if not isinstance(data, dict):
             return False
     data[path[-1]] = value

@@ -10,10 +10,10 @@ import torch
 from slm_lab.env.make import make_env
 from slm_lab.env.mujoco import MujocoVec, warnings_to_log
 from slm_lab.env.mujoco_tasks import TASKS
-from slm_lab.env.names import MUJOCO
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.model import EnvSpec
+from slm_lab.spec.past.envs import MUJOCO
 
 N = 2
 VARIANTS = [

@@ -7,10 +7,11 @@ import pytest
 from loguru import logger
 
 from slm_lab.env.make import check_env, make_env
-from slm_lab.env.names import MUJOCO, find, note
+from slm_lab.env.names import find, note
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.model import EnvSpec
+from slm_lab.spec.past.envs import MUJOCO
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from slm_lab.env.names import MUJOCO
 from slm_lab.experiment import launch
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status
@@ -12,6 +11,7 @@ from slm_lab.experiment.trial import Trial
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import bundled_files, load_spec
 from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.past.envs import MUJOCO
 
 SKIPPED = ("Adventure", "MontezumaRevenge", "Pitfall", "PrivateEye", "Venture", "ElevatorAction")
 GAMES = """

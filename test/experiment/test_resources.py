@@ -51,8 +51,8 @@ def test_a_wide_critic_is_not_small(tiny: Tiny) -> None:
     ("setting", "max_frame", "compiled"),
     [("auto", 99_999, False), ("auto", 100_000, True), ("on", 10, True), ("off", 10**9, False)],
 )
-def test_when_to_compile(tiny: Tiny, setting: str, max_frame: int, compiled: bool) -> None:
-    assert use_compile(tiny(meta__compile=setting, env__max_frame=max_frame)) is compiled
+def test_when_to_compile(setting: str, max_frame: int, compiled: bool) -> None:
+    assert use_compile(setting, max_frame) is compiled
 
 
 @pytest.mark.parametrize(

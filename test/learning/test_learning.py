@@ -11,6 +11,7 @@ SCORES = [
     ("a2c/a2c_cartpole.json", "a2c_gae_cartpole", 475),
     ("a2c/a2c_cartpole.json", "a2c_nstep_cartpole", 475),
     ("ppo/ppo_cartpole.json", "ppo_cartpole", 475),
+    ("ppo/ppo_rnn_cartpole.json", "ppo_rnn_cartpole", 400),
     ("ppo/ppo_acrobot.json", "ppo_acrobot", -100),
     ("ppo/ppo_pendulum.json", "ppo_pendulum", -200),
     ("ppo/ppo_lunar.json", "ppo_lunar", 180),

@@ -82,6 +82,10 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "update_type": "polyak", "polyak_coef": 0.05},
     },
 }
+ALGORITHMS["ppo_rnn"] = {
+    "algorithm": {**ALGORITHMS["ppo"]["algorithm"], "minibatch_size": 64},
+    "net": {"type": "RecurrentNet", "cell_type": "LSTM", "rnn_hidden_size": 8, "seq_len": 8},
+}
 ALGORITHMS["ppo_compiled"] = {
     "algorithm": {**ALGORITHMS["ppo"]["algorithm"], "minibatch_size": 64},
     "net": ALGORITHMS["ppo"]["net"],

@@ -1,10 +1,13 @@
 """Toy classes in place of the real ones: what is tested here must not change when an algorithm is added."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from slm_lab.lib import registry
+from slm_lab.lib.log import note
 from slm_lab.spec.model import (
     AlgorithmSpec,
     Count,
@@ -78,3 +81,13 @@ def raw(toys: None) -> dict[str, Any]:
         "env": {"name": "CartPole-v1", "max_frame": 1000},
         "meta": {"max_session": 2},
     }
+
+
+@pytest.fixture
+def notes() -> Iterator[list[str]]:
+    """What is logged at level info."""
+    note.cache_clear()
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
+    yield lines
+    logger.remove(sink)

@@ -26,7 +26,7 @@ ENTROPY = {"name": "linear_decay", "start_val": 0.05, "end_val": 0.0, "start_ste
 
 
 def make_spec(algorithm: str, **net: Any) -> Spec:
-    """A spec around one of `ALGORITHMS`; keyword arguments change the net."""
+    """A spec around one of `ALGORITHMS`; keyword arguments change the net, or with a `type` are another."""
     return Spec.model_validate(
         {
             "name": "test",
@@ -34,8 +34,9 @@ def make_spec(algorithm: str, **net: Any) -> Spec:
                 "name": "test",
                 "algorithm": ALGORITHMS[algorithm] | {"entropy_coef_spec": ENTROPY},
                 "memory": {"name": "OnPolicyBatchReplay"},
-                "net": {"type": "MLPNet", "hid_layers": [16], "hid_layers_activation": "tanh", "clip_grad_val": 0.5}
+                "net": {"hid_layers_activation": "tanh", "clip_grad_val": 0.5}
                 | {"optim_spec": {"name": "Adam", "lr": 0.01}}
+                | ({} if "type" in net else {"type": "MLPNet", "hid_layers": [16]})
                 | net,
             },
             "env": {"name": "none", "num_envs": 3, "max_frame": 1000},

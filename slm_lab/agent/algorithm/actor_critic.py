@@ -34,7 +34,7 @@ from slm_lab.functional.returns import discounted_returns, gae
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
-from slm_lab.types import Act, Evaluated, Rollout, Stats
+from slm_lab.types import Act, Evaluated, Rollout, Sequences, Stats
 
 
 class ActorCriticBaseSpec(AlgorithmSpec):
@@ -78,6 +78,7 @@ class ActorCritic(Algorithm):
 
     Spec: ClassVar[type[AlgorithmSpec]] = ActorCriticSpec
     on_policy = True
+    recurrent = True
     stat_names: tuple[str, ...] = ("policy_loss", "value_loss", "entropy")
 
     def __init__(self, setting: Setting) -> None:
@@ -93,7 +94,9 @@ class ActorCritic(Algorithm):
         self.optims = {k: Optim(net, net_specs[k], self.spec.lr) for k, net in self.nets.items()}
         self.value_loss: nn.Module = loss_function(net_specs["critic_net"].loss_spec)
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, device)}
-        stage = Stage(tuple(self.nets), self.loss, self.stat_names)
+        self.recall = self.make_recall(self.net.bodies)
+        loss = self.loss if self.recall is None else self.recall.over(self.loss)
+        stage = Stage(tuple(self.nets), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
 
     @property
@@ -110,7 +113,8 @@ class ActorCritic(Algorithm):
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A]"""
-        dist = self.net.policy(obs)
+        recall = self.recall
+        dist = self.net.policy(obs) if recall is None else self.net.actor.distribution(recall.step(obs)[0])
         return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
 
     def evaluate(self, rollout: Rollout) -> Evaluated:
@@ -120,7 +124,10 @@ class ActorCritic(Algorithm):
             log_prob [T, N], value [T+1, N], final_value [T, N]
         """
         t, n = rollout.reward.shape
-        policy, value = self.net.policy_value(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]))
+        if self.recall is None:
+            policy, value = self.net.policy_value(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]))
+        else:
+            policy, value = self.net.read(self.recall.run(rollout))
         action = torch.cat(
             [rollout.action.flatten(0, 1), rollout.action.new_zeros((len(value) - t * n, *rollout.action.shape[2:]))]
         )
@@ -143,7 +150,7 @@ class ActorCritic(Algorithm):
 
     def loss(
         self,
-        obs: Tensor,
+        obs: Tensor | Sequences,
         action: Tensor,
         log_prob: Tensor,
         value: Tensor,
@@ -164,20 +171,12 @@ class ActorCritic(Algorithm):
         """Learn from a rollout."""
         evaluated = self.evaluate(batch)
         advantage, ret = self.advantages(batch, evaluated)
-        self.learn(
-            (
-                batch.obs[:-1].flatten(0, 1),
-                batch.action.flatten(0, 1),
-                evaluated.log_prob.flatten(),
-                evaluated.value[:-1].flatten(),
-                advantage.flatten(),
-                ret.flatten(),
-            )
-        )
+        fields = (batch.action, evaluated.log_prob, evaluated.value[:-1], advantage, ret)
+        self.learn(self.learner_data(batch, *fields))
         return self.learner.take_stats()
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
-        """Take gradient steps on the fields of a Minibatch, [T * N, ...] each."""
+        """Take gradient steps on what `learner_data` gave: the fields of a Minibatch, [T * N, ...] each."""
         self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
 
     def state_dict(self) -> State:

@@ -2,16 +2,20 @@
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from slm_lab.agent.algorithm.recall import Recall
+from slm_lab.agent.net.recurrent import RecurrentNet
 from slm_lab.functional.schedules import at_frame
+from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AgentSpec, AlgorithmSpec, NetSpec, ScheduleSpec
-from slm_lab.types import Act, EnvInfo, Stats
+from slm_lab.types import Act, EnvInfo, Rollout, Stats
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Algorithm(ABC):
     Spec: ClassVar[type[AlgorithmSpec]]
     on_policy: ClassVar[bool | None]
     """Whether a batch must come from the policy that is learned; None: it learns nothing."""
+    recurrent: ClassVar[bool] = False
+    """Whether it can learn with a net that has a memory: from whole sequences, in order."""
     has_target: ClassVar[bool] = False
     """Whether there is a target net, which the net's `update_type`, `update_frequency` and `polyak_coef` are about."""
     roles: ClassVar[tuple[str, ...]] = NetSpec.roles
@@ -77,6 +83,8 @@ class Algorithm(ABC):
         self.schedules: dict[str, Schedule] = {}
         self.frame = 0
         """Where the schedules stand."""
+        self.recall: Recall | None = None
+        """What recurrent nets remember; None: the nets have no memory."""
 
     @property
     def training_frequency(self) -> int:
@@ -117,6 +125,29 @@ class Algorithm(ABC):
             NonFiniteLoss: the loss is not finite
         """
 
+    def make_recall(self, nets: Sequence[torch.nn.Module]) -> Recall | None:
+        """What these nets will remember, of which the first acts; None where they are not recurrent."""
+        recurrent = [net for net in nets if isinstance(net, RecurrentNet)]
+        if not recurrent:
+            return None
+        fixed = lookup("memory", self.setting.spec.memory.name).fixed_size
+        horizon = self.training_frequency if fixed else None
+        return Recall(recurrent, self.info.num_envs, horizon, self.setting.device)
+
+    def learner_data(self, rollout: Rollout, *fields: Tensor) -> tuple[Tensor, ...]:
+        """Observations and further fields of a rollout, as the losses of the Learner want them.
+
+        Args:
+            rollout: of T steps; recurrent nets have run over it (`Recall.run`)
+            fields: [T, N, ...] each
+
+        Returns:
+            [T * N, ...] each; with recurrent nets what `Recall.sequences` gives
+        """
+        if self.recall is not None:
+            return self.recall.sequences(rollout, fields)
+        return tuple(x.flatten(0, 1) for x in (rollout.obs[:-1], *fields))
+
     def set_frame(self, frame: int) -> None:
         """Move every schedule to this frame."""
         self.frame = frame
@@ -139,7 +170,8 @@ class Algorithm(ABC):
 
     def state_dict(self) -> State:
         """Nets, optimizers, the place in the schedules, and what subclasses add."""
-        return {
+        recall = {} if self.recall is None else {"recall": self.recall.state_dict()}
+        return recall | {
             "frame": self.frame,
             "nets": {k: {n: v.clone() for n, v in net.state_dict().items()} for k, net in self.nets.items()},
             "optims": {k: o.state_dict() for k, o in self.optims.items()},
@@ -152,3 +184,5 @@ class Algorithm(ABC):
             net.load_state_dict(state["nets"][key])
         for key, optim in self.optims.items():
             optim.load_state_dict(state["optims"][key])
+        if self.recall is not None:
+            self.recall.load_state_dict(state["recall"])

@@ -21,7 +21,7 @@ from slm_lab.functional.losses import clipped_value_loss, ppo_clip_loss
 from slm_lab.functional.normalize import standardize
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NonNegativeSchedule, Unit
-from slm_lab.types import Stats
+from slm_lab.types import Sequences, Stats
 
 
 class PPOSpec(ActorCriticBaseSpec):
@@ -34,7 +34,8 @@ class PPOSpec(ActorCriticBaseSpec):
     time_horizon: Count
     """T, steps per env of a rollout."""
     minibatch_size: Count = 64
-    """M, transitions of a gradient step; the rest of an epoch that does not fill one is a smaller step."""
+    """M, transitions of a gradient step; the rest of an epoch that does not fill one is a smaller step. A recurrent net
+    takes whole sequences, as many as fit into M and at least one."""
     training_epoch: Count
     """K, passes over a rollout."""
     clip_vloss: bool = False
@@ -59,7 +60,7 @@ class PPO(ActorCritic):
 
     def loss(
         self,
-        obs: Tensor,
+        obs: Tensor | Sequences,
         action: Tensor,
         log_prob: Tensor,
         value: Tensor,
@@ -86,7 +87,10 @@ class PPO(ActorCritic):
     def learn(self, data: tuple[Tensor, ...]) -> None:
         """K epochs over the rollout in random minibatches."""
         coefs = (self.schedules["entropy_coef"].tensor, self.schedules["clip_eps"].tensor)
+        rows = self.spec.minibatch_size
+        if self.recall is not None:
+            rows = max(1, rows // self.recall.seq_len)
         for _ in range(self.spec.training_epoch):
             order = torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
-            for index in order.split(self.spec.minibatch_size):
+            for index in order.split(rows):
                 self.learner.step(data, index, coefs)

@@ -25,6 +25,7 @@ class Random(Algorithm):
 
     Spec = RandomSpec
     on_policy = None
+    recurrent = True
     roles = ()
 
     def __init__(self, setting: Setting) -> None:

@@ -29,7 +29,7 @@ from slm_lab.functional.returns import discounted_returns
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule
-from slm_lab.types import Act, Rollout, Stats
+from slm_lab.types import Act, Rollout, Sequences, Stats
 
 
 class ReinforceSpec(AlgorithmSpec):
@@ -53,6 +53,7 @@ class Reinforce(Algorithm):
 
     Spec = ReinforceSpec
     on_policy = True
+    recurrent = True
     roles = ("actor",)
     stat_names = ("entropy",)
 
@@ -68,7 +69,9 @@ class Reinforce(Algorithm):
         self.nets = {"net": self.policy}
         self.optims = {"net": Optim(self.policy, net_spec, self.spec.lr)}
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, setting.device)}
-        stage = Stage(("net",), self.loss, self.stat_names)
+        self.recall = self.make_recall([net])
+        loss = self.loss if self.recall is None else self.recall.over(self.loss)
+        stage = Stage(("net",), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
 
     @property
@@ -78,10 +81,13 @@ class Reinforce(Algorithm):
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A]"""
-        dist = self.policy(obs)
+        recall = self.recall
+        dist = self.policy(obs) if recall is None else self.policy.distribution(recall.step(obs)[0])
         return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
 
-    def loss(self, obs: Tensor, action: Tensor, advantage: Tensor, entropy_coef: Tensor) -> tuple[Tensor, Stats]:
+    def loss(
+        self, obs: Tensor | Sequences, action: Tensor, advantage: Tensor, entropy_coef: Tensor
+    ) -> tuple[Tensor, Stats]:
         """`-c_pi * mean(log pi * A) - c_H * mean H` over a batch [B, ...]."""
         dist = self.policy(obs)
         entropy = dist.entropy().mean()
@@ -95,7 +101,9 @@ class Reinforce(Algorithm):
             batch.reward, batch.terminated, batch.truncated, zero, zero.expand_as(batch.reward), self.spec.gamma
         )
         advantage = standardize(ret, center=self.spec.center_return)
-        data = (batch.obs[:-1].flatten(0, 1), batch.action.flatten(0, 1), advantage.flatten())
+        if self.recall is not None:
+            self.recall.run(batch)
+        data = self.learner_data(batch, batch.action, advantage)
         self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
         return self.learner.take_stats()
 

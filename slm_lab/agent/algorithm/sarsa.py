@@ -25,7 +25,7 @@ from slm_lab.agent.net.optim import Optim
 from slm_lab.functional.targets import taken_value, td_target
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
-from slm_lab.types import Act, Rollout, Stats
+from slm_lab.types import Act, Rollout, Sequences, Stats
 
 
 class SARSASpec(ActionValueSpec):
@@ -38,6 +38,7 @@ class SARSA(Algorithm):
 
     Spec = SARSASpec
     on_policy = True
+    recurrent = True
     roles = ("critic",)
     moves_each_step = True
     stat_names = ("q_value",)
@@ -51,8 +52,10 @@ class SARSA(Algorithm):
         self.optims = {"net": Optim(self.net, spec, self.spec.lr)}
         self.schedules = {"explore_var": self.explorer.var}
         self.sample_loss = sample_loss(spec.loss_spec)
+        self.recall = self.make_recall([self.net])
+        loss = self.loss if self.recall is None else self.recall.over(self.loss)
         self.learner = Learner(
-            self.nets, self.optims, [Stage(("net",), self.loss, self.stat_names)], compile=setting.compile
+            self.nets, self.optims, [Stage(("net",), loss, self.stat_names)], compile=setting.compile
         )
 
     @property
@@ -62,9 +65,10 @@ class SARSA(Algorithm):
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N]"""
-        return Act(self.explorer.choose(self.net(obs)[0], explore))
+        q = self.net(obs)[0] if self.recall is None else self.recall.step(obs)[0]
+        return Act(self.explorer.choose(q, explore))
 
-    def loss(self, obs: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Stats]:
+    def loss(self, obs: Tensor | Sequences, action: Tensor, target: Tensor) -> tuple[Tensor, Stats]:
         """What is descended on above, the mean over a batch [B, ...]."""
         q = taken_value(self.net(obs)[0], action)
         return self.sample_loss(q, target).mean(), {"q_value": q.mean()}
@@ -72,7 +76,10 @@ class SARSA(Algorithm):
     def targets(self, batch: Rollout) -> Tensor:
         """y, [T, N]: one pass of the net over all observations, before it changes."""
         t, n = batch.reward.shape
-        q = self.net(torch.cat([batch.obs[1:].flatten(0, 1), batch.final_obs]))[0]
+        if self.recall is None:
+            q = self.net(torch.cat([batch.obs[1:].flatten(0, 1), batch.final_obs]))[0]
+        else:
+            q = self.recall.run(batch)[0][0][n:]
         last, cut = q[(t - 1) * n : t * n], q[t * n :]
         next_action = torch.cat([batch.action[1:].flatten(), self.explorer.choose(last)])
         next_value = taken_value(q[: t * n], next_action)
@@ -82,8 +89,7 @@ class SARSA(Algorithm):
 
     def update(self, batch: Rollout, frame: int) -> Stats:
         """One gradient step on the rollout."""
-        data = (batch.obs[:-1].flatten(0, 1), batch.action.flatten(), self.targets(batch).flatten())
-        self.learner.step(data, None, ())
+        self.learner.step(self.learner_data(batch, batch.action, self.targets(batch)), None, ())
         return self.learner.take_stats()
 
     def state_dict(self) -> State:

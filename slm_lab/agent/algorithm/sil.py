@@ -58,6 +58,7 @@ class SIL(ActorCritic):
     """ActorCritic that also imitates its own best."""
 
     Spec: ClassVar[Any] = SILSpec
+    recurrent = False
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

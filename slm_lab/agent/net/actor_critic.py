@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from slm_lab.agent.net.base import Net
 from slm_lab.functional.distributions import Distribution
-from slm_lab.types import ActionSpace, Continuous
+from slm_lab.types import ActionSpace, Continuous, Sequences
 
 
 class Policy(nn.Module):
@@ -34,7 +34,7 @@ class Policy(nn.Module):
             raw = torch.cat([raw, self.log_std.expand_as(raw)], -1)
         return self.dist.from_head(raw)
 
-    def forward(self, obs: Tensor) -> Distribution:
+    def forward(self, obs: Tensor | Sequences) -> Distribution:
         """[B, *O] -> distribution over B actions"""
         return self.distribution(self.net(obs)[0])
 
@@ -79,9 +79,23 @@ class ActorCriticNet(nn.Module):
         out = self.actor.net(obs)[1] if self.critic is None else self.critic(obs)[0]
         return cast(Tensor, out.squeeze(-1))
 
-    def policy_value(self, obs: Tensor) -> tuple[Distribution, Tensor]:
-        """[B, *O] -> distribution, V [B]; one pass where the body is shared"""
-        if self.critic is None:
-            raw, value = self.actor.net(obs)
-            return self.actor.distribution(raw), value.squeeze(-1)
-        return self.policy(obs), self.value(obs)
+    @property
+    def bodies(self) -> list[Net]:
+        """The net of the actor, and that of the critic where it has one of its own."""
+        return [net for net in (self.actor.net, self.critic) if net is not None]
+
+    def policy_value(self, obs: Tensor | Sequences) -> tuple[Distribution, Tensor]:
+        """[B, *O] -> distribution, V [B]; one pass where the body is shared.
+
+        The state of Sequences is the actor's and, where it has a net of its own, the critic's, side by side.
+        """
+        bodies = self.bodies
+        if isinstance(obs, Tensor):
+            return self.read([net(obs) for net in bodies])
+        states = obs.state.split([net.state_size for net in bodies], -1)
+        return self.read([net(obs._replace(state=state)) for net, state in zip(bodies, states, strict=True)])
+
+    def read(self, outs: list[tuple[Tensor, ...]]) -> tuple[Distribution, Tensor]:
+        """What the heads of `bodies` gave, [B, width] each -> distribution, V [B]"""
+        raw, value = outs[0] if self.critic is None else (outs[0][0], outs[1][0])
+        return self.actor.distribution(raw), value.squeeze(-1)

@@ -31,12 +31,16 @@ class Net(nn.Module, ABC):
     """
 
     Spec: ClassVar[type[NetSpec]]
+    recurrent: ClassVar[bool] = False
+    """Whether it has a memory: only algorithms that learn from whole sequences can use it (`Algorithm.recurrent`)."""
 
     def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
         super().__init__()
         self.spec = spec
         self.obs_shape = obs_shape
         self.head_sizes = dict(heads)
+        self.state_size = 0
+        """Numbers in the hidden state of one env; 0: no memory."""
 
     @abstractmethod
     def features(self, obs: Tensor) -> Tensor:

@@ -110,6 +110,8 @@ def _missing_arguments(fn: Callable[..., Tensor]) -> list[str]:
 def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
     """Apply a function of torch.nn.init to every linear, convolution and recurrent weight; biases become 0.
 
+    The gain is that of the activation; 1 in recurrent cells, which have their own.
+
     Args:
         module: changed in place
         init_fn: `orthogonal_`, `xavier_uniform_`, `kaiming_normal_` ...
@@ -126,13 +128,16 @@ def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
     elif "nonlinearity" in takes and activation_name.lower() in ("relu", "leaky_relu", "leakyrelu"):
         kwargs["nonlinearity"] = "relu" if activation_name.lower() == "relu" else "leaky_relu"
     for m in module.modules():
-        if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.RNNBase):
+        own = isinstance(m, nn.RNNCellBase)
+        if own or isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d):
             for name, p in m.named_parameters(recurse=False):
                 if "bias" in name:
                     nn.init.zeros_(p)
                 elif p.dim() > 1:
                     try:
-                        fn(p, **kwargs)
+                        # the gates of a cell are matrices of their own, one below the other
+                        for part in p.detach().split(m.hidden_size) if own else (p,):
+                            fn(part, **({"gain": 1.0} if own and "gain" in kwargs else kwargs))
                     except ValueError as e:
                         what = f"{type(m).__name__} of shape {list(p.shape)}"
                         raise SpecError([f"agent.net.init_fn: {init_fn} does not fit a {what}: {e}"]) from e

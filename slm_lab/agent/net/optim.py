@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 
-from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_
+from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_, hyper_parameter_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.stateful import State
 from slm_lab.lib.suggest import did_you_mean
@@ -30,7 +29,7 @@ _UNFIT_SCHEDULES = {
     "SequentialLR": "wants other schedules",
     "ChainedScheduler": "wants other schedules",
 }
-_OLD = ("Lookahead", "RAdam", "GlobalAdam", "GlobalRMSprop")
+_KEY = "agent.net.optim_spec"
 
 
 class FlatParams:
@@ -74,20 +73,17 @@ class Optim:
         self.lr = torch.tensor(self.base_lr, dtype=torch.float32)
         self._schedule = lr_schedule(spec.lr_scheduler_spec, self.base_lr)
         name, kwargs = _resolve(spec.optim_spec)
-        if name != spec.optim_spec.name:
-            logger.info("agent.net.optim_spec.name: {} is {} in this version", spec.optim_spec.name, name)
         self.torch_optim: torch.optim.Optimizer | None = None
         self.state: dict[str, Tensor] = {}
-        leaf = nn.Parameter(self.params.flat)
-        leaf.grad = self.params.grad
-        reference = _construct(name, leaf, self.base_lr, kwargs)
-        kwargs = {k: v for k, v in kwargs.items() if k not in reference.defaults or v != _default(name, k)}
-        if name in OPTIMIZERS and kwargs.keys() <= _keywords(OPTIMIZERS[name][1]):
+        arguments = _functional_arguments(name, kwargs)
+        if arguments is not None:
             init, self._step = OPTIMIZERS[name]
-            self.kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+            self.kwargs = arguments
             self.state = init(self.params.flat)
         else:
-            self.torch_optim = reference
+            leaf = nn.Parameter(self.params.flat)
+            leaf.grad = self.params.grad
+            self.torch_optim = _construct(name, leaf, self.base_lr, kwargs)
         self.set_frame(0)
 
     @property
@@ -218,18 +214,15 @@ def optim_faults(spec: OptimSpec, key: str) -> list[str]:
     """What is wrong with an optimizer."""
     try:
         name, kwargs = _resolve(spec, key)
-        _construct(name, nn.Parameter(torch.zeros(1)), spec.lr, kwargs, key)
+        if _functional_arguments(name, kwargs, key) is None:
+            _construct(name, nn.Parameter(torch.zeros(1)), spec.lr, kwargs, key)
     except SpecError as e:
         return e.faults
     return []
 
 
-def _resolve(spec: OptimSpec, key: str = "agent.net.optim_spec") -> tuple[str, dict[str, Any]]:
+def _resolve(spec: OptimSpec, key: str = _KEY) -> tuple[str, dict[str, Any]]:
     name, kwargs = spec.name, spec.kwargs
-    if name in _OLD:
-        new = "RMSprop" if name == "GlobalRMSprop" else "Adam" if name == "GlobalAdam" else "AdamW"
-        kwargs = {k: v for k, v in kwargs.items() if k in ("betas", "eps", "weight_decay", "alpha")}
-        return new, kwargs if new == "RMSprop" else {k: v for k, v in kwargs.items() if k != "alpha"}
     cls = getattr(torch.optim, name, None)
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)) or cls is torch.optim.Optimizer:
         known = [n for n in torch.optim.__dict__ if inspect.isclass(getattr(torch.optim, n)) and n != "Optimizer"]
@@ -263,16 +256,33 @@ def _argument_faults(
     ]
 
 
+def _functional_arguments(name: str, kwargs: dict[str, Any], key: str = _KEY) -> dict[str, Any] | None:
+    """Arguments for the functional form of an optimizer; None where it has none that takes them.
+
+    Torch's own class is not made for it: that would import the compiler, seconds for every session.
+
+    Raises:
+        SpecError: the optimizer can't be used here, or refuses its arguments
+    """
+    if name in _UNFIT:
+        raise SpecError([f"{key}.name: {name} can't be used here: it {_UNFIT[name]}"])
+    faults = _argument_faults(getattr(torch.optim, name), name, kwargs, key, own=("params",), set_here=("lr",))
+    if faults:
+        raise SpecError(faults)
+    told = {k: v for k, v in kwargs.items() if v != _default(name, k)}
+    if name not in OPTIMIZERS or not told.keys() <= _keywords(OPTIMIZERS[name][1]):
+        return None
+    faults = [f"{key}.{k}: {fault}" for k, fault in hyper_parameter_faults(told).items()]
+    if faults:
+        raise SpecError(faults)
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+
+
 def _construct(
-    name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any], key: str = "agent.net.optim_spec"
+    name: str, leaf: nn.Parameter, lr: float, kwargs: dict[str, Any], key: str = _KEY
 ) -> torch.optim.Optimizer:
     """The class of torch.optim; where it refuses its arguments, so do we."""
     cls: Any = getattr(torch.optim, name)
-    if name in _UNFIT:
-        raise SpecError([f"{key}.name: {name} can't be used here: it {_UNFIT[name]}"])
-    faults = _argument_faults(cls, name, kwargs, key, own=("params",), set_here=("lr",))
-    if faults:
-        raise SpecError(faults)
     try:
         optimizer: torch.optim.Optimizer = cls([leaf], lr=lr, **kwargs)
     except (TypeError, ValueError, RuntimeError) as e:

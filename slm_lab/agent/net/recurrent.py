@@ -1,0 +1,140 @@
+"""The recurrent net: what it answers follows from everything it saw since the episode began.
+
+Its memory is real. While the agent acts, each env has a hidden state, carried from step to step and zero again where an
+episode ends. Training runs the net over the same observations in the same order, from the state that stood at their
+beginning. `agent.algorithm.recall` does the carrying; this file is the net alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from pydantic import field_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from slm_lab.agent.net.base import Net, real
+from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.precision import full_precision
+from slm_lab.functional.recurrent import CELLS, through_time
+from slm_lab.lib.registry import register
+from slm_lab.spec.model import Count, NetSpec, with_role_keys
+from slm_lab.types import Sequences
+
+MODULES: dict[str, Callable[[int, int], nn.RNNCellBase]] = {"GRU": nn.GRUCell, "LSTM": nn.LSTMCell, "RNN": nn.RNNCell}
+"""What holds the weights of a layer of cells, by cell_type."""
+
+
+@with_role_keys
+class RecurrentNetSpec(NetSpec):
+    """Keys of RecurrentNet."""
+
+    fc_hid_layers: tuple[Count, ...] = ()
+    """Widths of the linear layers before the cells; none by default."""
+    cell_type: Literal["GRU", "LSTM", "RNN"] = "GRU"
+    """Kind of cell."""
+    rnn_hidden_size: Count
+    """H, width of the hidden state of a layer."""
+    rnn_num_layers: Count = 1
+    """Layers of cells, one reading the other."""
+    bidirectional: bool = False
+    """Refused where true: who acts can't read the observations that are still to come."""
+    seq_len: Count
+    """L, steps in time that a gradient goes back. Rollouts are cut into sequences of this length, each of which starts
+    from the hidden state that stood there. It must divide the rollout (not needed with whole episodes)."""
+
+    @field_validator("bidirectional")
+    @classmethod
+    def _forward_only(cls, value: bool) -> bool:
+        if value:
+            raise PydanticCustomError("bidirectional", "must be false: who acts can't read what is still to come")
+        return value
+
+
+@register("net")
+class RecurrentNet(Net):
+    """Linear layers (uint8 is divided by 255), then cells through time, then one head a name.
+
+    `forward` takes Sequences and gives the heads' outputs of all their steps, time-major, [L * S, width].
+    """
+
+    Spec = RecurrentNetSpec
+    recurrent: ClassVar[bool] = True
+
+    def __init__(self, spec: RecurrentNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+        super().__init__(spec, obs_shape, heads)
+        width = 1
+        for size in obs_shape:
+            width *= size
+        layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
+        for hidden in spec.fc_hid_layers:
+            layers += [nn.Linear(width, hidden), activation(spec.hid_layers_activation)]
+            width = hidden
+        self.body = nn.Sequential(*layers)
+        self._cell = CELLS[spec.cell_type]
+        inputs = [width] + [spec.rnn_hidden_size] * (spec.rnn_num_layers - 1)
+        self.cells = nn.ModuleList(MODULES[spec.cell_type](size, spec.rnn_hidden_size) for size in inputs)
+        self._layer_size = self._cell.STATES * spec.rnn_hidden_size
+        # of all layers, h and for LSTM c
+        self.state_size = self._layer_size * spec.rnn_num_layers
+        self.heads = nn.ModuleDict({name: nn.Linear(spec.rnn_hidden_size, size) for name, size in heads.items()})
+        if spec.init_fn:
+            init_weights(self, spec.init_fn, spec.hid_layers_activation)
+        if spec.init_std is not None:
+            for layer in cast(list[nn.Linear], list(self.heads.values())):
+                nn.init.orthogonal_(layer.weight, gain=spec.init_std)
+                nn.init.zeros_(layer.bias)
+        self.out = activation(spec.out_layer_activation) if spec.out_layer_activation else None
+
+    def run(self, obs: Tensor, reset: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Go through time.
+
+        Args:
+            obs: [L, S, *O]
+            reset: [L, S] bool, the observation is the first of an episode; None: none of them is
+            state: [S, state_size] before the first step
+
+        Returns:
+            features [L, S, H], and the states after each step [L, S, state_size]
+        """
+        x: Tensor = self.body(real(obs.flatten(0, 1))).unflatten(0, obs.shape[:2])
+
+        def through_layers(x: Tensor) -> tuple[Tensor, Tensor]:
+            return self._through_layers(x, reset, state)
+
+        # a cell's small errors would add up over time: float32, whatever the layers before are taken in
+        return full_precision(through_layers, x)
+
+    def _through_layers(self, x: Tensor, reset: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        keep = None if reset is None else (~reset).to(x.dtype).unsqueeze(-1)
+        after = []
+        for cell, start in zip(cast(Any, self.cells), state.split(self._layer_size, -1), strict=True):
+            x = linear(x, cell.weight_ih, cell.bias_ih)
+            after.append(through_time(self._cell, x, keep, start, cell.weight_hh, cell.bias_hh))
+            x = after[-1][..., : self.spec.rnn_hidden_size]
+        return x, torch.cat(after, -1) if len(after) > 1 else after[0]
+
+    def answer(self, features: Tensor) -> tuple[Tensor, ...]:
+        """[B, H] -> one [B, width] a head"""
+        return full_precision(self._outputs, features)
+
+    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
+        outs = (head(features) for head in self.heads.values())
+        return tuple(self.out(y) for y in outs) if self.out is not None else tuple(outs)
+
+    def step(self, obs: Tensor, state: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """One step: [N, *O] and the state [N, state_size] -> one [N, width] a head, and the state after it."""
+        features, after = self.run(obs[None], None, state)
+        return self.answer(features[0]), after[0]
+
+    def features(self, obs: Tensor | Sequences) -> Tensor:
+        """Sequences of B = L * S steps -> [B, H]; steps that are only filling are left out."""
+        if isinstance(obs, Tensor):
+            raise TypeError("RecurrentNet reads Sequences: of an observation alone it can't know what came before")
+        x = self.run(obs.obs, obs.reset, obs.state)[0].flatten(0, 1)
+        return x if obs.valid is None else x[obs.valid.flatten()]
+
+    def forward(self, obs: Tensor | Sequences) -> tuple[Tensor, ...]:
+        """Sequences of B = L * S steps -> one [B, width] a head"""
+        return self.answer(self.features(obs))

@@ -1,0 +1,80 @@
+"""`slm-lab migrate`: spec files of older versions, written in the present format."""
+
+from pathlib import Path
+from typing import Any
+
+from slm_lab.cli.report import show
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.spec.load import SpecFile, find_file, open_file, spec_files
+from slm_lab.spec.migrate import migrate, sweep
+from slm_lab.spec.past.rewrite import json_text, yaml_text
+
+YAML = (".yaml", ".yml")
+
+
+def main(old: Path, new: Path | None) -> int:
+    """Migrate a file, or the files of a folder, and tell what was changed.
+
+    Args:
+        old: file or folder
+        new: where to write; None: a file goes to standard output
+
+    Returns:
+        Exit code: 2 where a spec asks for what no longer exists; the others are written all the same.
+
+    Raises:
+        LabError: a file can't be read; a folder without a place to write to.
+    """
+    if not old.is_dir():
+        return _migrate_file(find_file(old), new)
+    if new is None:
+        raise LabError("-o: a folder of spec files needs a folder to write to")
+    files = spec_files(old)
+    if not files:
+        raise LabError(f"{old}: no spec file in this folder")
+    return max(_migrate_file(path, new / path.relative_to(old)) for path in files)
+
+
+def _migrate_file(path: Path, target: Path | None) -> int:
+    file = open_file(path)
+    specs: dict[str, dict[str, Any]] = {}
+    """What each spec of the file becomes: one, several, or none."""
+    code = 0
+    for name, raw in file.specs.items():
+        swept = sweep(raw, name)
+        try:
+            done = {key: migrate(one) for key, one in swept.items()}
+        except SpecError as e:
+            code, specs[name] = 2, {}
+            show("left out", f"{path}: {name}: {'; '.join(e.faults)}", "bold red")
+            continue
+        notes = dict.fromkeys(note for one in done.values() for note in one.notes)
+        if len(swept) > 1:
+            notes = {f"spec_params: one spec for each of its {len(swept)} combinations": None, **notes}
+        for note in [*file.notes.get(name, ()), *notes]:
+            show("note", f"{path}: {name}: {note}", "yellow")
+        specs[name] = {key: one.spec for key, one in done.items()}
+    text = _text(path, file, specs)
+    if target is None:
+        print(text, end="")
+    elif target.suffix in YAML and path.suffix not in YAML:
+        raise LabError(f"{target}: {path} is JSON, and is written as JSON")
+    elif path.suffix in YAML and target.suffix not in YAML:
+        raise LabError(f"{target}: {path} is YAML, and is written as YAML")
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    return code
+
+
+def _text(path: Path, file: SpecFile, specs: dict[str, dict[str, Any]]) -> str:
+    """The whole file: what is no spec stays as it is."""
+    content = file.content
+    new: dict[str, Any] = {}
+    if content.keys() & specs.keys():
+        for key, value in content.items():
+            new |= specs.get(key, {key: value})
+    else:  # one bare spec
+        [made] = specs.values()
+        new = made if len(made) != 1 else {k: v for k, v in content.items() if k[:1] == "$"} | next(iter(made.values()))
+    return yaml_text(file.text, content, new) if path.suffix in YAML else json_text(new) + "\n"

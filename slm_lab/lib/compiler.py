@@ -1,0 +1,240 @@
+"""The compiling process: takes a graph and its arguments from a file, leaves machine code in another.
+
+It is a process of its own because the compiler is large and slow to import, and a session should have neither the
+memory nor the seconds of it. `start_ahead` starts one before anybody needs it, so that its imports are done when the
+graph comes; it serves one job and ends. Without one, `compile_job` starts its own.
+
+Imports nothing but the standard library until it runs as a script:
+`python compiler.py ORDER` (what `_work` takes, as JSON), or `python compiler.py --serve FD FOLDER`.
+"""
+
+import atexit
+import gc
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 600.0
+"""Seconds after which a compilation is given up."""
+_WAIT = 120.0
+"""Seconds that a process which was started ahead waits for its job."""
+_VARIABLE = "SLM_LAB_COMPILER"
+"""Where the sessions find the socket of a process that was started ahead."""
+
+
+def cache_folder() -> Path:
+    """$SLM_LAB_CACHE, else the user's cache folder, else a temporary one where that can't be written."""
+    given = os.environ.get("SLM_LAB_CACHE")
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slm-lab"
+    folder = base / "compiled"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        # of this user alone: what lies there is loaded as code
+        folder = Path(tempfile.mkdtemp(prefix="slm-lab-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def start_ahead(about: str) -> None:
+    """Start a compiling process now; it ends with its one job, with this process, or when no job comes.
+
+    Nothing is started where this has been called with the same text before: the graph is in the cache by then.
+
+    Args:
+        about: whatever decides the graph.
+    """
+    about = "\n".join([about, Path(__file__).read_text(encoding="utf-8"), version("torch")])
+    seen = cache_folder() / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.seen"
+    if seen.exists():
+        return
+    with suppress(OSError):
+        seen.touch()
+    if _VARIABLE in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="slm-lab-compiler-"))
+    path = folder / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        # already here: who asks before the process is ready waits for it
+        listener.bind(str(path))
+        listener.listen(1)
+        # standard input closes when this process ends, however it ends; Ctrl-C is not for the compiler
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).resolve()), "--serve", str(listener.fileno()), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+    os.environ[_VARIABLE] = str(path)
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+
+
+def compile_job(job: Path, out: Path, threads: int, inductor: Path) -> str | None:
+    """Have a job compiled, by a process that was started ahead if there is one.
+
+    Args:
+        job: pickle of (graph, example arguments).
+        out: package to be written.
+        threads: numeric threads that the machine code will run on.
+        inductor: folder for the compiler's own cache.
+
+    Returns:
+        None, or what went wrong, in one line.
+    """
+    order = {"job": str(job), "out": str(out), "threads": threads, "inductor": str(inductor)}
+    path = os.environ.get(_VARIABLE)
+    if path is not None:
+        with suppress(OSError, ValueError):
+            return _ask(path, order)
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).resolve()), json.dumps(order)],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        # Ctrl-C is for the session, which takes its first step before it stops: compiled, as all of them
+        start_new_session=True,
+    )
+    if done.returncode == 0 and out.exists():
+        return None
+    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else f"the compiler ended with {done.returncode}"
+
+
+def _ask(path: str, order: dict[str, Any]) -> str | None:
+    """One job for the process behind a socket.
+
+    Raises:
+        OSError: it is gone, or has a job already.
+        ValueError: it died on the job.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT)
+        client.connect(path)
+        with client.makefile("rw", encoding="utf-8") as stream:
+            stream.write(json.dumps(order) + "\n")
+            stream.flush()
+            answer: str | None = json.loads(stream.readline())
+            return answer
+
+
+def _serve(fd: int, folder: Path) -> None:
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    with socket.socket(fileno=fd) as listener:
+        _import_compiler()
+        listener.settimeout(_WAIT)
+        conn, _ = listener.accept()
+    with conn, conn.makefile("rw", encoding="utf-8") as stream:
+        order = json.loads(stream.readline())
+        try:
+            _work(order)
+            answer = None
+        except Exception as e:  # noqa: BLE001  whatever it was, the session is told and goes on
+            lines = str(e).strip().splitlines()
+            answer = f"{type(e).__name__}: {lines[-1] if lines else ''}"[:300]
+        stream.write(json.dumps(answer) + "\n")
+
+
+def _end_with_parent(folder: Path) -> None:
+    sys.stdin.buffer.read()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def _import_compiler() -> None:
+    """Some ten seconds of imports."""
+    import_module("torch._inductor.compile_fx")
+
+
+def _work(order: dict[str, Any]) -> None:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = order["inductor"]
+    import torch
+    from torch._inductor import config
+
+    class Exported(torch.nn.Module):
+        """The graph as torch.export wants it."""
+
+        def __init__(self, graph: torch.fx.GraphModule) -> None:
+            super().__init__()
+            self.graph_module = graph
+
+        def forward(self, *args: torch.Tensor) -> Any:
+            return self.graph_module(*args)
+
+    graph, example = pickle.loads(Path(order["job"]).read_bytes())
+    # the CPU says what it can do; to ask the compiler too takes seconds, and if it can not the session goes on eagerly
+    config.cpp.vec_isa_ok = True
+    # headers are compiled ahead for the sake of many graphs to come: for one they cost more than they save
+    config.aot_inductor.precompile_headers = False
+    # the wrapper only calls kernels: what it costs is the time to compile it
+    config.aot_inductor.compile_wrapper_opt_level = "O0"
+    with suppress(ImportError, AttributeError):  # private parts of torch: where they have changed it takes longer
+        _ask_less()
+        _build_together()
+    torch.set_num_threads(order["threads"])
+    with torch.no_grad():
+        exported = torch.export.export(Exported(graph), tuple(example), strict=False)
+        torch._inductor.aoti_compile_and_package(exported, package_path=order["out"])
+
+
+def _ask_less() -> None:
+    """Vector units for 8-bit integers and matrix tiles are not used here: no need to find out whether there are any."""
+    from torch._inductor import cpu_vec_isa as isa
+
+    isa.supported_vec_isa_list[:] = [i for i in isa.supported_vec_isa_list if "vnni" not in str(i)]
+
+
+def _build_together() -> None:
+    """Let the C++ compiler work on wrapper and kernels of a package at the same time, up to the linking."""
+    from torch._inductor.cpp_builder import CppBuilder
+
+    build: Callable[[CppBuilder], None] = CppBuilder.build
+    started: list[Future[None]] = []
+    threads = ThreadPoolExecutor(1)
+
+    def begin(self: CppBuilder) -> None:
+        target = Path(self.get_target_file_path())
+        if target.name.endswith(".wrapper.o"):
+            started.append(threads.submit(build, self))
+            return
+        if target.suffix != ".o":
+            for part in started:
+                part.result()
+            started.clear()
+        build(self)
+
+    CppBuilder.build = begin  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    # it lives for seconds and has memory enough: looking for garbage takes an eighth of the imports
+    gc.disable()
+    if sys.argv[1] == "--serve":
+        _serve(int(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        _import_compiler()
+        _work(json.loads(sys.argv[1]))

@@ -1,0 +1,183 @@
+"""Steps that the specs of all old versions take: defects corrected, and defaults that are others now."""
+
+from typing import Any
+
+from slm_lab.spec.past.draft import Data, Draft, Gone, number, text
+from slm_lab.spec.past.envs import is_open, modern, why_gone
+
+ACTION_VALUES = ("SARSA", "VanillaDQN", "DQN", "DoubleDQN")
+ACTOR_CRITICS = ("ActorCritic", "PPO", "SIL", "PPOSIL")
+POLICIES = ("Reinforce", *ACTOR_CRITICS)
+SCHEDULES = ("clip_eps_spec", "entropy_coef_spec", "explore_var_spec")
+WHOLE_EPISODES = ("OnPolicyReplay", "OnPolicyCrossEntropy")
+
+
+def refuse(spec: Data) -> tuple[Data, list[str]]:
+    """Stop at what no longer exists. A step.
+
+    Raises:
+        Gone: with one line.
+    """
+    draft = Draft.of(spec)
+    for path, part in (("agent", spec.get("agent")), ("env", spec.get("env"))):
+        if isinstance(part, list) and len(part) != 1:
+            raise Gone(f"{path}: {len(part)} {path}s in one spec: multi-{path} bodies no longer exist")
+    name = text(draft.algorithm.get("name"))
+    if name.startswith("Hydra"):
+        raise Gone(f"agent.algorithm.name: {name} no longer exists")
+    if text(draft.net.get("type")).startswith("Hydra"):
+        raise Gone(f"agent.net.type: {draft.net['type']} no longer exists")
+    if "arc_file" in draft.net:
+        raise Gone("agent.net.arc_file: not supported, put the content of that file under 'arc'")
+    env_id = text(draft.env.get("name"))
+    if why := why_gone(env_id):
+        raise Gone(f"env.name: '{env_id}': {why}")
+    return draft.done()
+
+
+def rename_env(spec: Data) -> tuple[Data, list[str]]:
+    """The env by its present id. A step."""
+    draft = Draft.of(spec)
+    env_id = text(draft.env.get("name"))
+    new_id, remark = modern(env_id)
+    if env_id == "CartPole-v0":
+        limit = number(draft.env.get("max_t"))
+        draft.env["max_t"] = 200 if limit is None else min(int(limit), 200)
+        remark = "max_t keeps its limit of 200 steps"
+    if "repeat_action_probability" in draft.env:
+        remark = ""
+    if new_id != env_id and not is_open(env_id):
+        draft.env["name"] = new_id
+        draft.note("env.name", f"'{env_id}' is now '{new_id}'" + (f"; {remark}" if remark else ""))
+    return draft.done()
+
+
+def correct_schedules(spec: Data) -> tuple[Data, list[str]]:
+    """Schedules do what they say: they decay to 0, rise, stay. A step."""
+    draft = Draft.of(spec)
+    for key in SCHEDULES:
+        schedule = draft.algorithm.get(key)
+        if isinstance(schedule, dict):
+            _correct_schedule(draft, f"agent.algorithm.{key}", schedule)
+    return draft.done()
+
+
+def _correct_schedule(draft: Draft, path: str, schedule: Data) -> None:
+    kind, start, end = schedule.get("name"), number(schedule.get("start_val")), number(schedule.get("end_val"))
+    first, last = number(schedule.get("start_step")) or 0, number(schedule.get("end_step"))
+    if start is None:
+        return
+    if kind == "no_decay":
+        if end and end != start:
+            draft.note(path, f"no_decay stays at start_val {start:g}; it was end_val {end:g} from the first update on")
+        return
+    if schedule.get("end_val") is None:
+        schedule["end_val"] = end = start
+    if end is None or last is None:
+        return
+    if last <= first or start == end:
+        value = end if last <= first else start
+        draft.algorithm[path.rpartition(".")[2]] = {"name": "no_decay", "start_val": value}
+        draft.note(path, f"no_decay at {value:g}: {kind} had nothing to change over time")
+    elif end == 0:
+        if path.endswith("explore_var_spec") and draft.algorithm.get("action_policy") == "boltzmann":
+            draft.algorithm["explore_var_spec"] = {"name": "no_decay", "start_val": start}
+            draft.note(path, f"no_decay at {start:g}, as it was: a temperature can't decay to 0")
+        else:
+            draft.note(path, f"really decays to 0; it stayed at start_val {start:g}")
+    elif end > start:
+        draft.note(path, f"really rises from {start:g} to {end:g}; it jumped there at start_step")
+    elif kind == "periodic_decay":
+        draft.note(path, "really is a wave; it stayed at end_val")
+
+
+def correct_policy(spec: Data) -> tuple[Data, list[str]]:
+    """How actions are chosen. A step."""
+    draft = Draft.of(spec)
+    algorithm = draft.algorithm
+    name, path = algorithm.get("name"), "agent.algorithm.action_policy"
+    policy = text(algorithm.get("action_policy"))
+    if policy.startswith("multi_"):
+        algorithm["action_policy"] = policy = policy.removeprefix("multi_")
+        draft.note(path, f"{policy}: there is one body only")
+    if name in POLICIES and policy not in ("default", ""):
+        algorithm["action_policy"] = "default"
+        draft.note(path, f"default: {name} learns from draws of its own policy, '{policy}' made them those of another")
+    if name in POLICIES and algorithm.get("action_pdtype") == "NormalTanh":
+        algorithm["action_pdtype"] = "Normal"
+        draft.note("agent.algorithm.action_pdtype", "Normal: NormalTanh was never part of SLM-Lab")
+    if name in ACTION_VALUES:
+        if policy == "boltzmann" and algorithm.get("action_pdtype") == "Argmax":
+            algorithm["action_pdtype"] = "Categorical"
+            draft.note("agent.algorithm.action_pdtype", "Categorical: with Argmax, boltzmann never explored")
+        elif algorithm.get("action_pdtype") not in (None, "default", "Argmax", "Categorical"):
+            draft.drop("agent.algorithm", "action_pdtype")
+        if policy == "random":
+            raise Gone(f"{path}: 'random' belongs to the algorithm Random")
+    return draft.done()
+
+
+def correct_agent(spec: Data) -> tuple[Data, list[str]]:
+    """Corrected defects of single algorithms and memories. A step."""
+    draft = Draft.of(spec)
+    algorithm, memory, n = draft.algorithm, draft.memory, draft.num_envs
+    name = algorithm.get("name")
+    if name == "DQNBase":
+        algorithm["name"] = name = "DQN"
+        draft.note("agent.algorithm.name", "DQNBase is DQN")
+    if name in ("PPO", "PPOSIL"):
+        _correct_ppo(draft, n)
+    if name in ("SIL", "PPOSIL"):
+        draft.note(
+            "agent.algorithm.name", f"{name} imitates returns of whole episodes; they were summed over random batches"
+        )
+    if memory.get("name") in WHOLE_EPISODES and n > 1:
+        draft.note("agent.memory.name", f"{memory['name']} works with several envs now; it never gave a batch")
+    return draft.done()
+
+
+def _correct_ppo(draft: Draft, n: int) -> None:
+    algorithm = draft.algorithm
+    if algorithm.get("minibatch_size") is None and "time_horizon" in algorithm:
+        algorithm["minibatch_size"] = size = -(-4 // n) * n
+        draft.note("agent.algorithm.minibatch_size", f"{size}, as by default it was 4, rounded up to whole envs")
+    if algorithm.get("entropy_coef_spec") is None:
+        draft.note("agent.algorithm.entropy_coef_spec", "no entropy bonus; the loss was not a number")
+    horizon = number(algorithm.get("time_horizon"))
+    if horizon is not None and horizon % n:
+        draft.note(
+            "agent.algorithm.time_horizon", f"{horizon:g} steps per env; they were rounded up to a multiple of num_envs"
+        )
+
+
+def complete_net(spec: Data) -> tuple[Data, list[str]]:
+    """Defaults of nets that are others now, and names of optimizers that are gone. A step."""
+    draft = Draft.of(spec)
+    agent = draft.at("agent")
+    if draft.algorithm.get("name") == "Random" and agent.get("net") == {}:
+        agent["net"] = {"type": "MLPNet", "hid_layers": []}
+        draft.note("agent.net", "an MLPNet without hidden layers in place of {}: Random uses none")
+    for path, net in draft.nets():
+        images = net.get("type") in ("ConvNet", "DuelingConvNet")
+        if images and "normalize" not in net:
+            net["normalize"] = False
+            draft.note(f"{path}.normalize", "false, as by default it was: pixels from 0 to 255 (now: from 0 to 1)")
+        if net.get("type") == "ConvNet" and "batch_norm" not in net:
+            net["batch_norm"] = True
+            draft.note(f"{path}.batch_norm", "true, as by default it was")
+        every = number(net.get("update_frequency"))
+        if every is not None and (every < 1 or every != int(every)):
+            net["update_frequency"] = max(round(every), 1)
+            draft.note(f"{path}.update_frequency", f"{net['update_frequency']}: frames are whole (it was {every:g})")
+    for path, optim in draft.net_parts("optim_spec"):
+        name = text(optim.get("name"))
+        if name in ("GlobalAdam", "GlobalRMSprop"):
+            optim["name"] = name.removeprefix("Global")
+            draft.note(f"{path}.name", f"{name} is {optim['name']}")
+    return draft.done()
+
+
+def mark(spec: Data, version: int) -> Data:
+    """The spec as one of the present format, so that nothing in it is taken for an old one again."""
+    meta: Any = spec.get("meta")
+    return {**spec, "meta": {**meta, "version": version}} if isinstance(meta, dict) else spec

@@ -1,0 +1,130 @@
+"""A spec on its way from an old format to the present one."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from slm_lab.lib.errors import SpecError
+
+Data = dict[str, Any]
+Step = Callable[[Data], tuple[Data, list[str]]]
+"""A pure part of a migration: a spec, to the changed copy of it and what the user should know of the changes."""
+
+
+class Gone(SpecError):
+    """The spec asks for something that no longer exists; one line says what."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__([fault])
+
+
+@dataclass
+class Draft:
+    """A copy of a spec that a step changes, with the notes on it. Whatever a file holds, its accessors give a dict."""
+
+    spec: Data
+    notes: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    """Key paths of what nothing reads."""
+
+    @classmethod
+    def of(cls, spec: Data) -> Self:
+        """A draft that leaves the spec itself as it is."""
+        return cls(copy.deepcopy(spec))
+
+    def done(self) -> tuple[Data, list[str]]:
+        """What a step returns."""
+        return self.spec, self.notes + dead_note(self.dropped)
+
+    def note(self, path: str, text: str) -> None:
+        """Tell the user something of a key."""
+        self.notes.append(f"{path}: {text}")
+
+    def drop(self, path: str, key: str) -> None:
+        """Leave out what nothing reads."""
+        del self.at(path)[key]
+        self.dropped.append(f"{path}.{key}".removeprefix("."))
+
+    def drop_all(self, path: str, keys: Iterable[str]) -> None:
+        """Leave out those of the keys that are there."""
+        for key in keys:
+            if key in self.at(path):
+                self.drop(path, key)
+
+    def at(self, path: str) -> Data:
+        """The object at a dotted path; another, empty one where there is none."""
+        here: Any = self.spec
+        for key in path.split(".") if path else ():
+            here = here.get(key) if isinstance(here, dict) else None
+        return here if isinstance(here, dict) else {}
+
+    @property
+    def env(self) -> Data:
+        """The object `env`."""
+        return self.at("env")
+
+    @property
+    def algorithm(self) -> Data:
+        """The object `agent.algorithm`."""
+        return self.at("agent.algorithm")
+
+    @property
+    def memory(self) -> Data:
+        """The object `agent.memory`."""
+        return self.at("agent.memory")
+
+    @property
+    def net(self) -> Data:
+        """The object `agent.net`."""
+        return self.at("agent.net")
+
+    def nets(self) -> Iterator[tuple[str, Data]]:
+        """Path and object of each net that has a spec."""
+        for key in ("net", "critic_net"):
+            if net := self.at(f"agent.{key}"):
+                yield f"agent.{key}", net
+
+    def net_parts(self, name: str) -> Iterator[tuple[str, Data]]:
+        """Path and object of each `optim_spec`, say: of all nets, with and without the prefix of a role."""
+        for path, net in self.nets():
+            for prefix in ("", "actor_", "critic_"):
+                part = net.get(prefix + name)
+                if isinstance(part, dict):
+                    yield f"{path}.{prefix}{name}", part
+
+    @property
+    def num_envs(self) -> int:
+        """N; 1 where it is not a number."""
+        n = number(self.env.get("num_envs"))
+        return int(n) if n is not None and n >= 1 else 1
+
+
+def dead_note(paths: list[str]) -> list[str]:
+    """One note on all keys that were left out.
+
+    >>> dead_note(["env.unity"])
+    ['left out, nothing reads it: env.unity']
+    """
+    if not paths:
+        return []
+    return [f"left out, nothing reads {'it' if len(paths) == 1 else 'them'}: {', '.join(paths)}"]
+
+
+def number(value: Any) -> float | None:
+    """The value if it is a number, else None.
+
+    >>> number(3), number(True), number("3")
+    (3, None, None)
+    """
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def text(value: Any) -> str:
+    """The value if it is text, else the empty text."""
+    return value if isinstance(value, str) else ""
+
+
+def words(names: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(names.split())

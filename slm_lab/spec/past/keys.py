@@ -1,0 +1,81 @@
+"""Every key that spec files of SLM-Lab 4 and 5 use, and which of them the present classes no longer read."""
+
+from typing import Any
+
+from slm_lab.lib.registry import UnknownName, lookup
+from slm_lab.spec.past.draft import Data, Draft, words
+
+ALGORITHM = words(
+    "action_pdtype action_policy alpha_anneal_frames alpha_lr center_return clip_eps_spec clip_val_loss clip_vloss "
+    "entropy_anneal entropy_coef_spec explore_var_spec fixed_alpha gamma lam log_alpha_max log_alpha_min "
+    "minibatch_size normalize_advantages normalize_state normalize_v_targets num_step_returns policy_delay "
+    "policy_loss_coef sil_policy_loss_coef sil_val_loss_coef symlog target_entropy time_horizon training_batch_iter "
+    "training_epoch training_frequency training_iter training_start_step val_loss_coef"
+)
+MEMORY = words("alpha batch_size cross_entropy epsilon max_size sil_replay_name use_cer")
+NET = words(
+    "arc arc_file batch_norm bidirectional cell_type clip_grad_val conv_hid_layers cuda_id fc_hid_layers gpu "
+    "hid_layers hid_layers_activation init_fn init_std layer_norm log_std_init loss_spec lr_scheduler_spec normalize "
+    "optim_spec out_layer_activation polyak_coef rnn_hidden_size rnn_num_layers seq_len shared update_frequency "
+    "update_type use_same_optim"
+)
+ENV_DEAD = ("device", "unity")
+META_DEAD = ("num_cpus", "num_gpus", "search", "train_mode")
+WRITTEN_BY_RUNS = words(
+    "cuda_offset experiment experiment_ts git_sha graph_prepath info_prepath log_prepath model_prepath predir prepath "
+    "random_seed resume session trial"
+)
+"""Keys of `meta` in the copy of a spec that a run of old wrote beside its results."""
+OFF = {"spectral_norm": (False, None), "entropy_penalty_coef": (0, None)}
+"""Keys of algorithms that are not part of this version, with the values that turn them off."""
+_SECTIONS = (("algorithm", "name", ALGORITHM), ("memory", "name", MEMORY), ("net", "type", NET))
+
+
+def known_keys(kind: str, name: Any) -> frozenset[str] | None:
+    """Keys that a class reads; None where there is no such class."""
+    if not isinstance(name, str):
+        return None
+    try:
+        return frozenset(lookup(kind, name).Spec.model_fields)
+    except UnknownName:
+        return None
+
+
+def plain(key: str) -> str:
+    """A net's key without the prefix of a role.
+
+    >>> plain("actor_optim_spec"), plain("optim_spec")
+    ('optim_spec', 'optim_spec')
+    """
+    return key.removeprefix("actor_").removeprefix("critic_")
+
+
+def is_dead(spec: Data, section: str, key: str) -> bool:
+    """Whether old versions had a key of `agent.<section>`, and the class that the spec names does not read it."""
+    for kind, name_key, vocabulary in _SECTIONS:
+        if kind == section:
+            known = known_keys(kind, Draft(spec).at(f"agent.{kind}").get(name_key))
+            return known is not None and key not in known and plain(key) in vocabulary
+    return False
+
+
+def drop_dead(spec: Data) -> tuple[Data, list[str]]:
+    """Leave out what old files have and nothing reads. A step."""
+    draft = Draft.of(spec)
+    draft.drop_all("", ("body",))
+    for section, _, _ in _SECTIONS:
+        for key in list(draft.at(f"agent.{section}")):
+            if is_dead(draft.spec, section, key):
+                draft.drop(f"agent.{section}", key)
+    for key, off in OFF.items():
+        if key in draft.algorithm and draft.algorithm[key] in off:
+            draft.drop("agent.algorithm", key)
+    if draft.algorithm.get("name") != "CrossQ":
+        draft.drop_all("agent", ("critic_net",))
+    draft.drop_all("env", ENV_DEAD)
+    draft.drop_all("meta", META_DEAD)
+    meta = draft.at("meta")
+    written = [key for key in meta if key in WRITTEN_BY_RUNS]
+    if len(written) > 1 or (written and written != ["random_seed"]):
+        draft.drop_all("meta", written)
+    return draft.done()

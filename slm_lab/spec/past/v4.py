@@ -1,0 +1,143 @@
+"""From SLM-Lab 4: agents and envs in lists, frames joined by the env, an OpenAI gym."""
+
+from typing import Any
+
+from slm_lab.spec.past.common import ACTOR_CRITICS
+from slm_lab.spec.past.draft import Data, Draft, number, text
+from slm_lab.spec.past.envs import MANY_JOINTS, is_atari, is_open
+
+DOWNSIZED = [84, 84]
+
+
+def unwrap(spec: Data) -> tuple[Data, list[str]]:
+    """One agent, one env; no body, no sweep. A step."""
+    draft = Draft.of(spec)
+    lists = [key for key in ("agent", "env") if isinstance(draft.spec.get(key), list)]
+    for key in lists:
+        [draft.spec[key]] = draft.spec[key]
+    if lists:
+        draft.note(" and ".join(lists), "an object, in place of a list of one")
+    draft.spec.pop("spec_params", None)
+    return draft.done()
+
+
+def env(spec: Data) -> tuple[Data, list[str]]:
+    """What the env did to observations and rewards. A step."""
+    draft = Draft.of(spec)
+    env_id = text(draft.env.get("name"))
+    images = text(draft.net.get("type")).endswith("ConvNet")
+    if is_atari(env_id) or (is_open(env_id) and images):
+        _atari(draft, env_id)
+    else:
+        _other(draft)
+    if number(draft.env.get("max_t")) is not None and draft.num_envs > 1:
+        del draft.env["max_t"]
+        draft.note("env.max_t", "left out: it had no effect with several envs")
+    return draft.done()
+
+
+def _atari(draft: Draft, env_id: str) -> None:
+    here = draft.env
+    here.pop("frame_op", None)
+    length = here.pop("frame_op_len", None)
+    frames = number(length) or 1
+    if frames != 4:
+        here["stack_num"] = int(frames)
+        draft.note("env.stack_num", f"{frames:g} pictures at once, as frame_op_len said; by default there are 4")
+    elif length is not None:
+        draft.note("env.frame_op", "left out: Atari envs show the last 4 pictures by themselves")
+    size = here.pop("image_downsize", None)
+    if isinstance(size, list) and len(size) == 2 and size != DOWNSIZED:
+        here["img_width"], here["img_height"] = size
+        draft.note("env.image_downsize", "now img_width and img_height")
+    _drop_normalize_state(draft)
+    scale = here.get("reward_scale")
+    if scale == "sign":
+        del here["reward_scale"]
+        draft.note("env.reward_scale", "'sign' is the default of Atari games: env.clip_reward 1")
+    elif scale is None or number(scale) is not None:
+        here["clip_reward"] = False
+        if scale in (None, 1):
+            here.pop("reward_scale", None)
+        draft.note("env.clip_reward", "false: without reward_scale 'sign', rewards were not clipped")
+    here["life_loss_info"] = True
+    draft.note("env.life_loss_info", "true: a lost life ended an episode in training")
+    if env_id.endswith("-v4") or is_open(env_id):
+        here["repeat_action_probability"] = 0.0
+        draft.note("env.repeat_action_probability", "0: actions did not stick")
+
+
+def _other(draft: Draft) -> None:
+    here = draft.env
+    length = number(here.get("frame_op_len"))
+    if here.get("frame_op") is None or length is None or draft.net.get("type") == "RecurrentNet":
+        stated = [key for key in ("frame_op", "frame_op_len") if here.pop(key, None) is not None]
+        if stated:
+            draft.note(f"env.{stated[0]}", "left out: it had no effect here")
+    if "image_downsize" in here:
+        draft.drop("env", "image_downsize")
+    _drop_normalize_state(draft)
+
+
+def _drop_normalize_state(draft: Draft) -> None:
+    if draft.env.pop("normalize_state", None):
+        draft.env["normalize_obs"] = True
+        draft.note(
+            "env.normalize_state", "now normalize_obs: each element by its own mean and deviation, not all by one"
+        )
+
+
+def agent(spec: Data) -> tuple[Data, list[str]]:
+    """Defaults and names that differ from those of version 5. A step."""
+    draft = Draft.of(spec)
+    algorithm, memory = draft.algorithm, draft.memory
+    name = algorithm.get("name")
+    if name == "Reinforce":
+        draft.note("agent.algorithm.name", "Reinforce learns from standardized returns; it took them as they were")
+    if name in ("ActorCritic", "SIL") and algorithm.get("lam") is None:
+        draft.note("agent.algorithm.name", f"{name} standardizes advantages over the batch, those without lam too")
+    if name == "SoftActorCritic":
+        _soft_actor_critic(draft)
+    greedy = algorithm.get("action_policy") == "epsilon_greedy"
+    if greedy and name not in ACTOR_CRITICS and algorithm.get("action_pdtype") in ("default", "Categorical", None):
+        draft.note(
+            "agent.algorithm.action_policy",
+            "epsilon_greedy takes the best action; without action_pdtype Argmax it drew from softmax(Q)",
+        )
+    many = MANY_JOINTS.fullmatch(text(draft.env.get("name")))
+    if many and name in (*ACTOR_CRITICS, "Reinforce") and algorithm.get("action_pdtype") in ("default", None):
+        algorithm["action_pdtype"] = "MultivariateNormal"
+        draft.note("agent.algorithm.action_pdtype", "MultivariateNormal, as by default it was: the net gives variances")
+    if memory.get("use_cer") is True:
+        draft.note("agent.memory.use_cer", "all transitions since the last batch are in the next one; the newest was")
+    _net(draft)
+    return draft.done()
+
+
+def _soft_actor_critic(draft: Draft) -> None:
+    algorithm = draft.algorithm
+    size: Any = draft.memory.get("batch_size")
+    if algorithm.get("training_start_step") is None and number(size) is not None:
+        algorithm["training_start_step"] = size
+        draft.note("agent.algorithm.training_start_step", f"{size}, as by default it was: batch_size")
+    if algorithm.get("action_pdtype") == "GumbelSoftmax":
+        algorithm["action_pdtype"] = "Categorical"
+        draft.note(
+            "agent.algorithm.action_pdtype",
+            "Categorical: expectations over discrete actions are exact, not by GumbelSoftmax samples; "
+            "their target entropy is 0.6 ln n, as -n can't be reached",
+        )
+
+
+def _net(draft: Draft) -> None:
+    for path, net in draft.nets():
+        if "gpu" not in net:
+            net["gpu"] = False
+            draft.note(f"{path}.gpu", "false, as by default it was (now: auto)")
+    for path, optim in draft.net_parts("optim_spec"):
+        name = optim.get("name")
+        if name in ("Lookahead", "RAdam"):
+            optim["name"] = "AdamW"
+            for key in ("optimizer", "alpha", "k"):
+                optim.pop(key, None)
+            draft.note(f"{path}.name", f"{name} is AdamW, as in SLM-Lab 5")

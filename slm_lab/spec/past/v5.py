@@ -1,0 +1,118 @@
+"""From SLM-Lab 5, and the state of November 2025 that it came from: they are written alike."""
+
+from typing import Any
+
+from slm_lab.spec.past.common import ACTOR_CRITICS
+from slm_lab.spec.past.draft import Data, Draft, number, text
+from slm_lab.spec.past.envs import is_atari
+
+_PERIODS = ("T_0", "T_max", "step_size", "step_size_down", "step_size_up", "total_iters", "total_steps")
+"""Keys of torch's schedules that count their steps; `milestones` is a list of such."""
+
+
+def env(spec: Data) -> tuple[Data, list[str]]:
+    """Keys of `env` that had no effect. A step."""
+    draft = Draft.of(spec)
+    if number(draft.env.get("max_t")) is not None:
+        del draft.env["max_t"]
+        draft.note("env.max_t", "left out: it had no effect")
+    if draft.env.get("reward_scale") not in (None, 1):
+        draft.note("env.reward_scale", "has an effect now")
+    if is_atari(text(draft.env.get("name"))) and draft.num_envs == 1:
+        draft.note("env.num_envs", "a single Atari env is like several now: pictures, clipped rewards and all")
+    return draft.done()
+
+
+def agent(spec: Data) -> tuple[Data, list[str]]:
+    """Defects of its algorithms. A step."""
+    draft = Draft.of(spec)
+    algorithm = draft.algorithm
+    name = algorithm.get("name")
+    if name == "DQN":
+        draft.note("agent.algorithm.name", "DQN is the algorithm of its paper; it was the same as DoubleDQN")
+    if name == "SoftActorCritic" and algorithm.get("action_pdtype") == "Categorical":
+        draft.note(
+            "agent.algorithm.name", "discrete SoftActorCritic takes the smaller of its critics; it took their mean"
+        )
+    if name == "Reinforce" and "center_return" in algorithm:
+        draft.drop("agent.algorithm", "center_return")
+    if name in ("PPO", "PPOSIL") and algorithm.get("clip_vloss") is True:
+        draft.note("agent.algorithm.clip_vloss", "the clipped value loss counts in full; it was halved")
+    if name in ACTOR_CRITICS:
+        _heads(draft)
+    return draft.done()
+
+
+def _heads(draft: Draft) -> None:
+    net = draft.net
+    stated = [key for key in ("actor_init_std", "critic_init_std") if net.get(key) is not None]
+    if stated:
+        draft.note(f"agent.net.{stated[0]}", "has an effect now: the gain of the output layer")
+    if net.get("log_std_init") is not None and net.get("shared") is True:
+        draft.note("agent.net.log_std_init", "has an effect now, with a shared body too")
+
+
+def net(spec: Data) -> tuple[Data, list[str]]:
+    """Target nets, and the unit of learning-rate schedules. A step."""
+    draft = Draft.of(spec)
+    for path, here in draft.nets():
+        every = number(here.get("update_frequency"))
+        if here.get("update_type") == "polyak" and every is not None and every != 1:
+            here["update_frequency"] = 1
+            draft.note(
+                f"{path}.update_frequency",
+                f"1: polyak moved the target at every update, whatever stood there ({every:g})",
+            )
+        if here.get("type") == "TorchArcNet" and "normalize" not in here and len(_first_layers(here)) > 0:
+            here["normalize"] = False
+            draft.note(f"{path}.normalize", "false, as by default it was: pixels from 0 to 255 (now: from 0 to 1)")
+    frames = frames_per_training(draft)
+    for path, schedule in draft.net_parts("lr_scheduler_spec"):
+        _to_frames(draft, path, schedule, frames)
+    return draft.done()
+
+
+def _first_layers(here: Data) -> list[Any]:
+    """Convolutions in an arc: only images are divided by 255."""
+    return [word for word in ("Conv2d",) if word in str(here.get("arc", "")) + str(here.get("actor_arc", ""))]
+
+
+def frames_per_training(draft: Draft) -> int | None:
+    """Frames between two trainings, the unit of schedules; None where they vary.
+
+    >>> frames_per_training(Draft({"agent": {"algorithm": {"training_frequency": 4}, "memory": {"name": "Replay"}}}))
+    4
+    """
+    algorithm, memory, n = draft.algorithm, draft.memory.get("name"), draft.num_envs
+    every = algorithm.get("time_horizon")
+    if every is None and algorithm.get("lam") is None:
+        every = algorithm.get("num_step_returns")
+    if every is None:
+        every = algorithm.get("training_frequency")
+    every = number(every)
+    if every is None:
+        return None
+    if memory == "OnPolicyBatchReplay":
+        return int(every * n)
+    return max(int(every), n) if memory in ("Replay", "PrioritizedReplay") else None
+
+
+def _to_frames(draft: Draft, path: str, schedule: Data, frames: int | None) -> None:
+    if schedule.get("name") in (None, "LinearToZero", "LinearToMin"):
+        return
+    counted = [key for key in (*_PERIODS, "milestones") if key in schedule]
+    decays = schedule.get("name") == "ExponentialLR" and number(schedule.get("gamma")) is not None
+    if not counted and not decays:
+        return
+    if frames is None:
+        draft.note(path, "its unit is frames; it was trainings")
+        return
+    for key in counted:
+        value = schedule[key]
+        if isinstance(value, list):
+            schedule[key] = [int(v * frames) if number(v) is not None else v for v in value]
+        elif number(value) is not None:
+            schedule[key] = int(value * frames)
+    if decays:
+        schedule["gamma"] **= 1 / frames
+    draft.note(path, f"its unit is frames; it was trainings, of {frames} frames each")
