@@ -1,5 +1,6 @@
 """The agent: it stands between env and algorithm, numpy and torch, and decides *when* to learn."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,13 +32,22 @@ class Agent:
         device: torch name
         compile: compile the update
         debug: check after each update that it changed the parameters
+        init_seed: decides the initial weights in place of `seed`
 
     Raises:
         SpecError: algorithm, memory and env do not fit each other
     """
 
     def __init__(
-        self, spec: Spec, info: EnvInfo, *, seed: int, device: str = "cpu", compile: bool = False, debug: bool = False
+        self,
+        spec: Spec,
+        info: EnvInfo,
+        *,
+        seed: int,
+        device: str = "cpu",
+        compile: bool = False,
+        debug: bool = False,
+        init_seed: int | None = None,
     ) -> None:
         self.info = info
         self.seed = seed
@@ -55,7 +65,7 @@ class Agent:
             )
         self._generator = torch.Generator().manual_seed(derive(seed, 1))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, 0))
+            torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))
             try:
                 self.algorithm = algorithm_class(
                     Setting(spec.agent, info, self.device, compile and memory_class.fixed_size, self._generator)
@@ -143,6 +153,10 @@ class Agent:
             self._check_changed(before, frame)
         return stats
 
+    def set_frame(self, frame: int) -> None:
+        """Move every schedule to this frame."""
+        self.algorithm.set_frame(frame)
+
     def variables(self) -> dict[str, float]:
         """Learning rate and coefficients as they stand."""
         return self.algorithm.variables()
@@ -181,6 +195,30 @@ class Agent:
         self.algorithm.load_state_dict(state["algorithm"])
         self.memory.load_state_dict(state["memory"])
         self._generator.set_state(state["generator"])
+
+    def load_learned(self, state: State) -> None:
+        """Take over nets and optimizers of what another agent's `state_dict` said; all else stays."""
+        self.algorithm.load_learned(state["algorithm"])
+
+    def shared(self) -> dict[str, Tensor]:
+        """What a distributed trial has once for all its agents, by name: parameters and optimizer state.
+
+        Raises:
+            SpecError: something of the agent can't be shared
+        """
+        if any(True for net in self.algorithm.nets.values() for _ in net.buffers()):
+            raise SpecError(["meta.distributed: the net keeps running statistics, which can't be shared"])
+        return {f"{k}.{n}": t for k, optim in self.algorithm.optims.items() for n, t in optim.shared().items()}
+
+    def share_(self, tensors: Mapping[str, Tensor], *, copy: bool) -> None:
+        """Learn on these tensors from now on.
+
+        Args:
+            tensors: like those of `shared`, in memory that the agents of several processes see
+            copy: act and compute gradients with a copy of the parameters, renewed after each step; else with them
+        """
+        for k, optim in self.algorithm.optims.items():
+            optim.share_({n: tensors[f"{k}.{n}"] for n in optim.shared()}, copy=copy)
 
     def _check_changed(self, before: dict[str, Tensor], frame: int) -> None:
         """An update that leaves a learned tensor as it was is a fault in an algorithm, or a learning rate of 0."""

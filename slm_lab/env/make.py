@@ -29,11 +29,11 @@ from slm_lab.spec.model import EnvSpec
 CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
 LIMIT = "max_episode_steps"
 """gym.make's own argument: sets the limit of an episode in place of the registered one, also a higher one."""
-SYNC_UP_TO = 8
-"""Envs that `vectorization: auto` steps one after the other, where the lab has no vector env for them."""
 RENDER = "not a key of the spec: rendering is asked for on the command line, with --render"
-TALK = 150e-6
-"""Seconds of a vector step that processes must save to be worth it."""
+TALK = 60e-6
+"""Seconds of a vector step that it takes to talk to other processes."""
+START = 1.0
+"""Seconds that they take to start, and that a session must win back."""
 TRIALS = 30
 """Steps of an env from which its speed is known."""
 ATARI_ELSEWHERE = {
@@ -102,7 +102,9 @@ def make_env(
             env = MujocoVec(found.id, str(registration.entry_point), make, n, max_t=max_t, threads=cores)
         else:
             if mode == "auto":
-                mode = "async" if n > SYNC_UP_TO and cores > 1 and _is_slow(make, n, cores) else "sync"
+                # others than those that learn are not stepped for long
+                pays = training and min(n, cores) > 1 and spec.max_frame / n * _gain(make, n, cores) > START
+                mode = "async" if pays else "sync"
             env = GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores), n, max_t=max_t)
     return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
 
@@ -118,7 +120,7 @@ def _make_one(registration: Registration, kwargs: dict[str, Any], render: str | 
         with quiet:
             return gym.make(registration, disable_env_checker=True, **kwargs, **drawn)
     except Exception as e:
-        raise LabError(_refusal(registration.id, kwargs, e)) from e
+        raise SpecError([_refusal(registration.id, kwargs, e)]) from e
 
 
 def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
@@ -140,8 +142,8 @@ def _make_rows(name: str, make: Callable[[int], gym.Env[Any, Any]], n: int, mode
     return LocalRows(name, [make(i) for i in range(n)], cores if mode == "thread" else 1)
 
 
-def _is_slow(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> bool:
-    """Whether more processes save more time than it takes to talk to them; tried out on an env of its own."""
+def _gain(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> float:
+    """Seconds of a vector step that more processes save; tried out on an env of its own."""
     # not number 0, which may have a window
     env = make(1)
     env.action_space.seed(0)
@@ -155,7 +157,7 @@ def _is_slow(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> bo
         if terminated or truncated:
             env.reset()
     env.close()
-    return statistics.median(seconds) * n * (1 - 1 / min(n, cores)) > TALK
+    return statistics.median(seconds) * n * (1 - 1 / min(n, cores)) - TALK
 
 
 def _has_native(found: Found) -> bool:

@@ -11,12 +11,10 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -29,6 +27,7 @@ from slm_lab.env.rows import LocalRows
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.spaces import map_actions, map_obs
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import unnamed_file
 from slm_lab.lib.stateful import State
 from slm_lab.types import Bools
 
@@ -61,7 +60,7 @@ class SharedRows:
         shares = [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
         self._mine, self._theirs = shares[0], shares[1:]
         self._workers: list[_Worker] = []
-        self._file = _shared_file()
+        self._file = unnamed_file()
         self._local: LocalRows | None = None
         try:
             for share in self._theirs:
@@ -231,12 +230,6 @@ class _Arrays:
         buffer = mmap.mmap(memory, sum(sizes))
         arrays = [np.ndarray(shape, kind, buffer, sum(sizes[:k])) for k, (shape, kind) in enumerate(layout)]
         self.action, self.obs, self.gain, self.terminated, self.truncated = arrays
-
-
-def _shared_file() -> Any:
-    """A file without a name, in memory where the system offers that."""
-    folder = "/dev/shm"
-    return tempfile.TemporaryFile(dir=folder if Path(folder).is_dir() else None)
 
 
 def main(pipe: int, memory: int) -> None:

@@ -45,6 +45,7 @@ def to_job(run: Run) -> Job:
         "session": run.session,
         "threads": run.threads,
         "options": dataclasses.asdict(run.options),
+        "shared_fd": run.shared_fd,
     }
 
 
@@ -59,6 +60,7 @@ def from_job(job: Job) -> Run:
         session=job["session"],
         threads=job["threads"],
         options=Options(**job["options"]),
+        shared_fd=job["shared_fd"],
     )
 
 

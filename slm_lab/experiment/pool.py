@@ -1,8 +1,9 @@
 """Worker processes that run sessions one after another, and survive each other's death.
 
-Imports nothing but the standard library, so that workers can be started before the parent has loaded torch: their
-imports then run beside its own. A worker is a fresh interpreter (no fork: threads and locks of the parent stay behind)
-and does not import the parent's main module: scripts need no `if __name__ == "__main__"`, and notebooks work.
+Imports nothing but the standard library and one small leaf of the lab, so that workers can be started before the parent
+has loaded torch: their imports then run beside its own. A worker is a fresh interpreter (no fork: threads and locks of
+the parent stay behind) and does not import the parent's main module: scripts need no `if __name__ == "__main__"`, and
+notebooks work.
 """
 
 import json
@@ -18,6 +19,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Self
+
+from slm_lab.lib.files import unnamed_file
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -93,7 +96,10 @@ class Pool:
 
     def __init__(self, size: int, threads: int = 1, pass_fds: Sequence[int] = ()) -> None:
         self._threads = threads
-        self._pass_fds = list(pass_fds)
+        self._shared = unnamed_file()
+        self.shared_fd = self._shared.fileno()
+        """A file that all workers have open, under this number; empty, and for those who give them work to fill."""
+        self._pass_fds = [*pass_fds, self.shared_fd]
         self._workers: list[_Worker] = []
         self.output: list[str] = []
         """What each ended worker printed, where it printed something."""
@@ -185,6 +191,7 @@ class Pool:
                 self.output.append(text)
             worker.close()
         self._workers.clear()
+        self._shared.close()
 
 
 class _SigintBlocked:

@@ -77,8 +77,14 @@ def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count
         cuda_count: GPUs present.
 
     Raises:
-        SpecError: a GPU is asked for by name where there is none.
+        SpecError: a GPU is asked for by name where there is none, or for a distributed run.
     """
+    if spec.meta.distributed:
+        if device not in ("auto", "cpu"):
+            raise SpecError(
+                [f"--device: '{device}', but distributed sessions share the memory of the CPU (cpu or auto)"]
+            )
+        return "cpu"
     if device == "auto":
         gpu = spec.agent.net.gpu
         wanted = not is_small(spec.agent.net) if gpu == "auto" else gpu

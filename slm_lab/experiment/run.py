@@ -52,9 +52,15 @@ class Run:
     threads: int = 1
     """torch threads of the session's process."""
     options: Options = Options()
+    shared_fd: int | None = None
+    """Number of the open file with what the sessions of a distributed trial have in common."""
 
     @property
     def seed(self) -> int:
         """From --seed, else meta.random_seed, else 0; and from trial and session index."""
+        return self.seed_of(self.session)
+
+    def seed_of(self, session: int) -> int:
+        """The seed of another session of the trial."""
         given = self.options.seed
-        return session_seed(self.spec.meta.random_seed if given is None else given, self.trial, self.session)
+        return session_seed(self.spec.meta.random_seed if given is None else given, self.trial, session)

@@ -17,6 +17,7 @@ from slm_lab.env.names import find
 from slm_lab.experiment import checkpoint
 from slm_lab.experiment.analysis import RunningMetrics, save_session
 from slm_lab.experiment.clock import WallClock, next_multiple
+from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.evaluate import Evaluator
 from slm_lab.experiment.resources import available_cores, choose_device, parallel_sessions, use_compile
 from slm_lab.experiment.results import SessionResult
@@ -53,9 +54,10 @@ class Session:
         self._report = report or (lambda event: None)
         self._stop = stop or (lambda: False)
         self._path = run.layout.checkpoint(run.trial, run.session)
+        self._commons: Commons | None = None
         self._hidden = () if run.options.log_metrics or run.mode is Mode.DEV else ("grad_norm",)
         self.frame = 0
-        """Steps over all envs."""
+        """Steps over all envs; in a distributed trial those of all sessions."""
         self.t = 0
         """Vector steps."""
 
@@ -67,12 +69,14 @@ class Session:
                 or does not fit the spec.
         """
         run = self.lab_run
-        import_plugins(run.spec.meta.plugins)
-        state = checkpoint.load(self._path) if checkpoint.exists(self._path) else None
-        if state is not None and state["counters"]["frame"] >= run.spec.env.max_frame:
-            self.frame = state["counters"]["frame"]
-            return self._result(read_rows(run.layout.session_df(run.trial, run.session)), stopped=False)
         with ExitStack() as stack:
+            if run.shared_fd is not None:
+                self._commons = stack.enter_context(Commons(run.shared_fd, run.session, run.spec.meta.max_session))
+            import_plugins(run.spec.meta.plugins)
+            state = checkpoint.load(self._path) if checkpoint.exists(self._path) else None
+            if state is not None and state["counters"]["frame"] >= run.spec.env.max_frame:
+                self.frame = state["counters"]["frame"]
+                return self._result(read_rows(run.layout.session_df(run.trial, run.session)), stopped=False)
             self._build(stack)
             self._begin(state, stack)
             stopped = self._loop()
@@ -105,6 +109,8 @@ class Session:
             device=choose_device(spec, run.options.device, run.session, run.options.cuda_offset, cuda),
             compile=use_compile(spec.meta.compile, spec.env.max_frame),
             debug=run.mode is Mode.DEV,
+            # so it does not matter who comes first
+            init_seed=derive(run.seed_of(0), AGENT) if self._commons else None,
         )
         self.csv = CsvSink(run.layout.session_df(run.trial, run.session))
         names = [name for name in self.agent.stat_names if name not in self._hidden]
@@ -134,6 +140,8 @@ class Session:
             checkpoint.set_rng(state["rng"])
             self.clock = WallClock(state["wall_t"])
             logger.info("session {} goes on from frame {}", run.session, self.frame)
+        if self._commons is not None:
+            self._join(self._commons)
         self._drop_later_rows(self.tracker, self.csv)
         if self.evaluator is not None:
             self._drop_later_rows(self.eval_tracker, self.eval_csv)
@@ -145,6 +153,26 @@ class Session:
         self._saved_at, self._save_cost = time.perf_counter(), 0.0
         if run.options.log_metrics:
             self.tracker.sinks.append(RunningMetrics(self.env.info.name, f"session {run.session}", self.tracker.rows))
+
+    def _join(self, commons: Commons) -> None:
+        """Learn with the other sessions of a distributed trial from here on."""
+        common = commons.join(self.agent.shared(), self._restore)
+        self.agent.share_(common, copy=self.lab_run.spec.meta.distributed == "synced")
+        commons.wait(self._stop)
+        self.frame = commons.frame
+        self.agent.set_frame(self.frame)
+
+    def _restore(self) -> tuple[int, list[int]] | None:
+        """Take over what was learned last, whichever session saved it; gives its frame, and the frames of each."""
+        run = self.lab_run
+        paths = [run.layout.checkpoint(run.trial, i) for i in range(run.spec.meta.max_session)]
+        states = [checkpoint.load(path) if checkpoint.exists(path) else None for path in paths]
+        newest = max((s for s in states if s is not None), key=lambda s: s["counters"]["frame"], default=None)
+        if newest is None:
+            return None
+        self.agent.load_learned(newest["agent"])
+        num_envs = self.env.info.num_envs
+        return newest["counters"]["frame"], [0 if s is None else s["counters"]["t"] * num_envs for s in states]
 
     def _load(self, state: State) -> None:
         """Raises LabError: the spec was changed, and the checkpoint does not fit it any more."""
@@ -174,6 +202,7 @@ class Session:
         act, observe, maybe_update = self.agent.act, self.agent.observe, self.agent.maybe_update
         env_step, episodes, stop = self.env.step, self.tracker.episodes, self._stop
         num_envs = self.env.info.num_envs
+        count = None if self._commons is None else self._commons.add
         obs, frame, t, latest = self.env.obs, self.frame, self.t, self._latest
         while frame < max_frame:
             log_at = next_multiple(frame, meta.log_frequency)
@@ -191,7 +220,7 @@ class Session:
                 if step.episode_return:
                     episodes(step.episode_return, step.episode_length)
                 obs = step.obs
-                frame += num_envs
+                frame = frame + num_envs if count is None else count(num_envs)
                 t += 1
                 stats = maybe_update(frame)
                 if stats is not None:
@@ -220,6 +249,11 @@ class Session:
         if self.tracker.frame == self.frame:
             return
         self._record()
+        if self._commons is not None:
+            # all sessions have as many rows, one for each multiple, whatever the others did while this one learned
+            every = self.lab_run.spec.meta.log_frequency
+            for missed in range(next_multiple(max(self.tracker.frame, 0), every), self.frame // every * every, every):
+                self._report_row(self.tracker.checkpoint(**self._now() | {"frame": missed}))
         row = self.tracker.checkpoint(**self._now())
         if self.tracker.is_best:
             self._best = {
@@ -230,6 +264,9 @@ class Session:
                 "normalizer": self.env.normalizer_state(),
             }
             self._best_weights = {name: w.detach().clone() for name, w in self.agent.weights().items()}
+        self._report_row(row)
+
+    def _report_row(self, row: Row) -> None:
         self._report({"session": self.lab_run.session, "row": row})
 
     def _evaluate(self) -> None:

@@ -1,6 +1,8 @@
 """Trial: a spec run from several seeds, side by side."""
 
+import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -8,6 +10,7 @@ from contextlib import ExitStack
 from loguru import logger
 
 from slm_lab.experiment.analysis import Metrics, save_trial
+from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.contain import Event, run_contained, to_job
 from slm_lab.experiment.pool import Job, Pool
 from slm_lab.experiment.progress import Progress
@@ -28,7 +31,10 @@ def session_count(spec: Spec, mode: Mode) -> int:
 def worker_count(spec: Spec, mode: Mode) -> int:
     """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial."""
     sessions = session_count(spec, mode)
-    return 0 if sessions == 1 else parallel_sessions(sessions, available_cores())
+    if sessions == 1:
+        return 0
+    # what one distributed session learns is of use to the others only while they run
+    return sessions if spec.meta.distributed else parallel_sessions(sessions, available_cores())
 
 
 def _told(stop: Callable[[], bool]) -> Callable[[], bool]:
@@ -121,10 +127,16 @@ class Trial:
         def on_death(job: Job, reason: str, output: str) -> None:
             file = self.layout.crash(self.trial, job["index"])
             write_atomic(file, f"{reason}\n\n{output}".rstrip("\n") + "\n")
+            if self.spec.meta.distributed:
+                Commons(pool.shared_fd, job["index"], len(self.runs)).leave()
             self._on_outcome(Outcome(job["index"], crash=Crash(job["index"], reason, file)))
 
+        runs = self.runs
+        if self.spec.meta.distributed:
+            os.ftruncate(pool.shared_fd, 0)
+            runs = [dataclasses.replace(run, shared_fd=pool.shared_fd) for run in runs]
         pool.run(
-            [to_job(run) for run in self.runs],
+            [to_job(run) for run in runs],
             on_event=lambda job, event: self._on_event(job["index"], event),
             on_done=lambda job, outcome: self._on_outcome(outcome),
             on_death=on_death,

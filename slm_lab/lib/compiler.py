@@ -192,8 +192,6 @@ def _work(order: dict[str, Any]) -> None:
     config.cpp.vec_isa_ok = True
     # headers are compiled ahead for the sake of many graphs to come: for one they cost more than they save
     config.aot_inductor.precompile_headers = False
-    # the wrapper only calls kernels: what it costs is the time to compile it
-    config.aot_inductor.compile_wrapper_opt_level = "O0"
     with suppress(ImportError, AttributeError):  # private parts of torch: where they have changed it takes longer
         _ask_less()
         _build_together()

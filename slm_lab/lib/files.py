@@ -4,8 +4,9 @@ import json
 import math
 import os
 import secrets
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
@@ -28,6 +29,12 @@ def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
         temp.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def unnamed_file() -> IO[bytes]:
+    """A file without a name, in memory where the system offers that; gone when the last process closes it."""
+    folder = Path("/dev/shm")
+    return tempfile.TemporaryFile(dir=folder if folder.is_dir() else None)
 
 
 def sync_folder(folder: Path) -> None:

@@ -118,6 +118,11 @@ class AlgorithmSpec(SpecModel):
     lr: NonNegative | None = None
     """Sets the learning rate of every optimizer, over what their own specs say."""
 
+    @property
+    def frequency(self) -> int:
+        """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
+        return int(getattr(self, "training_frequency", 1))
+
 
 class MemorySpec(SpecModel):
     """Keys that every memory has."""
@@ -262,6 +267,11 @@ class AgentSpec(SpecModel):
                     f"it is for {', '.join(fitting)}"
                 )
                 raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
+            steps, length = self.algorithm.frequency, int(getattr(self.net, "seq_len", 1))
+            used = getattr(lookup("algorithm", algorithm), "on_policy", None) is not None
+            if used and getattr(lookup("memory", self.memory.name), "fixed_size", False) and steps % length:
+                why = f"must divide the steps of a rollout, which are {steps}"
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.seq_len", "got": length})
         return self
 
 
@@ -317,7 +327,10 @@ class MetaSpec(SpecModel):
 
     version: Literal[6] | None = None
     """Of the spec's format. None: told by its form, where it may be one of SLM-Lab 4 or 5."""
-    distributed: Literal[False] = False
+    distributed: Literal[False, "shared", "synced"] = False
+    """The sessions of a trial learn together, each a process, on one set of parameters in the memory they share (A3C);
+    max_frame counts the frames of all. shared: they compute with the parameters themselves. synced: each computes with
+    a copy, renewed after each of its steps. On the CPU, for on-policy algorithms."""
     max_session: Count = 1
     """Sessions (seeds) of a trial."""
     max_trial: Count | None = None
@@ -357,6 +370,19 @@ class Spec(SpecModel):
     meta: MetaSpec
     search: dict[str, Any] | None = None
     """Searched keys, each with __ and a distribution behind it, and the arguments of that: see spec/search.py."""
+
+    @model_validator(mode="after")
+    def _can_be_distributed(self) -> Self:
+        if self.meta.distributed:
+            name, key = self.agent.algorithm.name, "meta.distributed"
+            if not getattr(lookup("algorithm", name), "on_policy", None):
+                able = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "on_policy", None)]
+                why = f"{name} can't be distributed, on-policy algorithms can: {', '.join(able)}"
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": key, "got": self.meta.distributed})
+            if self.agent.net.gpu is True:
+                why = "must be false or 'auto' where meta.distributed is set: sessions share the memory of the CPU"
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "agent.net.gpu", "got": True})
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, as plain JSON data."""

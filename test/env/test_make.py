@@ -6,7 +6,7 @@ import pytest
 from slm_lab.env.cartpole import CartPole
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import check_env, make_env
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.spec.model import EnvSpec
 
 
@@ -47,26 +47,28 @@ def test_faults_stop_the_making():
 
 
 def test_a_bad_value_is_told_in_one_line():
-    with pytest.raises(LabError) as e:
+    with pytest.raises(SpecError) as e:
         make_env(EnvSpec(name="LunarLander-v3", max_frame=1, gravity=5))
-    assert str(e.value) == (
+    assert e.value.faults == [
         "env.gravity: can't make LunarLander-v3 with 5: gravity (current value: 5) must be between -12 and 0"
-    )
-    with pytest.raises(LabError) as e:
+    ]
+    with pytest.raises(SpecError) as e:
         make_env(EnvSpec(name="LunarLander-v3", max_frame=1, gravity="x", continuous=True))
-    assert str(e.value) == (
-        "env.name: can't make LunarLander-v3 with gravity='x', continuous=True: "
-        "'<' not supported between instances of 'float' and 'str'"
-    )
+    assert e.value.faults == [
+        (
+            "env.name: can't make LunarLander-v3 with gravity='x', continuous=True: "
+            "'<' not supported between instances of 'float' and 'str'"
+        )
+    ]
 
 
 def test_a_key_that_only_the_env_itself_refuses_is_told_with_its_path():
     # Hopper hands what it does not know on to its base class
-    with pytest.raises(LabError) as e:
+    with pytest.raises(SpecError) as e:
         make_env(EnvSpec(name="Hopper-v5", max_frame=1, frame_skip=4, grvity=-5))
-    assert str(e.value) == (
+    assert e.value.faults == [
         "env.grvity: can't make Hopper-v5 with -5: MujocoEnv.__init__() got an unexpected keyword argument 'grvity'"
-    )
+    ]
 
 
 class Needs(gym.Env):
@@ -97,9 +99,9 @@ def test_arguments_that_are_needed():
 
 @pytest.mark.usefixtures("needs")
 def test_packages_that_are_missing():
-    with pytest.raises(LabError) as e:
+    with pytest.raises(SpecError) as e:
         make_env(EnvSpec(name="Needs-v0", max_frame=1, level=1))
-    assert str(e.value) == "env.name: can't make Needs-v0 with level=1: tnt is not installed, run `pip install tnt`"
+    assert str(e.value) == "  env.name: can't make Needs-v0 with level=1: tnt is not installed, run `pip install tnt`"
     assert faults("Gone-v0") == ["env.name: can't load Gone-v0: No module named 'no_such_package'"]
     assert faults("VecOnly-v0") == [
         "env.name: VecOnly-v0 comes only as a vector env of its own, which is not supported"

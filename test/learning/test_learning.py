@@ -15,6 +15,13 @@ SCORES = [
     ("ppo/ppo_acrobot.json", "ppo_acrobot", -100),
     ("ppo/ppo_pendulum.json", "ppo_pendulum", -200),
     ("ppo/ppo_lunar.json", "ppo_lunar", 180),
+    ("sarsa/sarsa_cartpole.json", "sarsa_cartpole", 400),
+    ("dqn/dqn_cartpole.json", "dqn_cartpole", 400),
+    ("dqn/ddqn_cartpole.json", "ddqn_cartpole", 400),
+    ("dqn/ddqn_per_cartpole.json", "ddqn_per_cartpole", 400),
+    ("dqn/dueling_dqn_cartpole.json", "dueling_dqn_cartpole", 400),
+    ("dqn/ddqn_per_lunar.json", "ddqn_per_lunar", 200),
+    ("a3c/a3c_cartpole.json", "a3c_cartpole", 400),
 ]
 
 

@@ -301,6 +301,37 @@ def test_sessions_in_workers_are_stopped_or_orphaned_and_resumed(
     assert all("goes on from frame" in log for log in logs)
 
 
+@pytest.mark.parametrize("kind", ["shared", "synced"])
+def test_a_distributed_run_is_killed_and_goes_on(spec: Spec, options: Options, tmp_path: Path, kind: str) -> None:
+    """Not bit for bit: its sessions race. But from what was learned last, and without a frame or a row twice."""
+    spec = replace(replace(spec, "meta.max_session", 2), "meta.distributed", kind)
+    write_json(tmp_path / "spec.json", spec.to_dict())
+    with child(tmp_path) as process:
+        wait_for(checkpoints(tmp_path, 2), process, tmp_path)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    folder = only_run(tmp_path)
+
+    def saved() -> list[dict[str, Any]]:
+        return [checkpoint.load(Layout.open(folder).checkpoint(0, i)) for i in range(2)]
+
+    def steps(states: list[dict[str, Any]]) -> float:
+        return max(float(state["agent"]["algorithm"]["optims"]["net"]["state"]["step"]) for state in states)
+
+    before = saved()
+    assert 0 < max(state["counters"]["frame"] for state in before) < MAX_FRAME
+    done = launch.resume(folder, options)
+    assert (done.crashed, done.stopped) == ([], False)
+    after = saved()
+    assert all(MAX_FRAME <= state["counters"]["frame"] < MAX_FRAME + 2 * spec.env.num_envs for state in after)
+    assert steps(after) > steps(before) > 0
+    for session in range(2):
+        assert after[session]["counters"]["t"] > before[session]["counters"]["t"]
+        rows = [int(row["frame"] or 0) for row in read_rows(Layout.open(folder).session_df(0, session))]
+        assert len(rows) == MAX_FRAME // 200
+        assert rows == sorted(set(rows))
+
+
 def test_the_newest_checkpoint_is_damaged(spec: Spec, tmp_path: Path) -> None:
     run = new_run(spec, tmp_path)
     asked = iter(range(10_000))

@@ -12,6 +12,8 @@ more likely in proportion to how much better than that it turned out, its advant
         ascend c_pi * mean(log pi(a|s) * A) + c_H * mean(H) - c_V * loss(V, R)
 
 Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
+With `meta.distributed` it is the A3C of the paper: workers that play envs of their own and learn as they come. Under
+`shared` others may have moved the parameters since the rollout was played: what is said of it below is nearly true.
 """
 
 from typing import ClassVar, Literal, Self
@@ -60,6 +62,12 @@ class ActorCriticSpec(ActorCriticBaseSpec):
     policy_loss_coef: NonNegative = 1.0
     """c_pi, weight of the policy gradient."""
 
+    @property
+    def frequency(self) -> int:
+        """T, steps per env of a rollout."""
+        n = self.num_step_returns if self.lam is None else None
+        return int(n or self.training_frequency or 1)
+
     @model_validator(mode="after")
     def _frequency_stated(self) -> Self:
         if self.training_frequency is None and (self.num_step_returns is None or self.lam is not None):
@@ -98,13 +106,6 @@ class ActorCritic(Algorithm):
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         stage = Stage(tuple(self.nets), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
-
-    @property
-    def training_frequency(self) -> int:
-        """T, steps per env of a rollout."""
-        spec = self.spec
-        by_n = spec.lam is None and spec.num_step_returns is not None
-        return int(spec.num_step_returns if by_n else spec.training_frequency)
 
     @property
     def opt_step(self) -> int:

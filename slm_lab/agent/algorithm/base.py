@@ -89,7 +89,7 @@ class Algorithm(ABC):
     @property
     def training_frequency(self) -> int:
         """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
-        return int(self.spec.training_frequency)
+        return int(self.spec.frequency)
 
     @property
     def training_start_step(self) -> int:
@@ -180,6 +180,10 @@ class Algorithm(ABC):
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
         self.set_frame(int(state["frame"]))
+        self.load_learned(state)
+
+    def load_learned(self, state: State) -> None:
+        """Take over nets and optimizers of what `state_dict` said, and nothing else."""
         for key, net in self.nets.items():
             net.load_state_dict(state["nets"][key])
         for key, optim in self.optims.items():

@@ -1,7 +1,7 @@
 """Gradient steps, the same whether compiled or not: loss, backward, clip, optimizer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,7 @@ class Learner:
         self.stat_names = (*(n for stage in self.stages for n in (stage.label, *stage.stats)), "grad_norm")
         self._sums = torch.zeros(len(self.stat_names), device=next(iter(self._flat.values())).flat.device)
         self._since = 0
+        self._one = torch.ones((), device=self._sums.device)
         self._compiled: dict[tuple[object, ...], TensorFunction] = {}
         if compile and not all(o.functional for o in self.optims.values()):
             logger.info("not compiled: this optimizer has no functional form here (Adam, AdamW, RMSprop and SGD have)")
@@ -131,8 +132,9 @@ class Learner:
     def _arguments(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> list[Tensor]:
         """All a step reads, in the order that `_functional` takes it apart again."""
         learned = [t for o in self.optims.values() for t in o.tensors()]
+        copies = [o.params.flat for o in self.optims.values() if o.copies]
         frozen = [f.flat for f in self._frozen.values()]
-        return [*learned, *frozen, self._sums, *coefs, *data, *([] if index is None else [index])]
+        return [*learned, *copies, *frozen, self._sums, *coefs, *data, *([] if index is None else [index])]
 
     def _eager(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         batch = data if index is None else [d.index_select(0, index) for d in data]
@@ -145,26 +147,17 @@ class Learner:
                 for name in stage.learned:
                     self.optims[name].params.grad.zero_()
                 with widened(loss.device):
-                    loss.backward()
+                    loss.backward(self._one)
             norms += [self.optims[name].step_() for name in stage.learned]
             values += [loss, *(stats[k] for k in stage.stats)]
             outputs += [stats[k].detach() for k in stage.outputs]
         self._sums.add_(_summed(values, norms))
         return tuple(outputs)
 
-    @contextmanager
-    def _only(self, learned: tuple[str, ...]) -> Iterator[None]:
+    def _only(self, learned: tuple[str, ...]) -> AbstractContextManager[None]:
         """Gradients for these nets alone."""
-        others = [
-            p for name, net in self._nets.items() if name not in learned for p in net.parameters() if p.requires_grad
-        ]
-        for p in others:
-            p.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for p in others:
-                p.requires_grad_(True)
+        others = [net for name, net in self._nets.items() if name not in learned]
+        return _held(others) if others else nullcontext()
 
     def _get_compiled(
         self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]
@@ -187,7 +180,8 @@ class Learner:
         def step(*args: Tensor) -> tuple[Tensor, ...]:
             rest = iter(args)
             owned = {k: [next(rest) for _ in o.tensors()] for k, o in self.optims.items()}
-            flats = {k: tensors[0] for k, tensors in owned.items()} | {k: next(rest) for k in self._frozen}
+            copies = {k: next(rest) for k, o in self.optims.items() if o.copies}
+            flats = {k: tensors[0] for k, tensors in owned.items()} | copies | {k: next(rest) for k in self._frozen}
             sums = next(rest)
             coefs = [next(rest) for _ in range(n_coefs)]
             data = [next(rest) for _ in range(n_data)]
@@ -212,12 +206,28 @@ class Learner:
                 norms += [
                     self.optims[k].apply_(owned[k], grad.clone()) for k, grad in zip(stage.learned, grads, strict=True)
                 ]
+                for k in stage.learned:
+                    if k in copies:
+                        copies[k].copy_(owned[k][0])
                 values += [loss, *(stats[k] for k in stage.stats)]
                 outputs += [stats[k].detach() for k in stage.outputs]
             sums.add_(_summed(values, norms))
             return tuple(outputs)
 
         return step
+
+
+@contextmanager
+def _held(nets: Sequence[nn.Module]) -> Iterator[None]:
+    """No gradients for the parameters of these nets."""
+    held = [p for net in nets for p in net.parameters() if p.requires_grad]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in held:
+            p.requires_grad_(True)
 
 
 def _summed(values: list[Tensor], norms: list[Tensor]) -> Tensor:

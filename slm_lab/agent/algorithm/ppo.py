@@ -41,6 +41,11 @@ class PPOSpec(ActorCriticBaseSpec):
     clip_vloss: bool = False
     """Clip the change of the value by eps too, in units of the return."""
 
+    @property
+    def frequency(self) -> int:
+        """T, steps per env of a rollout."""
+        return int(self.time_horizon)
+
 
 @register("algorithm")
 class PPO(ActorCritic):
@@ -52,11 +57,6 @@ class PPO(ActorCritic):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.schedules["clip_eps"] = Schedule(self.spec.clip_eps_spec, setting.device)
-
-    @property
-    def training_frequency(self) -> int:
-        """T, steps per env of a rollout."""
-        return int(self.spec.time_horizon)
 
     def loss(
         self,

@@ -42,12 +42,19 @@ class FlatParams:
     def __init__(self, module: nn.Module) -> None:
         named = list(module.named_parameters())
         self.names = [name for name, _ in named]
+        self._params = [p for _, p in named]
         self.shapes = [p.shape for _, p in named]
         self.flat = torch.cat([p.detach().reshape(-1) for _, p in named])
         self.grad = torch.zeros_like(self.flat)
         for (_, p), value, grad in zip(named, self.views(self.flat), self.views(self.grad), strict=True):
             p.data = value
             p.grad = grad
+
+    def move_to(self, flat: Tensor) -> None:
+        """Let the module's parameters be views of another vector [P], with the values that stand there."""
+        self.flat = flat
+        for p, value in zip(self._params, self.views(flat), strict=True):
+            p.data = value
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """[P] -> one view a parameter, in its shape"""
@@ -68,6 +75,8 @@ class Optim:
 
     def __init__(self, module: nn.Module, spec: NetSpec, lr: float | None = None) -> None:
         self.params = FlatParams(module)
+        self.flat = self.params.flat
+        """What steps are taken on: the module's own parameters, or those that processes share."""
         self.clip = spec.clip_grad_val
         self.base_lr = spec.optim_spec.lr if lr is None else lr
         self.lr = torch.tensor(self.base_lr, dtype=torch.float32)
@@ -93,7 +102,37 @@ class Optim:
 
     def tensors(self) -> list[Tensor]:
         """What a step reads and changes: parameters, learning rate, state."""
-        return [self.params.flat, self.lr, *self.state.values()]
+        return [self.flat, self.lr, *self.state.values()]
+
+    @property
+    def copies(self) -> bool:
+        """Whether the module has its own copy of the shared parameters, to be renewed after each step on those."""
+        return self.flat is not self.params.flat
+
+    def shared(self) -> dict[str, Tensor]:
+        """What a distributed trial has once for all its processes: parameters and optimizer state.
+
+        Raises:
+            SpecError: the optimizer keeps its state to itself
+        """
+        if self.torch_optim is not None:
+            name, known = type(self.torch_optim).__name__, ", ".join(OPTIMIZERS)
+            raise SpecError([f"agent.net.optim_spec.name: {name} can't be distributed (known: {known})"])
+        return {"flat": self.flat, **self.state}
+
+    def share_(self, tensors: dict[str, Tensor], *, copy: bool) -> None:
+        """Take steps on these tensors from now on, with the values that stand there.
+
+        Args:
+            tensors: like those of `shared`, in memory of several processes
+            copy: the module computes with a copy of the parameters, made now and after each step; else with them
+        """
+        self.flat = tensors["flat"]
+        self.state = {key: tensors[key] for key in self.state}
+        if copy:
+            self.params.flat.copy_(self.flat)
+        else:
+            self.params.move_to(self.flat)
 
     def apply_(self, tensors: list[Tensor], grad: Tensor) -> Tensor:
         """Clip `grad` and change `tensors` (as from `tensors()`) by one step; returns the 0-d norm before clipping."""
@@ -105,7 +144,10 @@ class Optim:
     def step_(self) -> Tensor:
         """One eager step on the gradients that `backward` left; returns the 0-d norm before clipping."""
         if self.torch_optim is None:
-            return self.apply_(self.tensors(), self.params.grad)
+            norm = self.apply_(self.tensors(), self.params.grad)
+            if self.copies:
+                self.params.flat.copy_(self.flat)
+            return norm
         norm = clip_grad_norm_(self.params.grad, self.clip)
         for group in self.torch_optim.param_groups:
             group["lr"] = float(self.lr)

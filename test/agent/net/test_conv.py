@@ -128,11 +128,11 @@ ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_it_learns_what_it_sees(name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), [*((name, "ConvNet") for name in ALGORITHMS), ("DQN", "DuelingConvNet")])
+def test_it_learns_what_it_sees(name: str, kind: str) -> None:
     keys, memory = ALGORITHMS[name]
     net = {
-        "type": "ConvNet",
+        "type": kind,
         "conv_hid_layers": [[4, 3, 2, 0, 1]],
         "fc_hid_layers": [16],
         "optim_spec": {"name": "Adam", "lr": 0.003},

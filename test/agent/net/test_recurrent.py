@@ -8,6 +8,7 @@ from support.agents import ALGORITHMS, make_info, make_spec
 from torch import nn
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm.recall import Recall
 from slm_lab.agent.net.precision import reduced
 from slm_lab.agent.net.recurrent import RecurrentNet
 from slm_lab.lib.errors import SpecError
@@ -84,7 +85,9 @@ def test_what_a_spec_can_get_wrong() -> None:
         load_spec(make_spec("ppo").to_dict() | {"agent": agent("ppo", RNN | {"cell_type": "TRU"})})
     for length in (3, 16):
         with pytest.raises(SpecError, match=rf"agent.net.seq_len: must divide .* which are 8 \(got {length}\)"):
-            Agent(make_spec("ppo", **recurrent(seq_len=length)), make_info(), seed=0)
+            load_spec(make_spec("ppo").to_dict() | {"agent": agent("a2c_nstep", RNN | {"seq_len": length})})
+    with pytest.raises(SpecError, match=r"agent.net.seq_len: must divide .* which are 8 \(got 3\)"):
+        Recall([make_net(seq_len=3)], 2, 8, torch.device("cpu"))
     with pytest.raises(SpecError, match=r"agent.net.seq_len: must be the same for actor and critic"):
         Agent(make_spec("ppo", **recurrent(critic_seq_len=2)), make_info(), seed=0)
 
