@@ -185,9 +185,14 @@ def _work(
         raise Refused("\n".join([spec.name, *faults]))
     for fault in faults:
         logger.error("{}", fault.strip())
+    _tell_end(done, mode, saved, sessions)
+    return done
+
+
+def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
     if done.stopped:
         word = Mode.SEARCH if mode is Mode.SEARCH else Mode.TRAIN
-        logger.warning("stopped; {}to go on: slm-lab run {}@{}", saved, word.value, layout.root)
+        logger.warning("stopped; {}to go on: slm-lab run {}@{}", saved, word.value, done.folder)
     elif done.crashed and mode is Mode.SEARCH:
         logger.error("all {} trials crashed", len(done.crashed))
     elif done.crashed:
@@ -195,8 +200,7 @@ def _work(
         logger.error("{}{}", count, "" if done.metrics else ": there is nothing to analyse")
     if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", summary(done.metrics))
-    logger.info("results: {}", layout.root)
-    return done
+    logger.info("results: {}", done.folder)
 
 
 def _saved(done: TrialResult, sessions: int) -> str:
