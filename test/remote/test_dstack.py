@@ -141,6 +141,7 @@ def test_end_to_end(world: World) -> None:
     print(f"end to end: {time.monotonic() - begun:.1f} s")
 
 
+@pytest.mark.slow
 def test_stopped_job_uploads_and_the_next_goes_on(world: World) -> None:
     done = world.slm("run-remote", "mine.json", "far", "train", "-s", "frames=10000000", "-n", "two")
     assert done.returncode == 0, done.stderr
@@ -172,6 +173,7 @@ def test_stopped_job_uploads_and_the_next_goes_on(world: World) -> None:
     assert uploaded()["info/far_t0_s0_session_df_train.csv"].startswith(rows)
 
 
+@pytest.mark.slow
 def test_failed_upload_fails_the_job(world: World) -> None:
     world.hub.fail("POST", "/commit/", 403, times=99)
     done = world.slm(*RUN, "-n", "four")
