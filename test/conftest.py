@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# runs in the environment of the dstack server, which has what it imports
+collect_ignore = ["support/machine.py"]
+
 # read when the libraries are imported, by subprocesses too
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["SDL_VIDEODRIVER"] = "dummy"
