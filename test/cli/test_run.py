@@ -25,7 +25,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
 
     def note(name: str, answer: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            told = {k: v for k, v in kwargs.items() if k not in ("folder", "beside") or v is not None}
+            told = {k: v for k, v in kwargs.items() if k not in ("folder", "beside", "search") or v}
             made.append((name, *args, told) if told else (name, *args))
             return answer
 
