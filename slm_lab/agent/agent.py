@@ -35,7 +35,7 @@ class Agent:
         init_seed: decides the initial weights in place of `seed`
 
     Raises:
-        SpecError: algorithm, memory and env do not fit each other
+        SpecError: algorithm, memory and env do not fit each other; torch has no such device
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Agent:
     ) -> None:
         self.info = info
         self.seed = seed
-        self.device = torch.device(device)
+        self.device = _open_device(device)
         self._debug = debug
         faults = net_faults(spec.agent.net)
         if faults:
@@ -232,3 +232,12 @@ class Agent:
         still = [k for k in after if after[k].is_floating_point() and torch.equal(before[k], after[k])]
         if still and self.variables().get("lr", 1.0) > 0:
             logger.warning("frame {}: the update did not change {}", frame, ", ".join(still))
+
+
+def _open_device(name: str) -> torch.device:
+    """A device that works."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise SpecError([f"--device: '{name}' can't be used here: {reason}"]) from e

@@ -331,7 +331,7 @@ class MetaSpec(SpecModel):
     """The sessions of a trial learn together, each a process, on one set of parameters in the memory they share (A3C);
     max_frame counts the frames of all. shared: they compute with the parameters themselves. synced: each computes with
     a copy, renewed after each of its steps. On the CPU, for on-policy algorithms."""
-    max_session: Count = 1
+    max_session: Annotated[int, Field(ge=1, le=1000), NUMBER] = 1
     """Sessions (seeds) of a trial."""
     max_trial: Count | None = None
     """Trials of a search."""

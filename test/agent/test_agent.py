@@ -43,6 +43,12 @@ def through_a_file(state: Any) -> Any:
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.parametrize("device", ["mps:7", "cuda:77", "gpu"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(SpecError, match=f"--device: '{device}' can't be used here: "):
+        Agent(make_spec("ppo"), make_info(), seed=0, device=device)
+
+
 @pytest.mark.parametrize("action", [DISCRETE, BOX], ids=["discrete", "box"])
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
