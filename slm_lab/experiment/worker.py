@@ -21,12 +21,12 @@ def main(fd: int) -> None:
     Args:
         fd: file descriptor of the pipe.
     """
-    stop = threading.Event()
+    term, stop = threading.Event(), threading.Event()
     # Ctrl-C, and the terminal's end, go to every process of it; the parent decides what becomes of them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    signal.signal(signal.SIGTERM, lambda number, frame: term.set())
     faulthandler.enable()
     conn = Connection(fd)
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -40,12 +40,15 @@ def main(fd: int) -> None:
     gc.enable()
     sending = threading.Lock()
 
+    def should_stop() -> bool:
+        return stop.is_set() or term.is_set()
+
     def send(kind: str, content: Any) -> None:
         with sending, suppress(OSError):
             conn.send((kind, content))
 
     while (job := inbox.get()) is not None:
-        outcome = run_contained(from_job(job), report=lambda event: send("event", event), stop=stop.is_set)
+        outcome = run_contained(from_job(job), report=lambda event: send("event", event), stop=should_stop)
         send("done", outcome)
     # what a session left in cycles may have something to clean up; then out: to take down torch would last seconds
     gc.collect()
@@ -63,6 +66,8 @@ def _listen(conn: Connection, inbox: "queue.SimpleQueue[dict[str, Any] | None]",
         if kind == "stop":
             stop.set()
         else:
+            # none is sent before the one that was told to stop has ended
+            stop.clear()
             inbox.put(content)
     stop.set()
     inbox.put(None)
