@@ -111,8 +111,7 @@ class Pool:
         self.output: list[str] = []
         """What each ended worker printed, where it printed something."""
         try:
-            for _ in range(size):
-                self._workers.append(self._start())
+            self.fill(size)
         except BaseException:
             self._end(_PATIENCE)
             raise
@@ -122,6 +121,16 @@ class Pool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._end(_PATIENCE if kind is None else 0.0)
+
+    def fill(self, size: int) -> None:
+        """Start workers until there are as many: some may have died."""
+        while len(self._workers) < size:
+            self._workers.append(self._start())
+
+    def kill(self) -> None:
+        """End every worker on the spot; `run`, which may be waiting in another thread, takes them for dead."""
+        for worker in self._workers:
+            worker.process.kill()
 
     def run(
         self,

@@ -194,15 +194,18 @@ def is_search(layout: Layout) -> bool:
 
 
 @contextmanager
-def locked(layout: Layout, patience: float = 0.0, trial: int | None = None) -> Iterator[list[int]]:
+def locked(
+    layout: Layout, patience: float = 0.0, *, workers: bool = False, shared: bool = False
+) -> Iterator[list[int]]:
     """Hold a run folder, so that no other process works on it.
 
     The system drops the lock when the last process that has it ends, however it ends.
 
     Args:
         layout: of the run.
-        trial: of a search: only this trial is held.
         patience: seconds to wait: the workers of a run that was killed need a moment to save and stop.
+        workers: hold what the processes that work on a search's trials hold, not the run itself.
+        shared: together with others that hold it so.
 
     Yields:
         File descriptors to hand on to the processes that work on the run.
@@ -215,17 +218,16 @@ def locked(layout: Layout, patience: float = 0.0, trial: int | None = None) -> I
     except ImportError:
         yield []
         return
-    path = layout.run_file().with_suffix(".lock") if trial is None else layout.trial_lock(trial)
+    path = layout.workers_lock() if workers else layout.run_file().with_suffix(".lock")
     with path.open("w", encoding="utf-8") as file:
         end = time.monotonic() + patience
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    what = "run" if trial is None else f"run's trial {trial}"
-                    raise LabError(f"{layout.root}: another process is working on this {what}") from None
+                    raise LabError(f"{layout.root}: another process is working on this run") from None
                 time.sleep(0.1)
         yield [file.fileno()]
 

@@ -22,18 +22,22 @@ def main(fd: int) -> None:
     Args:
         fd: file descriptor of the pipe.
     """
-    stop = threading.Event()
+    term, stop = threading.Event(), threading.Event()
     # Ctrl-C, and the terminal's end, go to every process of it; the parent decides what becomes of them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
+    def interrupt(number: int, frame: FrameType | None) -> None:
         if (compiler := sys.modules.get("slm_lab.lib.compile")) is not None:
             compiler.interrupt_compiler(frame)
 
+    def handle(number: int, frame: FrameType | None) -> None:
+        term.set()
+        interrupt(number, frame)
+
     signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGUSR1, interrupt)
     faulthandler.enable()
     conn = Connection(fd)
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -47,12 +51,15 @@ def main(fd: int) -> None:
     gc.enable()
     sending = threading.Lock()
 
+    def should_stop() -> bool:
+        return stop.is_set() or term.is_set()
+
     def send(kind: str, content: Any) -> None:
         with sending, suppress(OSError):
             conn.send((kind, content))
 
     while (job := inbox.get()) is not None:
-        outcome = run_contained(from_job(job), report=lambda event: send("event", event), stop=stop.is_set)
+        outcome = run_contained(from_job(job), report=lambda event: send("event", event), stop=should_stop)
         send("done", outcome)
     # what a session left in cycles may have something to clean up; then out: to take down torch would last seconds
     gc.collect()
@@ -68,9 +75,13 @@ def _listen(conn: Connection, inbox: "queue.SimpleQueue[dict[str, Any] | None]",
         except (EOFError, OSError):
             break
         if kind == "stop":
+            stop.set()
             # to the main thread: it may have to be called away from the compiler
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGUSR1)
         else:
+            # none is sent before the one that was told to stop has ended
+            stop.clear()
             inbox.put(content)
     inbox.put(None)
+    # stops the session at work
     os.kill(os.getpid(), signal.SIGTERM)

@@ -129,9 +129,9 @@ class Layout:
         """Journal of a search: its trials, and the state of sampler and scheduler."""
         return self.root / "info" / f"{self.name}_search.json"
 
-    def trial_lock(self, trial: int) -> Path:
-        """Held by the processes that work on a trial of a search."""
-        return self.root / "info" / f"{self.t(trial)}.lock"
+    def workers_lock(self) -> Path:
+        """Held by the processes that work on the trials of a search."""
+        return self.root / "info" / f"{self.name}_workers.lock"
 
     def experiment_df(self, *, top: bool = False) -> Path:
         """CSV, a row a trial: searched keys and metrics; top: the copy in the run folder itself."""

@@ -25,7 +25,7 @@ def parse_search(spec: Spec) -> list[Axis]:
     """
     if not spec.search:
         raise SpecError(
-            ['search: missing, nothing is searched (say: "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]})'],
+            ['search: missing: "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]} would do'],
             spec.name,
         )
     faults: list[str] = []

@@ -177,10 +177,7 @@ def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkey
         ),
         (
             "toy.json toy search",
-            (
-                "error: toy\n  search: missing, nothing is searched "
-                '(say: "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]})\n'
-            ),
+            'error: toy\n  search: missing: "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]} would do\n',
         ),
         ("validat", "error: 'validat' is neither a command nor a spec file, did you mean 'validate'?\n"),
         ("toy.json toy dev --video a.mp4", "error: --video belongs to the mode enjoy\n"),
@@ -229,7 +226,11 @@ def test_brackets_in_a_message_are_no_markup(slm: Any, folder: Path) -> None:
 class TestResume:
     def test_latest_of_any(self, slm: Any, calls: Calls) -> None:
         assert slm("train@latest").exit_code == 0
-        assert calls == [("resume", "latest", Options(), None)]
+        assert slm("search@latest", "--ray-address", "auto").exit_code == 0
+        assert calls == [
+            ("resume", "latest", Options(), None, {"search": False}),
+            ("resume", "latest", Options(ray_address="auto"), None, {"search": True}),
+        ]
 
     def test_latest_of_a_spec(self, slm: Any, calls: Calls, spec_file: Path) -> None:
         slm("toy.json", "toy", "train@latest")

@@ -13,6 +13,7 @@ from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.resources import choose_device
 from slm_lab.experiment.results import Crash, RunResult
 from slm_lab.experiment.run import Options
+from slm_lab.experiment.runs import locked
 from slm_lab.experiment.search import findings
 from slm_lab.experiment.search.cluster import Cluster, connected
 from slm_lab.experiment.search.journal import Journal, TrialStatus
@@ -22,15 +23,18 @@ from slm_lab.experiment.search.scheduler import Rungs, Scheduler
 from slm_lab.experiment.search.store import start_receiver
 from slm_lab.experiment.search.table import SearchTable
 from slm_lab.experiment.search.trainable import SearchTrial
+from slm_lab.experiment.trial import pool_size
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.model import Spec
-from slm_lab.spec.search import scheduler_settings, search_sessions, trial_count
+from slm_lab.spec.search import scheduler_settings, search_sessions, trial_count, trial_spec
 from slm_lab.spec.search_parse import parse_search
 
 SAMPLER, BRACKETS = 0, 1
 """What a search's seed is split into."""
+PATIENCE = 20.0
+"""Seconds that a resume waits for what is left of a killed search to end."""
 
 
 class _Interrupted(Exception):
@@ -81,6 +85,8 @@ class Search:
         interrupted = False
         if any(not r.ended for r in self._journal.records.values()) or len(self._journal.records) < self._count:
             log = self._layout.log(f"{self._layout.name}_ray")
+            with locked(self._layout, PATIENCE, workers=True):
+                pass  # the processes of a search that was killed have saved and ended
             with connected(self._options.ray_address, log, gpus=self._options.device != "cpu") as cluster:
                 interrupted = self._run_trials(cluster)
         return self._finish(interrupted)
@@ -115,6 +121,7 @@ class Search:
                     search_alg=sampler,
                     scheduler=Scheduler(self._journal, rungs, end, self._spec.env.max_frame),
                     callbacks=[_Watch(look)],
+                    reuse_actors=True,
                     trial_dirname_creator=lambda trial: f"t{trial.config['trial']}",
                     raise_on_failed_trial=False,
                     verbose=0,
@@ -164,16 +171,16 @@ class Search:
             render=False,
             progress=False,
         )
-        receiver = start_receiver(self._layout, token) if cluster.machines > 1 else None
         return Plan(
-            self._spec.to_dict(),
-            str(self._layout.root),
-            self._layout.name,
-            options,
-            cpu,
-            gpu,
-            token,
-            receiver,
+            spec=self._spec.to_dict(),
+            root=str(self._layout.root),
+            name=self._layout.name,
+            options=options,
+            cpu=cpu,
+            workers=pool_size(trial_spec(self._spec, {}), cpu),
+            gpu=gpu,
+            token=token,
+            receiver=start_receiver(self._layout, token) if cluster.machines > 1 else None,
         )
 
     def _analyse(self) -> None:

@@ -19,6 +19,8 @@ class Plan:
     options: Options
     cpu: int
     """Cores that a trial was given."""
+    workers: int
+    """Sessions of a trial that run at a time."""
     gpu: float
     """GPUs, or a share of one."""
     token: str

@@ -4,6 +4,7 @@ import json
 import queue
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from loguru import logger
@@ -33,6 +34,8 @@ PULSE = 2.0
 """Seconds after which a trial reports even without a row: Ray can stop it only between reports."""
 PATIENCE = 10.0
 """Seconds that sessions have to save and end."""
+LEASE = 20.0
+"""Seconds for which sessions go on without being asked for."""
 
 
 class Merge:
@@ -86,28 +89,43 @@ def _mean(values: list[float | int | None]) -> float | None:
 class SearchTrial(tune.Trainable):
     """Runs `experiment.trial.Trial` in a thread, its sessions in processes, and hands their rows to Ray.
 
-    Nothing that Ray does here waits for a session, nor does a session wait for Ray. When Ray stops the trial, its
-    sessions save and end before its cores are free for another.
+    Nothing that Ray does here waits for a session, nor does a session wait for Ray. One of these runs a trial after the
+    other: processes and what they imported stay. When Ray stops a trial its sessions save and end before the cores are
+    another's. Sessions of a trial that Ray does not ask for any more, for whatever reason, end as well; they go on from
+    their checkpoints, to the bit, if it asks again.
     """
 
+    _trial: tuple[Spec, Layout] | None
+    _thread: threading.Thread | None
+    _result: TrialResult | Exception | None
+
     def setup(self, config: dict[str, Any], plan: Plan) -> None:  # type: ignore[override]  # Ray's with_parameters
-        """Make ready; the sessions are started with the first step.
+        """Make ready; the sessions are started with the first steps.
 
         Args:
             config: {"trial": index, "values": {key path: value}}.
             plan: what all trials have in common.
         """
-        self._index, self._values, self._plan = config["trial"], config["values"], plan
-        self._events: queue.SimpleQueue[tuple[int, Row | None]] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        self._trial: tuple[Spec, Layout] | None = None
-        self._thread: threading.Thread | None = None
-        self._result: TrialResult | Exception | None = None
-        self._backlog: list[Report] = []
+        self._plan = plan
         self._store = Store(plan)
+        self._stack = ExitStack()
+        fds = (
+            []
+            if self._store.is_remote
+            else self._stack.enter_context(locked(self._store.layout, PATIENCE, workers=True, shared=True))
+        )
+        self._pool = self._stack.enter_context(Pool(plan.workers, pass_fds=fds))
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial."""
+        self._end_sessions()
+        self._take(new_config)
+        return True
 
     def step(self) -> dict[str, Any]:
         """The rows since the last step; or how the trial ended."""
+        self._asked = time.monotonic()
         if self._trial is None:
             try:
                 self._trial = self._prepare()
@@ -116,28 +134,44 @@ class SearchTrial(tune.Trainable):
             if self._backlog:
                 # before a session goes on: it may be stopped for what it did already
                 return self._handed(self._backlog)
-        if self._thread is None:
+        if self._thread is None or self._is_laid_down():
+            self._result = None
             self._thread = threading.Thread(target=self._run, args=self._trial, daemon=True)
             self._thread.start()
         rows = self._wait()
         self._store.send(self._index)
-        if rows:
+        if rows or self._is_running() or self._is_laid_down():
             return self._handed(rows)
-        if not self._is_running():
-            return self._ended()
-        return self._handed([])
+        return self._ended()
 
     def cleanup(self) -> None:
-        """Ray is done with the trial: its sessions save and end."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(PATIENCE)
+        """Ray is done here: the sessions save and end, and their processes end."""
+        self._end_sessions()
+        self._stack.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """The sessions save themselves."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """The sessions go on from their own checkpoints."""
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._index, self._values = config["trial"], config["values"]
+        self._events: queue.SimpleQueue[tuple[int, Row | None]] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._trial = None
+        self._thread = None
+        self._result = None
+        self._backlog: list[Report] = []
+        self._asked = time.monotonic()
+
+    def _end_sessions(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(PATIENCE)
+            if self._thread.is_alive():
+                self._pool.kill()
+                self._thread.join(PATIENCE)
 
     def _prepare(self) -> tuple[Spec, Layout]:
         plan = self._plan
@@ -162,24 +196,30 @@ class SearchTrial(tune.Trainable):
         """Whether there is, or may be, a row to come."""
         return self._thread is None or self._thread.is_alive() or not self._events.empty()
 
+    def _is_laid_down(self) -> bool:
+        """Its sessions stopped because Ray did not ask for them for a while."""
+        stopped = isinstance(self._result, TrialResult) and self._result.stopped
+        return stopped and not self._stop.is_set() and not self._is_running()
+
+    def _should_stop(self) -> bool:
+        return self._stop.is_set() or time.monotonic() - self._asked > LEASE
+
     def _run(self, spec: Spec, layout: Layout) -> None:
-        plan = self._plan
+        plan, events = self._plan, self._events
         try:
-            # sessions of a search that was killed may still be saving
-            held = locked(layout, PATIENCE, self._index)
-            with held as fds, Pool(pool_size(spec, plan.cpu), pass_fds=fds) as pool:
-                trial = Trial(
-                    spec,
-                    Mode.SEARCH,
-                    layout,
-                    plan.options,
-                    self._index,
-                    pool=pool,
-                    stop=self._stop.is_set,
-                    cores=plan.cpu,
-                    listen=lambda session, row: self._events.put((session, row)),
-                )
-                self._result = trial.run()
+            self._pool.fill(pool_size(spec, plan.cpu))
+            trial = Trial(
+                spec,
+                Mode.SEARCH,
+                layout,
+                plan.options,
+                self._index,
+                pool=self._pool,
+                stop=self._should_stop,
+                cores=plan.cpu,
+                listen=lambda session, row: events.put((session, row)),
+            )
+            self._result = trial.run()
         except Exception as e:  # noqa: BLE001  told by the step that waits for it
             self._result = e
 
