@@ -31,12 +31,12 @@ def refuse(spec: Data) -> tuple[Data, list[str]]:
         raise Gone(f"agent.net.type: {draft.net['type']} no longer exists")
     if "arc_file" in draft.net:
         raise Gone("agent.net.arc_file: not supported, put the content of that file under 'arc'")
-    for path, schedule in draft.net_parts("lr_scheduler_spec"):
-        if schedule.get("name") == "LinearToMin":
-            raise Gone(f"{path}.name: LinearToMin was never part of SLM-Lab")
     env_id = text(draft.env.get("name"))
     if why := why_gone(env_id):
         raise Gone(f"env.name: '{env_id}': {why}")
+    for path, schedule in draft.net_parts("lr_scheduler_spec"):
+        if schedule.get("name") == "LinearToMin":
+            raise Gone(f"{path}.name: LinearToMin was never part of SLM-Lab")
     return draft.done()
 
 
