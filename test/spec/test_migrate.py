@@ -97,16 +97,18 @@ def test_bundled_specs_are_of_the_present_format(path: Path) -> None:
 def v5(
     algorithm: dict[str, Any], net: dict[str, Any] | None = None, env: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A raw spec of version 5; None values of `algorithm` are left out."""
+    """A raw spec of version 5; `env` may also hold the name of the memory, and `distributed`."""
+    env = dict(env or {})
+    memory, distributed = env.pop("memory", "Replay"), env.pop("distributed", False)
     return {
         "agent": {
             "name": "A",
             "algorithm": {"name": "DoubleDQN", "training_frequency": 1} | algorithm,
-            "memory": {"name": "Replay", "batch_size": 4, "max_size": 10},
+            "memory": {"name": memory, "batch_size": 4, "max_size": 10},
             "net": {"type": "MLPNet", "hid_layers": [4]} | (net or {}),
         },
-        "env": {"name": "CartPole-v1", "max_frame": 10} | (env or {}),
-        "meta": {"distributed": False, "max_session": 1, "max_trial": 1},
+        "env": {"name": "CartPole-v1", "max_frame": 10} | env,
+        "meta": {"distributed": distributed, "max_session": 1, "max_trial": 1},
     }
 
 
@@ -162,6 +164,7 @@ def at(data: Any, path: str) -> Any:
 
 PONG = {"name": "PongNoFrameskip-v4", "frame_op": "concat", "frame_op_len": 4}
 CONV = {"type": "ConvNet", "conv_hid_layers": [[8, 8, 4, 0, 1]]}
+RNN = {"type": "RecurrentNet", "rnn_hidden_size": 4, "seq_len": 4}
 RULES = [
     # units and defaults that are kept
     (
@@ -261,6 +264,18 @@ RULES = [
     (v5, {}, {"optim_spec": {"name": "RAdam", "lr": 1}}, {}, "agent.net.optim_spec.name", "RAdam"),
     (v5, {}, {"actor_optim_spec": {"name": "GlobalAdam", "lr": 1}}, {}, "agent.net.actor_optim_spec.name", "Adam"),
     (v5, {}, {"critic_optim_spec": {"name": "GlobalRMSprop"}}, {}, "agent.net.critic_optim_spec.name", "RMSprop"),
+    # sessions that learn together
+    (v4, {"name": "SARSA"}, {"gpu": True}, {"distributed": "synced"}, "agent.net.gpu", "auto"),
+    (v4, {"name": "DQN"}, {}, {"distributed": "shared"}, "meta.distributed", False),
+    (v4, {"name": "DQN"}, {}, {"distributed": "shared"}, "meta.max_session", 1),
+    (v5, {"name": "PPO"}, {}, {"distributed": "shared"}, "meta.distributed", "shared"),
+    # recurrent nets
+    (v5, {"name": "PPO", "time_horizon": 15}, RNN, {}, "agent.net.type", "RecurrentNet"),
+    (v5, {"name": "PPO", "time_horizon": 15}, RNN, {"memory": "OnPolicyBatchReplay"}, "agent.net.seq_len", 3),
+    (v5, {"name": "PPO", "time_horizon": 16}, RNN, {"memory": "OnPolicyBatchReplay"}, "agent.net.seq_len", 4),
+    (v4, {"name": "SIL"}, RNN, {}, "agent.net.type", "RecurrentWindowNet"),
+    (v4, {}, RNN, {"frame_op": "concat", "frame_op_len": 2}, "env.frame_op", "stack"),
+    (v4, {}, RNN, {"frame_op": "concat", "frame_op_len": 2}, "env.frame_op_len", 4),
     # envs
     (v4, {}, {}, {"name": "CartPole-v0"}, "env.name", "CartPole-v1"),
     (v4, {}, {}, {"name": "CartPole-v0"}, "env.max_t", 200),

@@ -34,6 +34,9 @@ def refuse(spec: Data) -> tuple[Data, list[str]]:
     env_id = text(draft.env.get("name"))
     if why := why_gone(env_id):
         raise Gone(f"env.name: '{env_id}': {why}")
+    for path, schedule in draft.net_parts("lr_scheduler_spec"):
+        if schedule.get("name") == "LinearToMin":
+            raise Gone(f"{path}.name: LinearToMin was never part of SLM-Lab")
     return draft.done()
 
 
