@@ -10,7 +10,7 @@ from slm_lab.experiment.run import Mode
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.load import find_file, load_spec
 
-COMMANDS = ["run", "validate", "migrate", "schema", "plot", "list-runs", "push", "pull", "list"]
+COMMANDS = ["run", "validate", "migrate", "schema", "plot", "list-runs", "push", "pull", "list", "run-remote"]
 
 
 @pytest.mark.parametrize(
