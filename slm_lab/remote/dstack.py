@@ -22,7 +22,7 @@ NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 LIMIT = 2 << 20
 """Bytes that a server takes at most, where nothing else is set."""
 LIMIT_VARIABLE = "DSTACK_SERVER_CODE_UPLOAD_LIMIT"
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 """Seconds for one of its commands."""
 CONFIRMED = 30.0
 """Seconds within which a submitted run must be listed."""
@@ -152,7 +152,8 @@ class Dstack:
         try:
             done = subprocess.run([self._program, *args], input=answer, env=env, check=False, **options)
         except subprocess.TimeoutExpired:
-            raise DstackError(f"dstack {args[0]}: no answer within {TIMEOUT:g} s") from None
+            hint = "; `dstack ps` tells whether the run was taken all the same" if args[0] == "apply" else ""
+            raise DstackError(f"dstack {args[0]}: no answer within {TIMEOUT:g} s{hint}") from None
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()
             raise DstackError(f"dstack {args[0]}: failed (exit code {done.returncode}). It said:\n{_indented(said)}")

@@ -35,6 +35,12 @@ class World:
             command, cwd=self.folder, env={**self.dstack.env, **env}, capture_output=True, text=True, check=False
         )
 
+    def prepare(self) -> None:
+        """A secret and a fleet, where there is none yet."""
+        self.dstack.cli("secret", "set", "hf_token", self.hub.token)
+        if not self.dstack.ask("project/main/fleets/list"):
+            self.dstack.add_machine()
+
     def ended(self, name: str) -> Any:
         """The run, once it has ended."""
 
@@ -86,7 +92,7 @@ def test_no_fleet(world: World) -> None:
 
 
 def test_no_offer(world: World) -> None:
-    world.dstack.add_machine()
+    world.prepare()
     done = world.slm(*RUN, "-n", "one", "--gpu")
     assert done.returncode == 2, done.stderr
     assert "no machine of the project's fleets fits" in done.stderr
@@ -106,6 +112,7 @@ def test_server_down(world: World, tmp_path: Path) -> None:
 
 def test_end_to_end(world: World) -> None:
     """run-remote -> the server schedules the job on the fleet -> it trains and uploads -> list -> pull -> enjoy."""
+    world.prepare()
     begun = time.monotonic()
     done = world.slm(*RUN, "-n", "one", "-s", "agent.name=it's $HOME; `echo x`")
     assert done.returncode == 0, done.stderr
@@ -143,6 +150,7 @@ def test_end_to_end(world: World) -> None:
 
 @pytest.mark.slow
 def test_stopped_job_uploads_and_the_next_goes_on(world: World) -> None:
+    world.prepare()
     done = world.slm("run-remote", "mine.json", "far", "train", "-s", "frames=10000000", "-n", "two")
     assert done.returncode == 0, done.stderr
     folder = world.dstack.run("two")["run_spec"]["configuration"]["commands"][-1].partition("--folder ")[2].split()[0]
@@ -175,6 +183,7 @@ def test_stopped_job_uploads_and_the_next_goes_on(world: World) -> None:
 
 @pytest.mark.slow
 def test_failed_upload_fails_the_job(world: World) -> None:
+    world.prepare()
     world.hub.fail("POST", "/commit/", 403, times=99)
     done = world.slm(*RUN, "-n", "four")
     assert done.returncode == 0, done.stderr
