@@ -233,9 +233,10 @@ def _large_products() -> None:
     from torch._inductor.lowering import lowerings, permute
 
     cpuinfo = Path("/proc/cpuinfo")
-    usual = not cpuinfo.exists() or "GenuineIntel" in cpuinfo.read_text()
-    if usual or not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
+    libraries: list[Any] = [torch.backends.mkl, torch.backends.mkldnn]
+    if not cpuinfo.exists() or "GenuineIntel" in cpuinfo.read_text() or not all(x.is_available() for x in libraries):
         return
+    linear: Any = mkldnn_ir.LinearUnary
     mm, addmm = torch.ops.aten.mm.default, torch.ops.aten.addmm.default
     plain_mm, plain_addmm = lowerings[mm], lowerings[addmm]
 
@@ -244,7 +245,7 @@ def _large_products() -> None:
         return x.get_dtype() == torch.float32 and m * k * n >= _LARGE
 
     def by_onednn(x: Any, y: Any, bias: Any = None) -> Any:
-        return ir.TensorBox.create(mkldnn_ir.LinearUnary.create(x, permute(y, [1, 0]), bias, "none", [], ""))  # type: ignore[no-untyped-call]
+        return ir.TensorBox.create(linear.create(x, permute(y, [1, 0]), bias, "none", [], ""))
 
     def new_mm(x: Any, y: Any, **kwargs: Any) -> Any:
         return by_onednn(x, y) if large(x, y) else plain_mm(x, y, **kwargs)
