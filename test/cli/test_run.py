@@ -25,7 +25,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
 
     def note(name: str, answer: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            made.append((name, *args, kwargs) if kwargs else (name, *args))
+            told = {k: v for k, v in kwargs.items() if k not in ("folder", "beside") or v is not None}
+            made.append((name, *args, told) if told else (name, *args))
             return answer
 
         return call
@@ -118,12 +119,12 @@ def test_env_variables(slm: Any, spec_file: Path, calls: Calls, env: dict[str, s
     ],
 )
 def test_exit_codes(slm: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch, result: RunResult, code: int) -> None:
-    monkeypatch.setattr(launch, "run_spec", lambda *args: result)
+    monkeypatch.setattr(launch, "run_spec", lambda *args, **kwargs: result)
     assert slm("toy.json", "toy", "train").exit_code == code
 
 
 def test_a_second_interrupt(slm: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*args: Any) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "run_spec", interrupted)
@@ -131,7 +132,7 @@ def test_a_second_interrupt(slm: Any, spec_file: Path, monkeypatch: pytest.Monke
 
 
 def test_what_the_system_refuses_is_told(slm: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: Any) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "x.json")
 
     monkeypatch.setattr(launch, "run_spec", full)
@@ -156,7 +157,7 @@ def test_a_window_without_a_display(slm: Any, spec_file: Path, calls: Calls) -> 
 
 
 def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: Any) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(launch, "run_spec", broken)
@@ -301,7 +302,7 @@ class TestJob:
         (folder / "more.json").write_text(json.dumps({"a": raw, "b": raw, "c": raw}))
         seen = []
 
-        def run_spec(spec: Any, mode: Any, options: Any) -> RunResult:
+        def run_spec(spec: Any, mode: Any, options: Any, **kwargs: Any) -> RunResult:
             seen.append(spec.name)
             if spec.name == "a":
                 raise LabError("disk full")
@@ -319,7 +320,7 @@ class TestJob:
         (folder / "more.json").write_text(json.dumps({"a": raw, "b": raw}))
         seen = []
 
-        def run_spec(spec: Any, mode: Any, options: Any) -> RunResult:
+        def run_spec(spec: Any, mode: Any, options: Any, **kwargs: Any) -> RunResult:
             seen.append(spec.name)
             return RunResult(Path("x"), {}, stopped=True)
 

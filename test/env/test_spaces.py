@@ -60,7 +60,7 @@ def echo():
     def make(action=None, obs=None, n=1, wrappers=(), limit=None, **kwargs):
         gym.register("Echo-v0", create, additional_wrappers=wrappers, max_episode_steps=limit)
         kwargs |= {"action_space": action or spaces.Discrete(2), "observation_space": obs or spaces.Box(0, 1, (2,))}
-        env = make_env(EnvSpec(name="Echo-v0", num_envs=n, max_frame=1, **kwargs))
+        env = make_env(EnvSpec(name="Echo-v0", num_envs=n, max_frame=1, vectorization="sync", **kwargs))
         env.reset(0)
         return env, made
 

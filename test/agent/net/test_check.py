@@ -38,7 +38,7 @@ STEP = {"name": "StepLR", "step_size": 10}
             "critic_optim_spec.bta: Adam takes no such argument, did you mean 'betas'?",
         ),
         ({"optim_spec": {"name": "Optimizer"}}, "optim_spec.name: torch.optim has no"),
-        ({"optim_spec": {"eps": -1.0}}, "optim_spec: Adam: Invalid epsilon value: -1.0"),
+        ({"optim_spec": {"eps": -1.0}}, "optim_spec.eps: must be at least 0 (got -1.0)"),
         (
             {"lr_scheduler_spec": {"name": "Step"}},
             "lr_scheduler_spec.name: unknown schedule 'Step', did you mean 'StepLR",
