@@ -4,6 +4,7 @@ import statistics
 import time
 from typing import Any
 
+from offpolicy import WORKLOADS, sb3_model
 from workloads import ADAM, RMSPROP, workload
 
 
@@ -31,7 +32,8 @@ def run_sb3(name: str, frames: int, seed: int) -> tuple[list[tuple[float, float]
         def _on_step(self) -> bool:
             return True
 
-    model, timer = _model(w, _env(w, seed), seed), Marks()
+    env, timer = _env(w, seed), Marks()
+    model = sb3_model(w, env, frames, seed) if name in WORKLOADS else _model(w, env, seed)
     model.learn(frames, callback=timer)
     return timer.marks, statistics.fmean(episode["r"] for episode in model.ep_info_buffer)
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import offpolicy
+
 WORKLOADS: dict[str, dict[str, Any]] = {
     "W1": {"algorithm": "ppo", "num_envs": 4, "horizon": 32, "frames": 300_000, "peer_frames": 60_000},
     "W1b": {"algorithm": "ppo", "num_envs": 8, "horizon": 128, "frames": 300_000, "peer_frames": 60_000},
@@ -30,6 +32,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "frames": 16 * 2048,
         "peer_frames": 8 * 2048,
     },
+    **offpolicy.WORKLOADS,
     "W6": {"algorithm": "a2c", "num_envs": 8, "horizon": 5, "frames": 400_000, "peer_frames": 150_000},
 }
 """CartPole-v1 and separate 64x64 tanh nets unless stated; net "conv": that of Mnih et al. 2015, shared. horizon: steps
@@ -43,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "clip_eps": 0.2,
     "entropy_coef": 0.0,
     "threads": 1,
+    "precision": "float32",
     "log_frequency": 500,
 }
 ADAM = {"name": "Adam", "eps": 1e-5}
@@ -59,19 +63,24 @@ def slm_lab_spec(name: str, frames: int, *, sessions: int = 1, compile_mode: str
     w = workload(name)
     return {
         "name": f"throughput_{name.lower()}",
-        "agent": {
-            "name": w["algorithm"],
-            "algorithm": _algorithm(w),
-            "memory": {"name": "OnPolicyBatchReplay"},
-            "net": _net(w),
-        },
+        "agent": offpolicy.slm_lab_agent(w) if name in offpolicy.WORKLOADS else _agent(w),
         "env": {**w["env"], "num_envs": w["num_envs"], "max_frame": frames},
         "meta": {
             "max_session": sessions,
             "log_frequency": w["log_frequency"],
             "random_seed": 0,
             "compile": compile_mode,
+            "precision": w["precision"],
         },
+    }
+
+
+def _agent(w: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": w["algorithm"],
+        "algorithm": _algorithm(w),
+        "memory": {"name": "OnPolicyBatchReplay"},
+        "net": _net(w),
     }
 
 

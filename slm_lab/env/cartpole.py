@@ -27,6 +27,10 @@ POLE_MASS_LENGTH = np.array(0.1 * 0.5)
 FOUR_THIRDS = np.array(4.0 / 3.0)
 TAU = np.array(0.02)
 FORCE = np.array([-10.0, 10.0])
+_GRAVITY, _MASS_POLE, _MASS_TOTAL, _LENGTH, _POLE_MASS_LENGTH, _FOUR_THIRDS, _TAU = (
+    constant.item() for constant in (GRAVITY, MASS_POLE, MASS_TOTAL, LENGTH, POLE_MASS_LENGTH, FOUR_THIRDS, TAU)
+)
+_FORCE = FORCE.tolist()
 X_LIMIT, THETA_LIMIT = 2.4, 12 * 2 * math.pi / 360
 
 
@@ -77,23 +81,44 @@ class CartPole(VecEnv):
 
     def step(self, action: NDArray[Any]) -> Step:
         """See VecEnv."""
-        self._move(action)
         self._t += 1
         obs, self._obs_before = self._obs_before, self.obs
         self.obs = obs
+        fell = self._move_one(action.item()) if len(obs) == 1 else self._move_all(action)
         obs[...] = self._state.T
-        np.abs(self._state[::2], self._size)
-        np.greater(self._size, self._limits, self._beyond)
         terminated, truncated, reward = self._terminated, self._truncated, self._reward
-        np.logical_or(self._beyond[0], self._beyond[1], terminated)
         truncated.fill(False)
         reward.fill(0.0 if self._sutton_barto else 1.0)
         if self._picture is not None and self._picture.render_mode == "human":
             self._draw()
-        # looking into the bytes costs a twentieth of terminated.any()
-        if 1 in terminated.tobytes() or self._t >= self._deadline:
+        if fell or self._t >= self._deadline:
             return self._end_episodes()
         return Step(obs, reward, terminated, truncated, obs, [], [])
+
+    def _move_all(self, action: NDArray[Any]) -> bool:
+        """Whether any of them fell."""
+        self._move(action)
+        np.abs(self._state[::2], self._size)
+        np.greater(self._size, self._limits, self._beyond)
+        np.logical_or(self._beyond[0], self._beyond[1], self._terminated)
+        # looking into the bytes costs a twentieth of any()
+        return 1 in self._terminated.tobytes()
+
+    def _move_one(self, action: int) -> bool:
+        """`_move_all` for one env: Python's numbers are the same and take a third of the time of numpy's calls."""
+        state = self._state
+        x, x_dot, theta, theta_dot = state[:, 0].tolist()
+        # numpy's own, as gymnasium calls them: math's may differ in the last bit
+        sin, cos = np.sin(state[2]).item(), np.cos(state[2]).item()
+        temp = (_FORCE[action] + _POLE_MASS_LENGTH * (theta_dot * theta_dot) * sin) / _MASS_TOTAL
+        denominator = _LENGTH * (_FOUR_THIRDS - _MASS_POLE * (cos * cos) / _MASS_TOTAL)
+        theta_acc = (_GRAVITY * sin - cos * temp) / denominator
+        x_acc = temp - _POLE_MASS_LENGTH * theta_acc * cos / _MASS_TOTAL
+        x, theta = x + _TAU * x_dot, theta + _TAU * theta_dot
+        state[:, 0] = x, x_dot + _TAU * x_acc, theta, theta_dot + _TAU * theta_acc
+        fell = abs(x) > X_LIMIT or abs(theta) > THETA_LIMIT
+        self._terminated[0] = fell
+        return fell
 
     def _move(self, action: NDArray[Any]) -> None:
         """Euler's step over tau of the equations of motion.

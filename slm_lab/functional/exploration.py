@@ -18,8 +18,8 @@ class Exploration(Protocol):
         ...
 
     @staticmethod
-    def choose(q: Tensor, explore_var: float, noise: Tensor) -> Tensor:
-        """Actions [B] for values [B, n]."""
+    def choose(q: Tensor, explore_var: Tensor, noise: Tensor) -> Tensor:
+        """Actions [B] for values [B, n] and a 0-d number."""
         ...
 
 
@@ -32,27 +32,25 @@ class EpsilonGreedy:
         return torch.rand(shape, generator=generator)
 
     @staticmethod
-    def choose(q: Tensor, explore_var: float, noise: Tensor) -> Tensor:
+    def choose(q: Tensor, explore_var: Tensor, noise: Tensor) -> Tensor:
         """`argmax_a Q(s, a)` where u >= epsilon; else `floor(n * u / epsilon)`: u / epsilon is uniform there.
 
         Args:
             q: [B, n]
-            explore_var: epsilon
+            explore_var: epsilon, 0-d
             noise: u, [B] uniform in [0, 1)
 
         Returns:
             [B] int64
 
         >>> q = torch.tensor([[1.0, 0.0]]).expand(4, 2)
-        >>> EpsilonGreedy.choose(q, 0.5, torch.tensor([0.1, 0.3, 0.5, 0.9]))
+        >>> EpsilonGreedy.choose(q, torch.tensor(0.5), torch.tensor([0.1, 0.3, 0.5, 0.9]))
         tensor([0, 1, 0, 0])
         """
-        best = q.argmax(-1)
-        if explore_var <= 0:
-            return best
         n = q.shape[-1]
-        drawn = (noise * (n / explore_var)).long().clamp_(max=n - 1)
-        return torch.where(noise < explore_var, drawn, best)
+        # epsilon may be 0: nothing is drawn then, whatever the quotient
+        drawn = (noise * (n / explore_var.clamp(min=1e-9))).long().clamp_(max=n - 1)
+        return torch.where(noise < explore_var, drawn, q.argmax(-1))
 
 
 class Boltzmann:
@@ -64,19 +62,19 @@ class Boltzmann:
         return Categorical.noise(shape, action, generator)
 
     @staticmethod
-    def choose(q: Tensor, explore_var: float, noise: Tensor) -> Tensor:
+    def choose(q: Tensor, explore_var: Tensor, noise: Tensor) -> Tensor:
         """`argmax(Q / tau + Gumbel)`: the Gumbel-max trick.
 
         Args:
             q: [B, n]
-            explore_var: tau, the temperature; above 0
+            explore_var: tau, the temperature, 0-d; above 0
             noise: [B, n]
 
         Returns:
             [B] int64
 
         >>> q, noise = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.5]])
-        >>> Boltzmann.choose(q, 1.0, noise), Boltzmann.choose(q, 0.5, noise)
+        >>> Boltzmann.choose(q, torch.tensor(1.0), noise), Boltzmann.choose(q, torch.tensor(0.5), noise)
         (tensor([1]), tensor([0]))
         """
         return (q / explore_var + noise).argmax(-1)

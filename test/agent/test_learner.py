@@ -203,3 +203,15 @@ def test_a_loss_that_explodes_in_its_last_step_is_noticed() -> None:
     ours.learner.step((torch.randn(4, 4),), None, (torch.tensor(1.0),))
     with pytest.raises(NonFiniteLoss, match="a parameter is not finite"):
         ours.learner.take_stats()
+
+
+@needs_compiler
+def test_large_products_compiled_equal_eager() -> None:
+    """From some size on a compiled product may be taken by another library; forward, and with either factor flipped."""
+
+    def products(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        y = torch.relu(torch.addmm(b, x, w.t()))
+        return y, torch.mm(y, w), torch.mm(y.t(), x), torch.addmm(b[:, None], w, x.t()), torch.mm(x[:2], w.t())
+
+    args = [torch.randn(128, 96), torch.randn(112, 96), torch.randn(112)]
+    torch.testing.assert_close(compile_function(products, args)(*args), products(*args), rtol=1e-4, atol=1e-4)

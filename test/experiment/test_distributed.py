@@ -97,10 +97,10 @@ def test_no_session_is_lost(together: Together) -> None:
     for session in range(2):
         rows = read_rows(together.layout.session_df(0, session))
         frames = [int(row["frame"] or 0) for row in rows]
-        assert len(rows) == MAX_FRAME // EVERY
-        assert all(EVERY * i <= frame < EVERY * (i + 1) for i, frame in enumerate(frames, 1))
-        # each plays and learns in its own way
-        assert rows[-1]["total_reward"] is not None
+        # one that began late joins in at the frame of the others
+        assert rows
+        assert len({frame // EVERY for frame in frames}) == len(frames) <= MAX_FRAME // EVERY
+        assert frames[-1] >= MAX_FRAME
         assert together.layout.weights(0, session).exists()
     assert together.done.metrics["frame"] >= MAX_FRAME
 

@@ -12,7 +12,7 @@ Q = torch.tensor([0.0, 2.0, 1.0, -1.0])
 
 def counts(way: type[EpsilonGreedy] | type[Boltzmann], explore_var: float) -> torch.Tensor:
     noise = way.noise((N,), Discrete(4), torch.Generator().manual_seed(0))
-    return torch.bincount(way.choose(Q.expand(N, 4), explore_var, noise), minlength=4) / N
+    return torch.bincount(way.choose(Q.expand(N, 4), torch.tensor(explore_var), noise), minlength=4) / N
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.01, 0.3, 1.0])
@@ -23,7 +23,7 @@ def test_epsilon_greedy(epsilon: float) -> None:
 
 
 def test_epsilon_0_never_explores_even_where_the_noise_is_0() -> None:
-    assert EpsilonGreedy.choose(Q.expand(3, 4), 0.0, torch.zeros(3)).tolist() == [1, 1, 1]
+    assert EpsilonGreedy.choose(Q.expand(3, 4), torch.tensor(0.0), torch.zeros(3)).tolist() == [1, 1, 1]
 
 
 def test_every_env_decides_for_itself() -> None:

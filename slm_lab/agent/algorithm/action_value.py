@@ -77,7 +77,15 @@ class Explorer:
         """Q values [B, n] -> actions [B]; the best ones if not exploring."""
         if not explore:
             return q.argmax(-1)
-        return self._way.choose(q, self.var.value, self.noise.next(len(q)).to(q.device))
+        return self.pick(q, self.draw(q), self.var.tensor)
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Noise for one choice of each env of a batch, on its device."""
+        return self.noise.next(len(like)).to(like.device)
+
+    def pick(self, q: Tensor, noise: Tensor, var: Tensor) -> Tensor:
+        """Q values [B, n], noise [B, ...], epsilon or tau -> actions [B]."""
+        return self._way.choose(q, var, noise)
 
 
 def q_net(setting: Setting, n: int) -> nn.Module:

@@ -48,8 +48,10 @@ class Schedule:
         """Move to where the schedule is at this frame."""
         if self.spec is None:
             return
-        self.value = at_frame(*self.spec.parts, frame)
-        self.tensor.fill_(self.value)
+        value = at_frame(*self.spec.parts, frame)
+        if value != self.value:
+            self.value = value
+            self.tensor.fill_(value)
 
 
 class Algorithm(ABC):

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.action_value import ActionValueSpec, Explorer, q_net, sample_loss
 from slm_lab.agent.algorithm.base import Algorithm, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
@@ -81,6 +82,8 @@ class VanillaDQN(Algorithm):
         nets, frozen = dict(self.nets), {}
         if self.target is not None:
             nets["target"], frozen["target"] = self.target.net, self.target.params
+        params = {"net": self.optims["net"].params}
+        self.actor = Actor(self.nets, params, self.choose, compile=setting.compile)
         self.learner = Learner(nets, self.optims, [stage], frozen=frozen, compile=setting.compile)
 
     @property
@@ -96,7 +99,13 @@ class VanillaDQN(Algorithm):
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N]"""
-        return Act(self.explorer.choose(self.net(obs)[0], explore))
+        if not explore:
+            return Act(self.explorer.choose(self.net(obs)[0], explore=False))
+        return Act(self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor))
+
+    def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Tensor:
+        """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
+        return self.explorer.pick(self.net(obs)[0], noise, var)
 
     def next_value(self, next_obs: Tensor) -> Tensor:
         """V(s'), [B]: `max_a Q(s', a)`."""

@@ -1,5 +1,6 @@
 """Gradient steps, the same whether compiled or not: loss, backward, clip, optimizer."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -7,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from loguru import logger
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from slm_lab.agent.algorithm.bound import Bound
 from slm_lab.agent.net.optim import FlatParams, Optim
 from slm_lab.agent.net.precision import widened
 from slm_lab.lib.compile import CompileError, TensorFunction, compile_function
@@ -39,18 +40,6 @@ class Stage:
     """Name of the loss among the statistics."""
 
 
-class _Bound(nn.Module):
-    """A loss with the nets it reads as submodules, so that `functional_call` can put other parameters in place."""
-
-    def __init__(self, nets: Mapping[str, nn.Module], loss: LossFunction) -> None:
-        super().__init__()
-        self.nets = nn.ModuleDict(nets)
-        self.loss = loss
-
-    def forward(self, *args: Tensor) -> tuple[Tensor, Stats]:
-        return self.loss(*args)
-
-
 class Learner:
     """Steps of gradient descent.
 
@@ -77,13 +66,11 @@ class Learner:
         self.steps = 0
         self._frozen = dict(frozen or {})
         self._flat = {k: o.params for k, o in self.optims.items()} | self._frozen
-        missing = nets.keys() - self._flat.keys()
-        if missing:
-            raise ValueError(f"neither learned nor frozen: {sorted(missing)}")
         self._nets = dict(nets)
-        self._bound = [_Bound(nets, stage.loss) for stage in self.stages]
+        self._bound = [Bound(nets, self._flat, stage.loss) for stage in self.stages]
         self.stat_names = (*(n for stage in self.stages for n in (stage.label, *stage.stats)), "grad_norm")
-        self._sums = torch.zeros(len(self.stat_names), device=next(iter(self._flat.values())).flat.device)
+        # behind the statistics the sum of all parameters, which shows whether one of them is not finite
+        self._sums = torch.zeros(len(self.stat_names) + 1, device=next(iter(self._flat.values())).flat.device)
         self._since = 0
         self._one = torch.ones((), device=self._sums.device)
         self._compiled: dict[tuple[object, ...], TensorFunction] = {}
@@ -117,10 +104,10 @@ class Learner:
         means = self._sums / max(self._since, 1)
         self._sums.zero_()
         self._since = 0
-        stats = dict(zip(self.stat_names, means.unbind(), strict=True))
-        # parameters too: what the last step made of them is in no loss yet
-        probes = torch.stack([means.sum(), *(o.params.flat.sum() for o in self.optims.values())])
-        if not bool(torch.isfinite(probes).all()):
+        *values, _ = means.unbind()
+        stats = dict(zip(self.stat_names, values, strict=True))
+        # of parameters too: what the last step made of them is in no loss yet
+        if not math.isfinite(sum(means.tolist())):
             shown = ", ".join(f"{k} {v.item():.4g}" for k, v in stats.items())
             raise NonFiniteLoss(
                 f"the loss or a parameter is not finite ({shown}) at gradient step {self.steps}; "
@@ -151,7 +138,7 @@ class Learner:
             norms += [self.optims[name].step_() for name in stage.learned]
             values += [loss, *(stats[k] for k in stage.stats)]
             outputs += [stats[k].detach() for k in stage.outputs]
-        self._sums.add_(_summed(values, norms))
+        self._sums.add_(_summed(values, norms, [o.params.flat for o in self.optims.values()]))
         return tuple(outputs)
 
     def _only(self, learned: tuple[str, ...]) -> AbstractContextManager[None]:
@@ -195,12 +182,7 @@ class Learner:
             for stage, bound in zip(self.stages, self._bound, strict=True):
                 with torch.enable_grad():
                     leaves = {k: flats[k].detach().requires_grad_() for k in stage.learned}
-                    named = {
-                        f"nets.{k}.{name}": view
-                        for k, params in self._flat.items()
-                        for name, view in zip(params.names, params.views(leaves.get(k, flats[k])), strict=True)
-                    }
-                    loss, stats = functional_call(bound, named, (*batch, *coefs))
+                    loss, stats = bound.under(flats | leaves, (*batch, *coefs))
                     with widened(loss.device):
                         grads = torch.autograd.grad(loss, list(leaves.values()))
                 norms += [
@@ -211,7 +193,7 @@ class Learner:
                         copies[k].copy_(owned[k][0])
                 values += [loss, *(stats[k] for k in stage.stats)]
                 outputs += [stats[k].detach() for k in stage.outputs]
-            sums.add_(_summed(values, norms))
+            sums.add_(_summed(values, norms, [flats[k] for k in self.optims]))
             return tuple(outputs)
 
         return step
@@ -230,6 +212,11 @@ def _held(nets: Sequence[nn.Module]) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def _summed(values: list[Tensor], norms: list[Tensor]) -> Tensor:
-    """All losses and statistics, and the mean gradient norm, as one vector."""
-    return torch.stack([v.detach() for v in (*values, sum(norms[1:], norms[0]) / len(norms))])
+def _summed(values: list[Tensor], norms: list[Tensor], flats: list[Tensor]) -> Tensor:
+    """All losses and statistics, the mean gradient norm, and the sum of all parameters, as one vector."""
+    sums = [flat.sum() for flat in flats]
+    return torch.stack([v.detach() for v in (*values, _total(norms) / len(norms), _total(sums))])
+
+
+def _total(terms: list[Tensor]) -> Tensor:
+    return sum(terms[1:], terms[0])

@@ -34,6 +34,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
+from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
@@ -171,6 +172,8 @@ class SoftActorCritic(Algorithm):
         self.schedules = {name: Schedule(s, device) for name, s in self._schedule_specs().items()}
         self._elementwise_loss = loss_function(critic_spec.loss_spec, each=True)
         self._build_learners(compile=setting.compile)
+        params = {"net": self.optims["net"].params}
+        self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
         self.acted = 0
         """Frames acted, to know when the random ones are over."""
 
@@ -220,7 +223,12 @@ class SoftActorCritic(Algorithm):
         self.acted += len(obs)
         if self.acted <= self.training_start_step:
             return Act(self._random_action(len(obs)).to(obs.device))
-        return Act(self.policy(obs).sample(self.noise.next(len(obs)).to(obs.device)))
+        return Act(self.actor(obs, self.noise.next(len(obs)).to(obs.device)))
+
+    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy"""
+        action: Tensor = self.policy(obs).sample(noise)
+        return action
 
     def _random_action(self, n: int) -> Tensor:
         action, generator = self.info.action, self.setting.generator

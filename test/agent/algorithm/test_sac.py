@@ -325,6 +325,7 @@ def test_compiled_equals_eager(action: ActionSpace) -> None:
     plain, compiled = (make(action, compile=c) for c in (False, True))
     first, second = (World(a.info).live(a, 25) for a in (plain, compiled))
     assert sac(compiled).learner.compile
+    assert sac(compiled).actor.compile
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(plain.weights(), compiled.weights(), atol=1e-4, rtol=1e-3)
