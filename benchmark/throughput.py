@@ -69,6 +69,8 @@ def run_slm_lab(name: str, frames: int, seed: int, *, eager: bool) -> dict[str, 
         workload(name)["threads"],
     )
     torch.set_num_threads(threads)
+    # as in the process of any session
+    torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout.new(Path(folder), spec.name)
         layout.make_folders()

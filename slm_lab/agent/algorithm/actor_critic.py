@@ -39,6 +39,9 @@ from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
 from slm_lab.types import Act, Evaluated, Rollout, Sequences, Stats
 
+AT_ONCE = 2**22
+"""Numbers of observations that are evaluated at once: those of 148 images of Atari, of 10,000s of vectors."""
+
 
 class ActorCriticBaseSpec(AlgorithmSpec):
     """Keys that all actor-critics have."""
@@ -129,20 +132,31 @@ class ActorCritic(Algorithm):
             log_prob [T, N], value [T+1, N], final_value [T, N]
         """
         t, n = rollout.reward.shape
+        # behind the last step nothing is done: what stands there is not looked at
+        later = rollout.action.new_zeros((n + len(rollout.final_obs), *rollout.action.shape[2:]))
+        action = torch.cat([rollout.action.flatten(0, 1), later])
         if self.recall is None:
-            policy, value = self.net.policy_value(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]))
+            log_prob, value = self._judge(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]), action)
         else:
             policy, value = self.net.read(self.recall.run(rollout))
-        action = torch.cat(
-            [rollout.action.flatten(0, 1), rollout.action.new_zeros((len(value) - t * n, *rollout.action.shape[2:]))]
-        )
+            log_prob = policy.log_prob(action)
         final_value = value.new_zeros(t * n)
         final_value[rollout.final_index] = value[(t + 1) * n :]
         return Evaluated(
-            log_prob=policy.log_prob(action)[: t * n].view(t, n),
+            log_prob=log_prob[: t * n].view(t, n),
             value=value[: (t + 1) * n].view(t + 1, n),
             final_value=final_value.view(t, n),
         )
+
+    def _judge(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, *O], [B, *A] -> log_prob [B], value [B]; in parts, as layers of many images don't fit in any cache."""
+        log_probs, values = [], []
+        size = max(1, AT_ONCE // obs[0].numel())
+        for seen, done in zip(obs.split(size), action.split(size), strict=True):
+            policy, value = self.net.policy_value(seen)
+            log_probs.append(policy.log_prob(done))
+            values.append(value)
+        return torch.cat(log_probs), torch.cat(values)
 
     def advantages(self, rollout: Rollout, evaluated: Evaluated) -> tuple[Tensor, Tensor]:
         """Advantages and value targets, [T, N] each, by the estimator the spec names."""
