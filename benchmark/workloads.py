@@ -37,6 +37,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
 }
 """CartPole-v1 and separate 64x64 tanh nets unless stated; net "conv": that of Mnih et al. 2015, shared. horizon: steps
 of each env between updates; threads: of torch, on either side."""
+WORKLOADS["W5-bf16"] = {**WORKLOADS["W5"], "precision": "bf16"}
 DEFAULTS: dict[str, Any] = {
     "env": {"name": "CartPole-v1"},
     "net": "mlp",

@@ -1,7 +1,7 @@
 """What Ray runs, without Ray: rows merged, sessions ended, work taken up again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ Make = Callable[..., SearchTrial]
 
 
 @pytest.fixture
-def make(searched: Callable[..., Spec], tmp_path: Path) -> Make:
+def make(searched: Callable[..., Spec], tmp_path: Path) -> Iterator[Make]:
     """Trial 3 of a search in a run folder."""
     layout = Layout.new(tmp_path, "tiny")
     layout.make_folders()
@@ -68,9 +68,13 @@ def make(searched: Callable[..., Spec], tmp_path: Path) -> Make:
             def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
                 super().setup(config, plan)
 
-        return Planned({"trial": 3, "values": values or {"agent.algorithm.lr": 0.01}})
+        made.append(Planned({"trial": 3, "values": values or {"agent.algorithm.lr": 0.01}}))
+        return made[-1]
 
-    return trial
+    made: list[SearchTrial] = []
+    yield trial
+    for one in made:
+        one.stop()
 
 
 def layout_of(trial: SearchTrial) -> Layout:
@@ -112,6 +116,45 @@ def test_it_runs_a_trial_of_the_lab(make: Make) -> None:
     other._prepare()
     assert not layout.checkpoint(3, 0).exists()
     assert other._backlog == []
+
+
+def test_one_after_the_other_in_the_same_processes(make: Make) -> None:
+    """The second trial begins where the first was stopped: its sessions have ended and saved by then."""
+    trial = make(env__max_frame=10_000_000)
+    layout = layout_of(trial)
+    while not trial.step()["rows"]:
+        pass
+    (worker,) = psutil.Process().children()
+    assert trial.reset_config({"trial": 4, "values": {"agent.algorithm.lr": 0.02}})
+    frames = read_rows(layout.session_df(3, 0))[-1]["frame"]
+    while not trial.step()["rows"]:
+        pass
+    assert layout.checkpoint(3, 0).exists()
+    assert read_rows(layout.session_df(3, 0))[-1]["frame"] == frames, "it does not learn on"
+    assert '"lr": 0.02' in layout.trial_spec(4).read_text()
+    assert psutil.Process().children() == [worker]
+
+
+def test_a_trial_that_is_not_asked_for_is_laid_down(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes up its work, to the bit, when it is asked for again."""
+    whole = make()
+    expected, _ = finish(whole)
+    layout = layout_of(whole)
+    weights = layout.weights(3, 0).read_bytes()
+    whole.stop()
+    for path in layout.trial_files(3):
+        path.unlink()
+    monkeypatch.setattr("slm_lab.experiment.search.trainable.LEASE", 0.0)
+    trial = make()
+    for _ in range(4):
+        trial.step()
+        assert trial._thread is not None
+        trial._thread.join(20)
+    monkeypatch.undo()
+    reports, last = finish(trial)
+    assert last["done"]
+    assert reports[-1]["frame"] == expected[-1]["frame"]
+    assert layout.weights(3, 0).read_bytes() == weights
 
 
 def test_a_stopped_trial_leaves_no_process(make: Make) -> None:
