@@ -129,7 +129,7 @@ def fused_adam_(
     >>> p
     tensor([0.9000])
     """
-    _fused_(torch._fused_adam_, param, grad, state, lr, betas, eps, weight_decay)
+    _fused_(torch._fused_adam_, param, grad, state, lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
 def fused_adamw_(
@@ -149,7 +149,7 @@ def fused_adamw_(
     >>> p
     tensor([0.8500])
     """
-    _fused_(torch._fused_adamw_, param, grad, state, lr, betas, eps, weight_decay)
+    _fused_(torch._fused_adamw_, param, grad, state, lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
 def _fused_(
@@ -158,15 +158,15 @@ def _fused_(
     grad: Tensor,
     state: State,
     lr: Tensor,
+    *,
     betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
+    **constants: float,
 ) -> None:
     b1, b2 = betas
     step, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
     step.add_(1)
-    moments = {"beta1": b1, "beta2": b2, "weight_decay": weight_decay, "eps": eps, "amsgrad": False, "maximize": False}
-    kernel([param], [grad], [m], [v], [], [step], lr=float(lr), **moments)
+    variant = {"amsgrad": False, "maximize": False}
+    kernel([param], [grad], [m], [v], [], [step], lr=float(lr), beta1=b1, beta2=b2, **constants, **variant)
 
 
 def rmsprop_state(param: Tensor) -> State:
