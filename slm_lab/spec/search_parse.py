@@ -48,6 +48,16 @@ def parse_search(spec: Spec) -> list[Axis]:
     return axes
 
 
+def search_faults(spec: Spec) -> list[str]:
+    """What is wrong with the search block of a spec, and with what its `meta` says of the search; none without one."""
+    try:
+        if spec.search:
+            parse_search(spec)
+    except SpecError as e:
+        return e.faults
+    return []
+
+
 def _leaves(data: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Key paths and values; what lies behind a key with a distribution is its value. Nothing at all is a leaf too."""
     items: list[tuple[str, Any]] = []

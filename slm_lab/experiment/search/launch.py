@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -218,5 +219,6 @@ class Search:
         logger.info("best: {}", summary(metrics, f"trial {best.trial}"))
         for path, value in best.values.items():
             logger.info("  {} = {}", path, value)
-        logger.info("to train it: slm-lab run {} {} train", layout.best_spec(), self._spec.name)
+        command = shlex.join(["slm-lab", "run", str(layout.best_spec()), self._spec.name, "train"])
+        logger.info("to train it: {}", command)
         return RunResult(layout.root, {k: math.nan if v is None else v for k, v in metrics.items()})
