@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from slm_lab.agent.net.check import idle_keys
-from slm_lab.cli.build import build_faults
 from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.env.make import check_env
+from slm_lab.experiment.build import build_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import bundled_folder, check, expand, find_file, holds_specs, open_file, read_file, spec_files
 from slm_lab.spec.migrate import sweep

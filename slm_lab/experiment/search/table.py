@@ -13,6 +13,7 @@ from rich.text import Text
 
 from slm_lab.experiment.progress import INTERVAL, duration
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
+from slm_lab.spec.explain import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,4 +171,6 @@ def show_value(value: Any) -> str:
     >>> show_value(0.000123456), show_value([64, 64]), show_value(None)
     ('0.0001235', '[64, 64]', 'None')
     """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else shorten(value)
