@@ -68,7 +68,7 @@ def fixed(spec: Spec, found: list[dict[str, Any]], frames: int, *, asha: bool) -
 def run(spec: Spec, out: Path, seed: int) -> dict[str, Any]:
     """One search: the best metric, and what it cost."""
     begun = time.monotonic()
-    done = api.run(spec, "search", out=str(out), seed=seed, device="cpu")
+    done = api.run(spec, mode="search", out=str(out), seed=seed, device="cpu")
     seconds = time.monotonic() - begun
     layout = Layout.open(done.folder)
     records = Journal.open(layout.search_file()).records.values()
