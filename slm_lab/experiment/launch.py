@@ -23,7 +23,7 @@ from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, session_count, worker_count
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
-from slm_lab.lib.files import write_json
+from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
@@ -182,7 +182,7 @@ def _work(
         file.ended(status)
     faults = list(dict.fromkeys(crash.reason for crash in done.crashed if crash.misuse))
     if faults and len(done.crashed) == sessions:
-        raise Refused("\n".join([spec.name, *faults]))
+        raise Refused("\n".join([spec.name, *(f"  {fault.strip()}" for fault in faults)]))
     for fault in faults:
         logger.error("{}", fault.strip())
     _tell_end(done, mode, saved, sessions)
@@ -197,7 +197,8 @@ def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
         logger.error("all {} trials crashed", len(done.crashed))
     elif done.crashed:
         count = f"{len(done.crashed)} of {sessions} sessions crashed"
-        logger.error("{}{}", count, "" if done.metrics else ": there is nothing to analyse")
+        analysed = "" if done.metrics else ": there is nothing to analyse"
+        logger.error("{}{}; to go on once the cause is mended: slm-lab run train@{}", count, analysed, done.folder)
     if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", summary(done.metrics))
     logger.info("results: {}", done.folder)
@@ -239,5 +240,4 @@ def _metrics(layout: Layout, mode: Mode) -> dict[str, float]:
     path = layout.best_scalar() if mode is Mode.SEARCH else layout.trial_scalar(0)
     if not path.exists():
         return {}
-    scalars = json.loads(path.read_text(encoding="utf-8"))
-    return {name: math.nan if value is None else value for name, value in scalars.items()}
+    return {name: math.nan if value is None else value for name, value in read_json(path).items()}

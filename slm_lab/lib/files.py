@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
+from slm_lab.lib.errors import LabError
+
 
 def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
     """Write a file so that a reader, or whoever comes after a crash, finds the old content or the new, never a part.
@@ -51,6 +53,23 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: Path, obj: Any) -> None:
     """Write JSON atomically: keys in their order, indent 2, NaN and infinities as null, numpy values as plain ones."""
     write_atomic(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        LabError: there is no such file, or it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise LabError(f"{path}: can't be read: {e.strerror}") from e
+    except ValueError as e:
+        raise LabError(f"{path}: damaged, it holds no JSON ({e})") from e
+    if not isinstance(content, dict):
+        raise LabError(f"{path}: damaged, it must hold an object")
+    return content
 
 
 def plain(obj: Any) -> Any:

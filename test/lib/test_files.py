@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm_lab.lib.files import write_atomic, write_json
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json, write_atomic, write_json
 
 
 def test_writes_bytes_and_text(tmp_path):
@@ -82,3 +83,22 @@ def test_json_refuses_what_it_can_not_say(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"a": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "can't be read: No such file or directory"),
+        (b"{", "damaged, it holds no JSON"),
+        (b"\xff", "damaged, it holds no JSON"),
+        (b"[1]", "damaged, it must hold an object"),
+    ],
+)
+def test_json_that_is_damaged(tmp_path, content, text):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabError, match=f"^{path}: {text}"):
+        read_json(path)
+    write_json(path, {"a": math.inf})
+    assert read_json(path) == {"a": None}
