@@ -100,13 +100,21 @@ def run_contained(
             e = out_of_memory(error, run.spec) or error
             # a user error says all there is to say; anything else needs its traceback
             text = str(e) if isinstance(e, LabError) else traceback.format_exc()
-            write_atomic(crash_file, text.rstrip("\n") + "\n")
+            write_crash(crash_file, text)
             reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
             logger.debug("session {} crashed: {}", run.session, reason)
             misuse = isinstance(e, SpecError) or (isinstance(e, LabError) and not session.begun)
             return Outcome(run.session, crash=Crash(run.session, reason, crash_file, misuse))
         crash_file.unlink(missing_ok=True)
         return Outcome(run.session, result=result)
+
+
+def write_crash(path: Path, text: str) -> None:
+    """Keep what is known of a crash; where it can't be written, for want of space, the log has it."""
+    try:
+        write_atomic(path, text.rstrip("\n") + "\n")
+    except OSError as e:
+        logger.error("{}: can't be written: {}\n{}", path, e.strerror, text.rstrip("\n"))
 
 
 def out_of_memory(error: BaseException, spec: Spec) -> LabError | None:

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from loguru import logger
@@ -73,22 +73,27 @@ def run_spec(
     fresh = folder is None or not (options.out / folder).exists()
     try:
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
-        layout.make_folders()
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
     if mode is not Mode.SEARCH and use_compile(spec.meta.compile, spec.env.max_frame):
         start_ahead(json.dumps([spec.to_dict()["agent"], spec.to_dict()["env"]], sort_keys=True))
-    write_json(layout.spec(), spec.to_dict())
-    if mode is not Mode.SEARCH:
-        write_json(layout.trial_spec(0), spec.to_dict())
-    with locked(layout) as held:
-        try:
-            return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held, beside)
-        except Refused:
-            # found out when the sessions were built: nothing was run, and what was made for it would only be in the way
-            if fresh:
-                shutil.rmtree(layout.root, ignore_errors=True)
-            raise
+    file: RunFile | None = None
+    try:
+        layout.make_folders()
+        write_json(layout.spec(), spec.to_dict())
+        if mode is not Mode.SEARCH:
+            write_json(layout.trial_spec(0), spec.to_dict())
+        with locked(layout) as held:
+            file = RunFile.create(layout, mode, options)
+            return _work(spec, mode, layout, options, file, held, beside)
+    except (Refused, OSError) as e:
+        begun = file is not None and not isinstance(e, Refused)
+        if fresh and not begun:
+            # nothing was run, and what was made for it would only be in the way
+            shutil.rmtree(layout.root, ignore_errors=True)
+        if isinstance(e, OSError) and not begun:
+            raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
+        raise
 
 
 def resume(
@@ -170,7 +175,8 @@ def _work(
                 done = RunResult(layout.root, trial.metrics, trial.crashed, trial.stopped)
         if pool is not None and pool.output:
             path = layout.log(f"{layout.name}_output")
-            with path.open("a", encoding="utf-8") as output:
+            # a full disk: there are the results still, to be told
+            with suppress(OSError), path.open("a", encoding="utf-8") as output:
                 output.writelines(pool.output)
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
@@ -179,7 +185,10 @@ def _work(
         raise
     finally:
         # an interrupt that did not wait for the sessions comes by here too
-        file.ended(status)
+        try:
+            file.ended(status)
+        except OSError as e:
+            logger.error("{}: can't be written: {}", file.path, e.strerror)
     faults = list(dict.fromkeys(crash.reason for crash in done.crashed if crash.misuse))
     if faults and len(done.crashed) == sessions:
         raise Refused("\n".join([spec.name, *(f"  {fault.strip()}" for fault in faults)]))

@@ -27,8 +27,10 @@ def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
-    except BaseException:
+    except BaseException as e:
         temp.unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.errno is not None and e.filename is None:
+            e.filename = str(path)  # of a full disk, write does not say it
         raise
     sync_folder(path.parent)
 

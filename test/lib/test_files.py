@@ -38,6 +38,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_can_not_be_written_is_named(tmp_path, monkeypatch):
+    def fsync(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device: .*a.json"):
+        write_json(tmp_path / "a.json", {})
+
+
 def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
     calls = []
     sync, replace = os.fsync, Path.replace
