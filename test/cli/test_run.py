@@ -228,7 +228,7 @@ class TestResume:
         assert slm("train@latest").exit_code == 0
         assert slm("search@latest", "--ray-address", "auto").exit_code == 0
         assert calls == [
-            ("resume", "latest", Options(), None, {"search": False}),
+            ("resume", "latest", Options(), None),
             ("resume", "latest", Options(ray_address="auto"), None, {"search": True}),
         ]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_
+from slm_lab.functional.optimizers import FUSED, OPTIMIZERS, clip_grad_norm_
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("Adam", {}),
@@ -37,6 +37,21 @@ def test_equals_torch_optim(name: str, kwargs: dict[str, Any]) -> None:
         optimizer.step()
         step(ours, grad, state, lr, **kwargs)
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "kwargs"), [case for case in CASES if case[0] in FUSED])
+def test_fused_equals_the_equations(name: str, kwargs: dict[str, Any]) -> None:
+    g = torch.Generator().manual_seed(1)
+    ours = torch.randn(20, generator=g)
+    fused = ours.clone()
+    init, step = OPTIMIZERS[name]
+    states, lr = (init(ours), init(fused)), torch.tensor(0.05)
+    for _ in range(12):
+        grad = torch.randn(20, generator=g)
+        step(ours, grad.clone(), states[0], lr, **kwargs)
+        FUSED[name](fused, grad.clone(), states[1], lr, **kwargs)
+        torch.testing.assert_close(fused, ours, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 100.0, None])

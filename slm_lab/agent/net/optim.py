@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slm_lab.functional.optimizers import OPTIMIZERS, clip_grad_norm_, hyper_parameter_faults
+from slm_lab.functional.optimizers import FUSED, OPTIMIZERS, clip_grad_norm_, hyper_parameter_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.stateful import State
 from slm_lab.lib.suggest import did_you_mean
@@ -87,6 +87,7 @@ class Optim:
         arguments = _functional_arguments(name, kwargs)
         if arguments is not None:
             init, self._step = OPTIMIZERS[name]
+            self._eager_step = FUSED.get(name, self._step)
             self.kwargs = arguments
             self.state = init(self.params.flat)
         else:
@@ -136,15 +137,18 @@ class Optim:
 
     def apply_(self, tensors: list[Tensor], grad: Tensor) -> Tensor:
         """Clip `grad` and change `tensors` (as from `tensors()`) by one step; returns the 0-d norm before clipping."""
+        return self._apply_(self._step, tensors, grad)
+
+    def _apply_(self, step: Callable[..., None], tensors: list[Tensor], grad: Tensor) -> Tensor:
         flat, lr, *values = tensors
         norm = clip_grad_norm_(grad, self.clip)
-        self._step(flat, grad, dict(zip(self.state, values, strict=True)), lr, **self.kwargs)
+        step(flat, grad, dict(zip(self.state, values, strict=True)), lr, **self.kwargs)
         return norm
 
     def step_(self) -> Tensor:
         """One eager step on the gradients that `backward` left; returns the 0-d norm before clipping."""
         if self.torch_optim is None:
-            norm = self.apply_(self.tensors(), self.params.grad)
+            norm = self._apply_(self._eager_step, self.tensors(), self.params.grad)
             if self.copies:
                 self.params.flat.copy_(self.flat)
             return norm

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import ray
+from ray._private import ray_constants
 
 from slm_lab.experiment.resources import available_cores
 from slm_lab.experiment.stopping import StopRequest
@@ -132,9 +133,14 @@ def _environ() -> Iterator[None]:
     # Ray sets the mode of a Ray of its own for the whole process
     before = {name: os.environ.get(name) for name in (*_ENVIRON, "RAY_AUTH_MODE")}
     os.environ.update(_ENVIRON)
+    # under `uv run` Ray would build each worker an environment from a copy of the working folder, without extras;
+    # it looks at the variable RAY_ENABLE_UV_RUN_RUNTIME_ENV only once, at its import
+    by_uv = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     try:
         yield
     finally:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = by_uv
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

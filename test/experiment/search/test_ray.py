@@ -46,7 +46,7 @@ EXPECTED = [
 ]
 
 
-def ladder(search: dict[str, Any], seconds: float = 0.0, **meta: Any) -> dict[str, Any]:
+def ladder(search: dict[str, Any], slow: str = "", **meta: Any) -> dict[str, Any]:
     """A spec of single envs, a row every 100 frames, a checkpoint every 100 frames."""
     return {
         "name": "ladder",
@@ -61,7 +61,7 @@ def ladder(search: dict[str, Any], seconds: float = 0.0, **meta: Any) -> dict[st
             "max_frame": 1000,
             "quality": 1.0,
             "crash": False,
-            "seconds": seconds,
+            "slow": slow,
             "vectorization": "sync",
         },
         "meta": {
@@ -207,6 +207,15 @@ def test_all_trials_crash(on_cluster: Options) -> None:
     assert not layout.best_spec().exists()
 
 
+def slowed(folder: Path, seconds: dict[int, float]) -> Path:
+    """What makes ladders of these qualities slow."""
+    slow = folder / "slow"
+    slow.mkdir()
+    for quality, wait in seconds.items():
+        (slow / str(quality)).write_text(str(wait))
+    return slow
+
+
 def write(spec: dict[str, Any], folder: Path) -> Path:
     path = folder / "ladder.json"
     path.write_text(json.dumps({"ladder": spec}))
@@ -255,12 +264,14 @@ def gone(folder_name: str = "slm_ray_") -> bool:
 
 def test_killed_stopped_and_resumed(tmp_path: Path) -> None:
     """On a Ray of its own: killed with -9 in trial 2, told to stop in trial 4; it ends as if nothing had happened."""
-    path = write(ladder({"env.quality__grid_search": QUALITIES}, seconds=0.004, **ASHA), tmp_path)
+    slow = slowed(tmp_path, {QUALITIES[2]: 0.3, QUALITIES[4]: 0.3})
+    path = write(ladder({"env.quality__grid_search": QUALITIES}, slow=str(slow), **ASHA), tmp_path)
     process = slm(str(path), "ladder", "search", folder=tmp_path)
     layout = wait_for(tmp_path, lambda journal, layout: ended(journal) == 2 and rows_of(layout, 2) >= 1, process)
     process.kill()
     process.communicate()
     assert gone(), "its Ray ends with it"
+    (slow / str(QUALITIES[2])).unlink()
     finished = {trial: layout.session_df(trial, 0).stat().st_mtime_ns for trial in (0, 1)}
 
     process = slm("search@latest", folder=tmp_path)
@@ -273,6 +284,7 @@ def test_killed_stopped_and_resumed(tmp_path: Path) -> None:
     assert f"slm-lab run search@{layout.root}" in err
     assert gone()
     assert RunFile.open(layout).status is Status.STOPPED
+    (slow / str(QUALITIES[4])).unlink()
 
     process = slm(f"search@{layout.root.name}", folder=tmp_path)
     out, err = process.communicate(timeout=250)
@@ -302,7 +314,8 @@ def test_two_machines_without_a_shared_disk(cluster: str, base: Path, tmp_path: 
     run_ray("start", f"--address={address}", "--num-cpus=2", store, "--node-ip-address=127.0.0.2", prefix=prefix)
     # a trial needs all cores of a machine: the two run side by side, one on each
     meta = {"search_resources": {"cpu": 2}, "search_scheduler": None}
-    path = write(ladder({"env.quality__grid_search": [1, 2]}, seconds=0.004, **meta), tmp_path)
+    slow = slowed(base, {1: 0.01, 2: 0.01})
+    path = write(ladder({"env.quality__grid_search": [1, 2]}, slow=str(slow), **meta), tmp_path)
     process = slm(str(path), "ladder", "search", folder=tmp_path, RAY_ADDRESS=address)
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
