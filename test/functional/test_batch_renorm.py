@@ -19,7 +19,7 @@ def test_by_hand() -> None:
 
 
 def test_the_corrections_are_bounded_on_both_sides() -> None:
-    """Running variances 100 and 16: r = 1/10, cut to 1/3, and 1; means 22 and -46: d = -2, cut to -1, and 12.5, to 1."""
+    """Running variances 100 and 16: r = 1/10, cut to 1/3, and 1; means 22 and -46: d = -2 and 12.5, cut to 1."""
     made = batch_renorm(X, torch.tensor([22.0, -46.0]), torch.tensor([100.0, 16.0]), r_max=3.0, d_max=1.0, eps=0.0)
     torch.testing.assert_close(made.x, torch.tensor([[-1 / 3 - 1, 0.0], [1 / 3 - 1, 2.0]]))
 

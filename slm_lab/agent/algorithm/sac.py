@@ -24,6 +24,7 @@ The smaller of two critics is taken for discrete actions too: with their mean it
 
 Differs from the paper: log alpha is kept in [log_alpha_min, log_alpha_max]; policy_delay is from TD3, arXiv:1802.09477.
 Both critics are one optimizer's parameters, so clip_grad_val counts for their gradients together.
+`crossq` is SAC without target critics.
 """
 
 import math
