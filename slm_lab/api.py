@@ -50,7 +50,8 @@ def run(
     Args:
         spec: a spec, or what `load_spec` takes.
         name: of the spec in its file; may be left out where there is one only.
-        mode: `train`, or `dev` for a single session with checks and TensorBoard.
+        mode: `train`; `search`, which runs trials of the spec's search block; or `dev` for a single session with
+            checks and TensorBoard.
         out: folder that the run folder is made in.
         seed: over `meta.random_seed`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.

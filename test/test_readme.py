@@ -1,5 +1,6 @@
 """What the README shows works: its spec, its library page, its one-file algorithm, its links."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from slm_lab.spec.load import load_spec
+from slm_lab.spec.search import DISTRIBUTIONS
+from slm_lab.spec.search_parse import parse_search
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -36,6 +39,16 @@ def test_spec_is_valid() -> None:
     assert spec.env.name == "CartPole-v1"
     assert spec.agent.net.for_role("actor").init_std == 0.01
     assert spec.agent.net.for_role("critic").init_std is None
+
+
+def test_search_block_is_valid() -> None:
+    shown = json.loads("{" + block("json", '"search"') + "}")
+    spec = load_spec("ppo/ppo_cartpole.json", "ppo_cartpole").to_dict()
+    axes = parse_search(load_spec({**spec, "meta": {**spec["meta"], **shown["meta"]}, "search": shown["search"]}))
+    assert [axis.path for axis in axes] == ["agent.algorithm.lr", "agent.net.hid_layers"]
+    table = README[README.index("| distribution |") : README.index("| key of `meta` |")]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row[: row.find("|", 1)])]
+    assert sorted(named) == sorted(DISTRIBUTIONS)
 
 
 def test_library_page(tmp_path: Path) -> None:

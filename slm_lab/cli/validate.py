@@ -11,13 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from slm_lab.agent.net.check import idle_keys
-from slm_lab.cli.build import build_faults
 from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.env.make import check_env
+from slm_lab.experiment.build import build_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import bundled_folder, check, expand, find_file, holds_specs, open_file, read_file, spec_files
 from slm_lab.spec.migrate import sweep
+from slm_lab.spec.search_parse import search_faults
 from slm_lab.spec.variables import variables
 
 RUNS, MIGRATES, FAILS = "runs", "runs after migration", "cannot run"
@@ -110,6 +111,11 @@ def _verdict(path: Path, name: str, raw: dict[str, Any], sets: dict[str, str], o
         if checked.spec is not None:
             faults += build_faults(checked.spec)
             rest += idle_keys(checked.spec.agent)
+            searched = search_faults(checked.spec)
+            if told or checked.notes:  # of an older version: it trains all the same
+                rest += [f"can't be searched: {fault}" for fault in searched]
+            else:
+                faults += searched
         told += checked.notes
         needs = " ".join(f"-s {key}=..." for key in checked.open_variables)
         rest += [f"needs {needs}"] if needs else []

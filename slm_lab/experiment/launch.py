@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -13,6 +14,7 @@ from loguru import logger
 from slm_lab.agent.net.check import idle_keys
 from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
+from slm_lab.experiment.build import build_faults
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.resources import use_compile
@@ -29,7 +31,7 @@ from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
-from slm_lab.spec.search_parse import parse_search
+from slm_lab.spec.search_parse import parse_search, variants
 
 __all__ = ["enjoy", "resume", "run_spec"]
 
@@ -68,6 +70,8 @@ def run_spec(
     faults = check_env(spec.env)
     if faults:
         raise SpecError(faults, spec.name)
+    if mode is Mode.SEARCH and (faults := [f for s in variants(spec) for f in build_faults(s)]):
+        raise SpecError(list(dict.fromkeys(faults)), spec.name)
     for note in idle_keys(spec.agent):
         logger.info("{}", note)
     fresh = folder is None or not (options.out / folder).exists()
@@ -167,7 +171,12 @@ def _work(
             if mode is Mode.SEARCH:
                 from slm_lab.experiment.search.launch import Search  # Ray: not for those who do not search
 
-                done = Search(spec, layout, options, stop.is_set).run()
+                try:
+                    done = Search(spec, layout, options, stop.is_set).run()
+                except LabError as e:
+                    if layout.search_file().exists():
+                        raise
+                    raise Refused(str(e)) from e  # no trial was begun
             else:
                 trial = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
                 sessions = session_count(spec, mode)
@@ -181,7 +190,7 @@ def _work(
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
     except KeyboardInterrupt:
-        logger.warning("stopped at once; what was saved is kept; to go on: slm-lab run train@{}", layout.root)
+        logger.warning("stopped at once; what was saved is kept; to go on: {}", _go_on(mode, layout.root))
         raise
     finally:
         # an interrupt that did not wait for the sessions comes by here too
@@ -200,10 +209,9 @@ def _work(
 
 def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
     if done.stopped:
-        word = Mode.SEARCH if mode is Mode.SEARCH else Mode.TRAIN
-        logger.warning("stopped; {}to go on: slm-lab run {}@{}", saved, word.value, done.folder)
+        logger.warning("stopped; {}to go on: {}", saved, _go_on(mode, done.folder))
     elif done.crashed and mode is Mode.SEARCH:
-        logger.error("all {} trials crashed", len(done.crashed))
+        logger.error("no trial came to an end: {} crashed", len(done.crashed))
     elif done.crashed:
         count = f"{len(done.crashed)} of {sessions} sessions crashed"
         analysed = "" if done.metrics else ": there is nothing to analyse"
@@ -211,6 +219,12 @@ def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
     if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", summary(done.metrics))
     logger.info("results: {}", done.folder)
+
+
+def _go_on(mode: Mode, folder: Path) -> str:
+    """The command that goes on with a run."""
+    word = Mode.SEARCH if mode is Mode.SEARCH else Mode.TRAIN
+    return shlex.join(["slm-lab", "run", f"{word.value}@{folder}"])
 
 
 def _saved(done: TrialResult, sessions: int) -> str:

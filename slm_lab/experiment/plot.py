@@ -224,7 +224,7 @@ def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[b
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == len(values):
         x = _floats(numbers)
-        if x.size and x.min() > 0 and x.max() / x.min() >= 50:  # spans decades
+        if x.size and x.min() > 0 and x.max() / x.min() >= 10:  # spans decades
             axes.set_xscale("log")
     else:
         kinds = sorted({str(v) for v in values})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,16 @@ from slm_lab.lib.errors import SpecError
 from slm_lab.lib.suggest import did_you_mean, nearest
 from slm_lab.spec.explain import explain, shorten
 from slm_lab.spec.model import Spec
-from slm_lab.spec.search import ARGUMENTS, DISTRIBUTIONS, SEPARATOR, Axis, apply, scheduler_settings, search_sessions
+from slm_lab.spec.search import (
+    ARGUMENTS,
+    DISTRIBUTIONS,
+    LISTS,
+    SEPARATOR,
+    Axis,
+    apply,
+    scheduler_settings,
+    search_sessions,
+)
 
 _OWN = ("name", "search", "meta.max_trial", "meta.plugins", "meta.search_")
 """What a search itself goes by."""
@@ -46,6 +56,33 @@ def parse_search(spec: Spec) -> list[Axis]:
     if faults:
         raise SpecError(faults, spec.name)
     return axes
+
+
+def variants(spec: Spec) -> list[Spec]:
+    """Specs of trials by which a search is checked: every option of a list once, all else from the middle.
+
+    Raises:
+        SpecError: as `parse_search`.
+    """
+    axes = parse_search(spec)
+    middle = {axis.path: axis.probes()[-1] for axis in axes}
+    lists = [axis for axis in axes if axis.dist in LISTS]
+    changes = [{axis.path: option} for axis in lists for option in axis.args[:-1]]
+    found = []
+    for change in [{}, *changes]:
+        with suppress(ValidationError):  # it would not go together with the middle of another axis
+            found.append(apply(spec, {**middle, **change}))
+    return found
+
+
+def search_faults(spec: Spec) -> list[str]:
+    """What is wrong with the search block of a spec, and with what its `meta` says of the search; none without one."""
+    try:
+        if spec.search:
+            parse_search(spec)
+    except SpecError as e:
+        return e.faults
+    return []
 
 
 def _leaves(data: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -186,6 +186,21 @@ def test_validate_tells_keys_without_effect(slm: Any, folder: Path, raw: dict[st
     assert verdict["notes"] == ["agent.net.update_type: has no effect, PPO has no target net"]
 
 
+def test_validate_looks_at_the_search_too(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
+    good = {**raw, "search": {"agent.algorithm.gamma__uniform": [0.9, 0.99]}}
+    meta = {**raw["meta"], "max_session": 2, "search_scheduler": {"grace_period": 2}}
+    bad = {**raw, "meta": meta, "search": {"agent.algorithm.gama__uniform": [0.9, 0.99]}}
+    (folder / "toy.json").write_text(json.dumps({"good": good, "bad": bad}))
+    done = slm("validate", "toy.json", "--json")
+    assert done.exit_code == 2
+    verdicts = {v["spec"]: (v["status"], v["notes"]) for v in json.loads(done.stdout)}
+    assert verdicts["good"] == ("runs", [])
+    status, notes = verdicts["bad"]
+    assert status == "cannot run"
+    assert ["did you mean 'agent.algorithm.gamma'?" in note for note in notes] == [True, False]
+    assert "search_max_session to 1" in notes[1]
+
+
 def test_a_fault_found_only_when_built_leaves_no_run(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
     raw = {**raw, "agent": {**raw["agent"], "net": {**raw["agent"]["net"], "init_fn": "constant_"}}}
     (folder / "toy.json").write_text(json.dumps({"toy": raw}))

@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ PREFIX = "slm_ray_"
 OWNER = "owner.json"
 OBJECT_STORE = 100 * 2**20
 """Bytes; what trials of one machine hand to each other is small."""
+REACH = 10.0
+"""Seconds until an address that does not answer is given up."""
 PATIENCE = 20.0
 """Seconds that a search has to save and stop, when it is told to."""
 _ENVIRON = {
@@ -82,7 +86,7 @@ def connected(address: str | None, log: Path, *, gpus: bool) -> Iterator[Cluster
                 if address is None:
                     _start(folder, gpus)
                 else:
-                    _join(address)
+                    _join(address, log)
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             cores = [int(resources.get("CPU", 0)) for resources in nodes]
             yield Cluster(
@@ -109,19 +113,40 @@ def _start(folder: Path, gpus: bool) -> None:
         raise LabError(f"Ray could not be started here: {' '.join(str(e).split())}") from e
 
 
-def _join(address: str) -> None:
+def _join(address: str, log: Path) -> None:
     if "://" in address:
         raise LabError(
             f"--ray-address: '{address}': a search is started on a machine of the cluster: "
             "run `ray start --address=HOST:PORT` here, then give auto or HOST:PORT"
         )
+    host, _, port = address.rpartition(":")
+    if address != "auto" and not (host and port.isdigit()):
+        raise LabError(f"--ray-address: must be auto or HOST:PORT (got '{address}')")
     try:
-        ray.init(address=address, configure_logging=False, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as e:
+        if host:
+            # Ray itself would try for a quarter of an hour
+            socket.create_connection((host.strip("[]"), int(port)), REACH).close()
+        with _stderr_to(log):
+            ray.init(address=address, configure_logging=False, log_to_driver=False)
+    except (OSError, OverflowError, RuntimeError, ValueError) as e:
         raise LabError(
             f"--ray-address: no Ray cluster at '{address}' that this machine is part of: {_line(e)} "
             "(a cluster that asks for a token: RAY_AUTH_MODE=token)"
         ) from e
+
+
+@contextmanager
+def _stderr_to(log: Path) -> Iterator[None]:
+    """What Ray's C++ writes to standard error, past all loggers, goes to a file."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def _line(error: Exception) -> str:
@@ -187,10 +212,7 @@ def _signals_kept() -> Iterator[None]:
 
 def _new_folder() -> Path:
     """A folder whose path is short: that of a socket in it may have 107 characters."""
-    base = Path(tempfile.gettempdir())
-    if len(str(base)) > 24 and Path("/tmp").is_dir():
-        base = Path("/tmp")
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_bases()[-1]))
     owner = {"pid": os.getpid(), "started": psutil.Process().create_time()}
     (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
     return folder
@@ -223,10 +245,17 @@ def stop_ray() -> list[str]:
     return told
 
 
+def _bases() -> list[Path]:
+    """Where temporary folders of Ray may lie; new ones in the last."""
+    if told := os.environ.get("RAY_TMPDIR"):
+        return [Path(told)]
+    bases = [Path("/tmp"), Path(tempfile.gettempdir())]
+    return [base for base in bases if base.is_dir() and len(str(base)) <= 24] or bases[1:]
+
+
 def _folders() -> list[Path]:
     """Temporary folders of this user's labs."""
-    bases = dict.fromkeys([Path(tempfile.gettempdir()), Path("/tmp")])
-    found = [p for base in bases if base.is_dir() for p in sorted(base.glob(f"{PREFIX}*"))]
+    found = [p for base in dict.fromkeys(_bases()) for p in sorted(base.glob(f"{PREFIX}*"))]
     return [p for p in found if p.is_dir() and p.stat().st_uid == os.getuid()]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,7 @@ class Search:
             self._analyse()
             table.update()
             if self._stop():
+                logger.warning("stopping: trials save and end; a second Ctrl-C stops at once")
                 raise _Interrupted
 
         with table:
@@ -154,8 +156,8 @@ class Search:
                 )
         places = min(cluster.cpus // cpu, int(cluster.gpus / gpu + 1e-9) if gpu else cluster.cpus)
         logger.info(
-            "{} trials, {} at a time: {} and {:g} GPU each, on {}",
-            self._count,
+            "{}, {} at a time: {} and {:g} GPU each, on {}",
+            _trials(self._count),
             min(places, self._count),
             "1 core" if cpu == 1 else f"{cpu} cores",
             gpu,
@@ -213,10 +215,15 @@ class Search:
         frames = sum(record.frame for record in records)
         crashed = sum(record.status is TrialStatus.CRASHED for record in records)
         early = sum(record.status is TrialStatus.STOPPED for record in records)
-        logger.info("{} trials, {} stopped early, {} crashed; {:,} frames", len(records), early, crashed, frames)
+        logger.info("{}, {} stopped early, {} crashed; {:,} frames", _trials(len(records)), early, crashed, frames)
         metrics = self._found[best.trial]["scalar"]
         logger.info("best: {}", summary(metrics, f"trial {best.trial}"))
         for path, value in best.values.items():
             logger.info("  {} = {}", path, value)
-        logger.info("to train it: slm-lab run {} {} train", layout.best_spec(), self._spec.name)
+        command = shlex.join(["slm-lab", "run", str(layout.best_spec()), self._spec.name, "train"])
+        logger.info("to train it: {}", command)
         return RunResult(layout.root, {k: math.nan if v is None else v for k, v in metrics.items()})
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"

@@ -103,12 +103,11 @@ class Scheduler(TrialScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """The trial came to its end, or crashed in a way that it told."""
         index = trial.config["trial"]
-        record = self._journal.records[index]
         if reason := result.get("crash"):
             self._journal.ended(index, TrialStatus.CRASHED, reason=reason, misuse=bool(result.get("misuse")))
         else:
             crashed = int(result.get("crashed_sessions", 0))
-            self._journal.ended(index, TrialStatus.COMPLETED, crashed_sessions=crashed, metric=record.metric)
+            self._journal.ended(index, TrialStatus.COMPLETED, crashed_sessions=crashed)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Its process died."""

@@ -1,6 +1,7 @@
 """How far the search is: a live table where there is a terminal, else a line of the log for each trial that ends."""
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,9 +13,10 @@ from rich.text import Text
 
 from slm_lab.experiment.progress import INTERVAL, duration
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
+from slm_lab.spec.explain import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _STYLES = {
     TrialStatus.WAITING: "dim",
@@ -48,7 +50,7 @@ class SearchTable:
         console: Console | None = None,
     ) -> None:
         self._journal = journal
-        self._paths = list(paths)
+        self._names = short_names(paths)
         self._count = count
         self._max_frame = max_frame
         self._console = console or Console(stderr=True)
@@ -76,7 +78,7 @@ class SearchTable:
             if record.ended and record.trial not in self._told:
                 self._told.add(record.trial)
                 level = "WARNING" if record.status is TrialStatus.CRASHED else "INFO"
-                logger.log(level, "{}", describe(record))
+                logger.log(level, "{}", describe(record, self._names))
         now = time.monotonic()
         if self._live is not None and now - self._drawn >= INTERVAL:
             self._drawn = now
@@ -86,14 +88,14 @@ class SearchTable:
         """The trials, a line each, the best first; and a line on the whole."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("trial", justify="right")
-        for path in self._paths:
-            table.add_column(path.rpartition(".")[2], justify="right", overflow="fold", max_width=24)
+        for name in self._names.values():
+            table.add_column(name, justify="right", overflow="fold", max_width=24)
         for name in ("frames", "%", "ma"):
             table.add_column(name, justify="right", min_width=6)
         table.add_column("status")
         records = self._shown()
         for record in records:
-            values = [show_value(record.values.get(path)) for path in self._paths]
+            values = [show_value(record.values.get(path)) for path in self._names]
             share = min(100, 100 * record.frame // self._max_frame)
             metric = "-" if record.metric is None else f"{record.metric:,.1f}"
             words = [str(record.trial), *values, f"{record.frame:,}", str(share), metric]
@@ -138,9 +140,24 @@ class SearchTable:
         return order[: max(4, self._console.height - 6)]
 
 
-def describe(record: Record) -> str:
-    """A trial that ended, in a line of the log."""
-    values = "  ".join(f"{path.rpartition('.')[2]} {show_value(value)}" for path, value in record.values.items())
+def short_names(paths: "Sequence[str]") -> dict[str, str]:
+    """Of each key path the shortest end that no other one has.
+
+    >>> list(short_names(["agent.algorithm.lr", "agent.a_spec.start_val", "agent.b_spec.start_val"]).values())
+    ['lr', 'a_spec.start_val', 'b_spec.start_val']
+    """
+
+    def ends(path: str) -> list[str]:
+        parts = path.split(".")
+        return [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+
+    taken = Counter(end for path in paths for end in ends(path))
+    return {path: next((end for end in ends(path) if taken[end] == 1), path) for path in paths}
+
+
+def describe(record: Record, names: "Mapping[str, str]") -> str:
+    """A trial that ended, in a line of the log; names: of the searched keys, short."""
+    values = "  ".join(f"{names[path]} {show_value(value)}" for path, value in record.values.items())
     head = f"trial {record.trial} {record.status.value}"
     if record.status is TrialStatus.CRASHED:
         return f"{head}: {record.reason}  [{values}]"
@@ -154,4 +171,6 @@ def show_value(value: Any) -> str:
     >>> show_value(0.000123456), show_value([64, 64]), show_value(None)
     ('0.0001235', '[64, 64]', 'None')
     """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else shorten(value)

@@ -251,4 +251,4 @@ class SearchTrial(tune.Trainable):
         return {"trial": self._index, "done": True, "crashed_sessions": len(result.crashed)}
 
     def _crashed(self, reason: str, misuse: bool = False) -> dict[str, Any]:
-        return {"trial": self._index, "done": True, "crash": reason, "misuse": misuse}
+        return {"trial": self._index, "done": True, "crash": reason.strip(), "misuse": misuse}

@@ -176,9 +176,10 @@ def test_time_that_is_left(journal: Journal, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_lines_of_the_log() -> None:
     record = Record(7, {LR: 0.00123456}, TrialStatus.STOPPED, 600, 12.34)
-    assert describe(record) == "trial 7 stopped early at frame 600: ma 12.3  [lr 0.001235]"
+    names = {LR: "lr"}
+    assert describe(record, names) == "trial 7 stopped early at frame 600: ma 12.3  [lr 0.001235]"
     record = Record(7, {LR: 0.1}, TrialStatus.CRASHED, reason="no luck")
-    assert describe(record) == "trial 7 crashed: no luck  [lr 0.1]"
+    assert describe(record, names) == "trial 7 crashed: no luck  [lr 0.1]"
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"trials": [{"trial": 0}], "events": [], "scheduler": {}}'])

@@ -26,7 +26,7 @@ from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status
 from slm_lab.experiment.search.journal import Journal, TrialStatus
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
 
@@ -83,11 +83,6 @@ ASHA: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SUPPORT))
-
-
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -126,6 +121,13 @@ def base() -> Iterator[Path]:
     for process in processes_with(str(folder)):
         process.kill()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _apart(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The env of the tests; no other search on this machine is stopped by them, nor stops them."""
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    monkeypatch.setenv("RAY_TMPDIR", str(base))
 
 
 @pytest.fixture(scope="module")
@@ -252,17 +254,17 @@ def rows_of(layout: Layout, trial: int) -> int:
     return len(read_rows(layout.session_df(trial, 0)))
 
 
-def gone(folder_name: str = "slm_ray_") -> bool:
-    """No process of a Ray of the lab's own is left, within a while."""
+def gone(folder: Path) -> bool:
+    """No process of a Ray that lies in the folder is left, within a while."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        if not processes_with(f"/tmp/{folder_name}"):
+        if not processes_with(f"{folder}/slm_ray_"):
             return True
         time.sleep(0.2)
     return False
 
 
-def test_killed_stopped_and_resumed(tmp_path: Path) -> None:
+def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     """On a Ray of its own: killed with -9 in trial 2, told to stop in trial 4; it ends as if nothing had happened."""
     slow = slowed(tmp_path, {QUALITIES[2]: 0.3, QUALITIES[4]: 0.3})
     path = write(ladder({"env.quality__grid_search": QUALITIES}, slow=str(slow), **ASHA), tmp_path)
@@ -270,7 +272,7 @@ def test_killed_stopped_and_resumed(tmp_path: Path) -> None:
     layout = wait_for(tmp_path, lambda journal, layout: ended(journal) == 2 and rows_of(layout, 2) >= 1, process)
     process.kill()
     process.communicate()
-    assert gone(), "its Ray ends with it"
+    assert gone(base), "its Ray ends with it"
     (slow / str(QUALITIES[2])).unlink()
     finished = {trial: layout.session_df(trial, 0).stat().st_mtime_ns for trial in (0, 1)}
 
@@ -282,7 +284,7 @@ def test_killed_stopped_and_resumed(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert f"the search of process {process.pid}" in told
     assert f"slm-lab run search@{layout.root}" in err
-    assert gone()
+    assert gone(base)
     assert RunFile.open(layout).status is Status.STOPPED
     (slow / str(QUALITIES[4])).unlink()
 
@@ -290,7 +292,7 @@ def test_killed_stopped_and_resumed(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err
     assert out.strip() == str(layout.root)
-    assert gone()
+    assert gone(base)
     assert outcome(Journal.open(layout.search_file())) == EXPECTED
     assert {trial: layout.session_df(trial, 0).stat().st_mtime_ns for trial in (0, 1)} == finished
     for trial in (2, 4):
@@ -300,7 +302,7 @@ def test_killed_stopped_and_resumed(tmp_path: Path) -> None:
     lines = err.splitlines()
     assert all(line[2:3] == ":" for line in lines if line), err
     assert layout.log("ladder_ray").exists()
-    assert not list(Path(tempfile.gettempdir()).glob("slm_ray_*/session_*"))
+    assert not list(base.glob("slm_ray_*/session_*"))
 
 
 def test_two_machines_without_a_shared_disk(cluster: str, base: Path, tmp_path: Path) -> None:
@@ -332,7 +334,29 @@ def test_two_machines_without_a_shared_disk(cluster: str, base: Path, tmp_path: 
     run_ray("status", f"--address={address}")
 
 
-def test_no_cluster_there(options: Options) -> None:
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("ray://a:1", "'ray://a:1': a search is started on a machine of the cluster"),
+        ("nowhere", r"must be auto or HOST:PORT \(got 'nowhere'\)"),
+        ("127.0.0.1:{port}", "no Ray cluster at '127.0.0.1:.*Connection refused"),
+    ],
+)
+def test_no_cluster_there(options: Options, address: str, told: str) -> None:
     spec = load_spec(ladder({"env.quality__grid_search": [1]}))
-    with pytest.raises(LabError, match="--ray-address: 'ray://a:1': a search is started on a machine of the cluster"):
-        run_spec(spec, Mode.SEARCH, dataclasses.replace(options, ray_address="ray://a:1"))
+    address = address.format(port=free_port())
+    with pytest.raises(LabError, match=f"--ray-address: {told}"):
+        run_spec(spec, Mode.SEARCH, dataclasses.replace(options, ray_address=address))
+    assert list(options.out.iterdir()) == [], "no trial was begun: there is nothing to keep"
+
+
+def test_options_that_can_not_be_built(options: Options) -> None:
+    """Told before anything is started."""
+    block = {
+        "agent.net.optim_spec__choice": [{"name": "Adm"}, {"name": "Adam"}],
+        "env.name__choice": ["Laddr-v0", "Ladder-v0"],
+    }
+    with pytest.raises(SpecError) as caught:
+        run_spec(load_spec(ladder(block)), Mode.SEARCH, dataclasses.replace(options, ray_address="nowhere"))
+    assert "torch.optim has no 'Adm', did you mean 'Adam'?" in str(caught.value)
+    assert "unknown env 'Laddr-v0', did you mean 'Ladder-v0'?" in str(caught.value)
