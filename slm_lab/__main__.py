@@ -1,8 +1,10 @@
 """The `slm-lab` script, and `python -m slm_lab`."""
 
+import io
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 INTERRUPTED = 130
@@ -16,9 +18,20 @@ def main() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: a job in the background
         signal.signal(signal.SIGINT, _leave)
+    _open_streams()
     from slm_lab.cli.app import main as run
 
     run()
+
+
+def _open_streams() -> None:
+    """What is printed goes nowhere where a stream was closed, and never fails over a letter the terminal lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  to the end of the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

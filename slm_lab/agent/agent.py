@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Algorithm, Setting
+from slm_lab.agent.algorithm.learner import NonFiniteLoss
 from slm_lab.agent.memory.base import Memory
 from slm_lab.agent.net.check import net_faults
 from slm_lab.agent.net.precision import reduced, why_not_bf16
@@ -153,11 +154,23 @@ class Agent:
             batch = batch._make(t.to(self.device) for t in batch)
         before = self.weights() if self._debug else {}
         with torch.no_grad(), reduced(self.device) if self._bf16 else nullcontext():
-            stats = self.algorithm.update(batch, frame)
+            try:
+                stats = self.algorithm.update(batch, frame)
+            except NonFiniteLoss as e:
+                if odd := self._not_finite(batch):
+                    raise NonFiniteLoss(f"{odd} that came from the env are not finite, hence {e}") from e
+                raise
         self.algorithm.set_frame(frame)
         if self._debug:
             self._check_changed(before, frame)
         return stats
+
+    def _not_finite(self, batch: Any) -> str:
+        """What came from the env that is no number; empty where all is well, or the batch is gone."""
+        if not self.memory.on_policy:
+            return ""
+        parts = {"observations": batch.obs, "rewards": batch.reward}
+        return " and ".join(name for name, t in parts.items() if not torch.isfinite(t).all())
 
     def set_frame(self, frame: int) -> None:
         """Move every schedule to this frame."""
@@ -239,5 +252,6 @@ def _open_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as e:
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        # the first sentence: torch goes on for pages
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0].partition(". ")[0]
         raise SpecError([f"--device: '{name}' can't be used here: {reason}"]) from e

@@ -22,7 +22,7 @@ def report_user_error(error: Exception) -> bool:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     elif isinstance(error, LabError):
-        text = str(error)
+        text = str(error).lstrip()
     elif is_core_only(error):
         text = (
             f"{error.name} is not installed: this is the core without what trains and plays. To add it: `uv sync` in a "

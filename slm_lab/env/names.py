@@ -9,6 +9,7 @@ from gymnasium.envs.registration import EnvSpec as Registration
 
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
+from slm_lab.lib.registry import import_foreign
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.past.envs import OLD_ATARI_IDS, OLD_IDS
 
@@ -76,9 +77,9 @@ def find(name: str) -> Found:
     module, _, env_id = name.rpartition(":")
     if module:
         try:
-            importlib.import_module(module)
-        except ImportError as e:
-            raise LabError(f"env.name: can't import '{module}' of '{name}': {e}") from e
+            import_foreign(module)
+        except LabError as e:
+            raise LabError(f"env.name: '{name}': {e}") from e
     # an id that a module registers is not an old one, even if it looks like it
     new_id, remark = (env_id, "") if module and env_id in gym.registry else _modern(env_id)
     kwargs: dict[str, Any] = {}

@@ -17,6 +17,16 @@ from slm_lab.types import Bools
 Array = NDArray[Any]
 
 
+class OldStep(LabError):
+    """What an env's step gave is not what gymnasium asks for."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(
+            f"env: step of {name} must give 5 values, as gymnasium asks: observation, reward, terminated, truncated, "
+            f"info (got {count}): is it made for an older gym?"
+        )
+
+
 class Rows(Protocol):
     """K gymnasium envs, as rows of arrays. Nothing is counted and no episode begins without being told to."""
 
@@ -93,7 +103,10 @@ class LocalRows:
         steps, decoded, convert = self._steps, self._actions.decode(action), self._observe.convert
 
         def one(i: int) -> None:
-            seen, gain[i], terminated[i], truncated[i], _ = steps[i](decoded[i])
+            told = steps[i](decoded[i])
+            if len(told) != 5:
+                raise OldStep(self.name, len(told))
+            seen, gain[i], terminated[i], truncated[i], _ = told
             if convert is None:
                 obs[i] = seen
             else:
@@ -129,9 +142,9 @@ class LocalRows:
             return None
         try:
             frame: Any = env.render()
-        except gym.error.DependencyNotInstalled as e:
-            raise LabError(f"env: can't render {self.name}: {e}") from e
-        return np.asarray(frame)
+        except Exception as e:
+            raise LabError(f"env: can't render {self.name}: {' '.join(str(e).split()) or type(e).__name__}") from e
+        return None if frame is None else np.asarray(frame)
 
     def close(self) -> None:
         """See Rows."""

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 
@@ -154,7 +155,13 @@ class Replayed:
         self._space_rngs = [space.np_random.bit_generator.state for space in self._spaces]
         if self._keeps_world:
             self._renew_world()
-        return self.env.reset(seed=seed)[0]
+        begun: Any = self.env.reset(seed=seed)
+        if not isinstance(begun, tuple) or len(begun) != 2:
+            raise LabError(
+                f"env: reset of {type(self.env.unwrapped).__name__} must give (observation, info), as gymnasium asks "
+                f"(got {type(begun).__name__}): is it made for an older gym?"
+            )
+        return begun[0]
 
     def _renew_world(self) -> None:
         # these two keep their Box2D world from one episode to the next, and its memory of the bodies that were in it

@@ -101,12 +101,7 @@ def map_obs(space: spaces.Space[Any], env: str) -> ObsMap:
     real = np.dtype(np.float32)
     match space:
         case spaces.Box():
-            kind = np.dtype(np.uint8) if space.dtype == np.uint8 else real
-            if _colours_come_last(space.shape):
-                height, width, channels = space.shape
-                note(f"env: images of {env} are turned to [{channels}, {height}, {width}]: channels first")
-                return ObsMap((channels, height, width), kind, _turn)
-            return ObsMap(tuple(space.shape), kind)
+            return _map_box(space, env)
         case spaces.MultiBinary():
             return ObsMap(tuple(space.shape), real)
         case spaces.Discrete():
@@ -123,6 +118,19 @@ def map_obs(space: spaces.Space[Any], env: str) -> ObsMap:
         f"env.name: {env} gives observations from {space}, which no net can read "
         "(known: Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these)"
     )
+
+
+def _map_box(space: spaces.Box, env: str) -> ObsMap:
+    if 0 in space.shape:
+        raise LabError(f"env.name: {env} gives observations without a single number: {space}")
+    kind = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float32)
+    if not space.shape:  # a number alone is a vector of one
+        return ObsMap((1,), kind, _assign)
+    if _colours_come_last(space.shape):
+        height, width, channels = space.shape
+        note(f"env: images of {env} are turned to [{channels}, {height}, {width}]: channels first")
+        return ObsMap((channels, height, width), kind, _turn)
+    return ObsMap(tuple(space.shape), kind)
 
 
 def _colours_come_last(shape: tuple[int, ...]) -> bool:

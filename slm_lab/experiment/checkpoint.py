@@ -53,8 +53,11 @@ def save(path: Path, tree: State, *, keep: bool = True) -> None:
         if keep and path.exists():
             path.replace(previous(path))
         temp.replace(path)
-    except BaseException:
+    except BaseException as e:
         temp.unlink(missing_ok=True)
+        if isinstance(e, RuntimeError) and isinstance(e.__context__, OSError):
+            # torch only tells that places in the file are not as they should be
+            raise OSError(e.__context__.errno, e.__context__.strerror, str(path)) from e
         raise
     sync_folder(path.parent)
 

@@ -31,6 +31,13 @@ Event = dict[str, Any]
 """What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...} or
 {"kind": "log", "level": ..., "message": ...}."""
 
+_TOO_LARGE = re.compile(
+    r"can't allocate memory|overflow when unpacking long|storage size calculation overflowed|array is too big"
+    r"|maximum supported dimension|maximum allowed dimension|too large to convert to c",
+    re.IGNORECASE,
+)
+"""What torch and numpy say of sizes that no memory has, or that no 64 bits hold."""
+
 
 def to_job(run: Run) -> Job:
     """The run as plain data, for a worker.
@@ -89,11 +96,11 @@ def run_contained(
         except CompileInterrupted:
             # what it was in the middle of can't be saved; its last checkpoint, if any, is whole
             return Outcome(run.session)
-        except Exception as error:  # noqa: BLE001  whatever it is, the other sessions go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, the other sessions go on
             e = out_of_memory(error, run.spec) or error
             # a user error says all there is to say; anything else needs its traceback
             text = str(e) if isinstance(e, LabError) else traceback.format_exc()
-            write_atomic(crash_file, text.rstrip("\n") + "\n")
+            write_crash(crash_file, text)
             reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
             logger.debug("session {} crashed: {}", run.session, reason)
             misuse = isinstance(e, SpecError) or (isinstance(e, LabError) and not session.begun)
@@ -102,13 +109,21 @@ def run_contained(
         return Outcome(run.session, result=result)
 
 
-def out_of_memory(error: Exception, spec: Spec) -> LabError | None:
+def write_crash(path: Path, text: str) -> None:
+    """Keep what is known of a crash; where it can't be written, for want of space, the log has it."""
+    try:
+        write_atomic(path, text.rstrip("\n") + "\n")
+    except OSError as e:
+        logger.error("{}: can't be written: {}\n{}", path, e.strerror, text.rstrip("\n"))
+
+
+def out_of_memory(error: BaseException, spec: Spec) -> LabError | None:
     """What to say of an allocation that failed; None where something else did.
 
     An error of the spec: what a run needs is allocated when it is built, or in its first steps.
     """
     text = str(error)
-    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _TOO_LARGE.search(text):
         return None
     found = re.search(r"allocate ([\d.]+) ?(bytes|[KMGTPE]iB)", text)
     size = f"{found[1]} {found[2]} more" if found else "more"

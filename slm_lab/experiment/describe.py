@@ -1,6 +1,5 @@
 """What a run folder tells of its run, at any stage of it; imports no torch."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.runs import RunFile, Status, locked
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import read_file
 
@@ -59,8 +59,8 @@ def _get(data: Any, *keys: str) -> Any:
 
 def _progress(layout: Layout) -> tuple[int | None, float | None]:
     """Frames and total_reward_ma: of the finished trial, else of the sessions' tables so far."""
-    with suppress(OSError, ValueError):
-        scalars = json.loads(layout.trial_scalar(0).read_text(encoding="utf-8"))
+    with suppress(LabError):
+        scalars = read_json(layout.trial_scalar(0))
         return scalars.get("frame"), scalars.get("total_reward_ma")
     last = []
     for table in sorted((layout.root / "info").glob("*_session_df_train.csv")):

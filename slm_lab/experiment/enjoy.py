@@ -1,9 +1,8 @@
 """Watch what was learned: a saved policy plays greedily. Nothing of the training is touched."""
 
-import json
 import math
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ from slm_lab.experiment.evaluate import play
 from slm_lab.experiment.run import Options
 from slm_lab.experiment.runs import find_run
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.seeding import derive
@@ -142,10 +142,12 @@ class Camera:
         if not path.parent.is_dir():
             raise LabError(f"video: no such folder: {path.parent}")
         self._path = path
+        self._old = path.exists()
         try:
             path.open("ab").close()
         except OSError as e:
             raise self._unwritable(e) from e
+        self._shape: tuple[int, ...] | None = None
         if kind == ".gif":
             self._writer: Any = imageio.get_writer(path, duration=1000 / FPS, loop=0)
         else:
@@ -160,12 +162,25 @@ class Camera:
         except OSError as e:
             if error is None:
                 raise self._unwritable(e) from e
+        finally:
+            if error is not None and not self._old:
+                # not a video of what was asked for
+                self._path.unlink(missing_ok=True)
 
     def shoot(self, env: VecEnv) -> None:
         """Add what the env shows."""
         frame: NDArray[np.uint8] | None = env.render()
         if frame is None:
             raise LabError(f"video: {env.info.name} gives no pictures")
+        if frame.ndim != 3 or frame.shape[2] not in (3, 4) or frame.dtype != np.uint8:
+            what = f"{frame.dtype}, shape {frame.shape}"
+            raise LabError(f"video: {env.info.name} gives no RGB pictures (uint8, [height, width, 3]): {what}")
+        if frame.shape != self._shape:
+            if self._shape is not None:
+                raise LabError(
+                    f"video: the pictures of {env.info.name} change their size: {self._shape}, {frame.shape}"
+                )
+            self._shape = frame.shape
         # the usual pixel format halves the colour's resolution: sides must be even
         height, width = frame.shape[:2]
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -206,7 +221,7 @@ def _indices(layout: Layout, path: Path) -> tuple[int, int]:
 
 def _score(path: Path) -> float | None:
     """total_reward_ma of a session's metrics file; None where it is not known."""
-    if not path.exists():
-        return None
-    score: float | None = json.loads(path.read_text(encoding="utf-8")).get("total_reward_ma")
-    return score
+    with suppress(LabError):
+        score: float | None = read_json(path).get("total_reward_ma")
+        return score
+    return None

@@ -6,7 +6,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from loguru import logger
@@ -25,7 +25,7 @@ from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, session_count, worker_count
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
-from slm_lab.lib.files import write_json
+from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
@@ -77,22 +77,27 @@ def run_spec(
     fresh = folder is None or not (options.out / folder).exists()
     try:
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
-        layout.make_folders()
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
     if mode is not Mode.SEARCH and use_compile(spec.meta.compile, spec.env.max_frame):
         start_ahead(json.dumps([spec.to_dict()["agent"], spec.to_dict()["env"]], sort_keys=True))
-    write_json(layout.spec(), spec.to_dict())
-    if mode is not Mode.SEARCH:
-        write_json(layout.trial_spec(0), spec.to_dict())
-    with locked(layout) as held:
-        try:
-            return _work(spec, mode, layout, options, RunFile.create(layout, mode, options), held, beside)
-        except Refused:
-            # found out when the sessions were built: nothing was run, and what was made for it would only be in the way
-            if fresh:
-                shutil.rmtree(layout.root, ignore_errors=True)
-            raise
+    file: RunFile | None = None
+    try:
+        layout.make_folders()
+        write_json(layout.spec(), spec.to_dict())
+        if mode is not Mode.SEARCH:
+            write_json(layout.trial_spec(0), spec.to_dict())
+        with locked(layout) as held:
+            file = RunFile.create(layout, mode, options)
+            return _work(spec, mode, layout, options, file, held, beside)
+    except (Refused, OSError) as e:
+        begun = file is not None and not isinstance(e, Refused)
+        if fresh and not begun:
+            # nothing was run, and what was made for it would only be in the way
+            shutil.rmtree(layout.root, ignore_errors=True)
+        if isinstance(e, OSError) and not begun:
+            raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
+        raise
 
 
 def resume(
@@ -179,7 +184,8 @@ def _work(
                 done = RunResult(layout.root, trial.metrics, trial.crashed, trial.stopped)
         if pool is not None and pool.output:
             path = layout.log(f"{layout.name}_output")
-            with path.open("a", encoding="utf-8") as output:
+            # a full disk: there are the results still, to be told
+            with suppress(OSError), path.open("a", encoding="utf-8") as output:
                 output.writelines(pool.output)
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
@@ -188,10 +194,13 @@ def _work(
         raise
     finally:
         # an interrupt that did not wait for the sessions comes by here too
-        file.ended(status)
+        try:
+            file.ended(status)
+        except OSError as e:
+            logger.error("{}: can't be written: {}", file.path, e.strerror)
     faults = list(dict.fromkeys(crash.reason for crash in done.crashed if crash.misuse))
     if faults and len(done.crashed) == sessions:
-        raise Refused("\n".join([spec.name, *faults]))
+        raise Refused("\n".join([spec.name, *(f"  {fault.strip()}" for fault in faults)]))
     for fault in faults:
         logger.error("{}", fault.strip())
     _tell_end(done, mode, saved, sessions)
@@ -205,7 +214,8 @@ def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
         logger.error("no trial came to an end: {} crashed", len(done.crashed))
     elif done.crashed:
         count = f"{len(done.crashed)} of {sessions} sessions crashed"
-        logger.error("{}{}", count, "" if done.metrics else ": there is nothing to analyse")
+        analysed = "" if done.metrics else ": there is nothing to analyse"
+        logger.error("{}{}; to go on once the cause is mended: slm-lab run train@{}", count, analysed, done.folder)
     if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", summary(done.metrics))
     logger.info("results: {}", done.folder)
@@ -253,5 +263,4 @@ def _metrics(layout: Layout, mode: Mode) -> dict[str, float]:
     path = layout.best_scalar() if mode is Mode.SEARCH else layout.trial_scalar(0)
     if not path.exists():
         return {}
-    scalars = json.loads(path.read_text(encoding="utf-8"))
-    return {name: math.nan if value is None else value for name, value in scalars.items()}
+    return {name: math.nan if value is None else value for name, value in read_json(path).items()}

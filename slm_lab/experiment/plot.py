@@ -1,6 +1,5 @@
 """Graphs; the only module that imports matplotlib, and only when something is drawn."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.analysis import MA_ROWS
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -310,7 +310,10 @@ def _trial_local(folder: Path) -> dict[str, Any]:
     if not found:
         why = "no such folder" if not folder.is_dir() else "no info/*_t0_trial_metrics.json: did its trial end?"
         raise LabError(f"plot: {folder}: {why}")
-    return json.loads(found[0].read_text(encoding="utf-8"))["local"]
+    local = read_json(found[0]).get("local")
+    if not isinstance(local, dict):
+        raise LabError(f"plot: {found[0]}: damaged, it holds no 'local'")
+    return local
 
 
 def _series(local: dict[str, Any], log_metrics: bool) -> Iterator[tuple[str, str]]:

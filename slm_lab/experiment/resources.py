@@ -47,6 +47,9 @@ def session_threads(spec: Spec, cores: int) -> int:
 
 def is_small(net: NetSpec) -> bool:
     """Whether the net is fully connected, or recurrent, and no layer of it is wider than SMALL_WIDTH."""
+    if net.type == "TorchArcNet":
+        arcs = [getattr(net, key) for key in type(net).model_fields if key.endswith("arc")]
+        return "Conv" not in str(arcs) and max(_linear_widths(arcs), default=0) <= SMALL_WIDTH
     if not net.type.upper().startswith(("MLP", "RECURRENT")):
         return False
     wide = ("hid_layers", "rnn_hidden_size")
@@ -102,3 +105,20 @@ def _widths(layers: object) -> list[int]:
     if isinstance(layers, list | tuple):
         return [w for part in layers for w in _widths(part)]
     return []
+
+
+def _linear_widths(written: object) -> list[int]:
+    """Outputs of the linear layers that stand in an arc."""
+    if isinstance(written, list):
+        return [w for part in written for w in _linear_widths(part)]
+    if not isinstance(written, dict):
+        return []
+    widths = []
+    for name, inner in written.items():
+        if name in ("Linear", "LazyLinear"):
+            given = inner.get("out_features") if isinstance(inner, dict) else inner
+            # as a list: [out] of a lazy layer, [in, out, ...] of another
+            widths += _widths(given[name == "Linear" :][:1] if isinstance(given, list) else given)
+        else:
+            widths += _linear_widths(inner)
+    return widths

@@ -12,14 +12,13 @@ from loguru import logger
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment.analysis import Metrics, save_trial
 from slm_lab.experiment.commons import Commons
-from slm_lab.experiment.contain import Event, run_contained, to_job
+from slm_lab.experiment.contain import Event, run_contained, to_job, write_crash
 from slm_lab.experiment.pool import Job, Pool
 from slm_lab.experiment.progress import Progress
 from slm_lab.experiment.resources import available_cores, parallel_sessions, session_threads
 from slm_lab.experiment.results import Crash, Outcome, SessionResult, TrialResult
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.stopping import StopRequest
-from slm_lab.lib.files import write_atomic
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.model import Spec
 
@@ -141,7 +140,7 @@ class Trial:
     def _run_in(self, pool: Pool, stop: Callable[[], bool]) -> None:
         def on_death(job: Job, reason: str, output: str) -> None:
             file = self.layout.crash(self.trial, job["index"])
-            write_atomic(file, f"{reason}\n\n{output}".rstrip("\n") + "\n")
+            write_crash(file, f"{reason}\n\n{output}")
             if self.spec.meta.distributed:
                 Commons(pool.shared_fd, job["index"], len(self.runs)).leave()
             self._on_outcome(Outcome(job["index"], crash=Crash(job["index"], reason, file)))
@@ -202,6 +201,8 @@ class Trial:
         def safely() -> None:
             try:
                 draw()
+            except OSError as e:
+                logger.warning("the graphs could not be drawn: {}", e)
             except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a training with it
                 logger.opt(exception=e).warning("the graphs could not be drawn")
 

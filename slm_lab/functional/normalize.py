@@ -1,5 +1,7 @@
 """Bringing numbers to scale."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -84,3 +86,50 @@ def quantile_range(x: Tensor, low: float = 0.05, high: float = 0.95) -> Tensor:
     """
     ends = torch.quantile(x.flatten(), torch.tensor([low, high], dtype=x.dtype, device=x.device))
     return ends[1] - ends[0]
+
+
+class Renormalized(NamedTuple):
+    """What `batch_renorm` gives."""
+
+    x: Tensor
+    """[B, F]"""
+    mean: Tensor
+    """[F] of the batch, a constant"""
+    var: Tensor
+    """[F] of the batch, a constant; population variance"""
+
+
+def batch_renorm(
+    x: Tensor, mean: Tensor, var: Tensor, r_max: Tensor | float, d_max: Tensor | float, eps: float = 1e-3
+) -> Renormalized:
+    """`(x - mean_B) / std_B * r + d`: batch normalization, corrected towards running statistics.
+
+    Ioffe 2017, arXiv:1702.03275, algorithm 1. `r = std_B / std` in `[1 / r_max, r_max]` and `d = (mean_B - mean) / std`
+    in `[-d_max, d_max]` are constants to the gradient. Within these bounds the result is `(x - mean) / std`, what the
+    running statistics give; with r_max = 1 and d_max = 0 it is plain batch normalization. std is `sqrt(var + eps)`.
+
+    Args:
+        x: [B, F]
+        mean: [F], running mean
+        var: [F], running variance
+        r_max: 1 or more
+        d_max: 0 or more
+        eps: added to variances
+
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> batch_renorm(x, torch.tensor([0.0]), torch.tensor([4.0]), r_max=1.0, d_max=0.0, eps=0.0).x
+    tensor([[-1.],
+            [ 1.]])
+    >>> batch_renorm(x, torch.tensor([0.0]), torch.tensor([4.0]), r_max=3.0, d_max=5.0, eps=0.0).x
+    tensor([[0.5000],
+            [1.5000]])
+    """
+    batch_var, batch_mean = torch.var_mean(x, 0, correction=0)
+    batch_std = (batch_var + eps).sqrt()
+    constant_mean, constant_var = batch_mean.detach(), batch_var.detach()
+    std = (var + eps).sqrt()
+    r_most = torch.as_tensor(r_max, dtype=x.dtype, device=x.device)
+    d_most = torch.as_tensor(d_max, dtype=x.dtype, device=x.device)
+    r = (batch_std.detach() / std).clamp(1 / r_most, r_most)
+    d = ((constant_mean - mean) / std).clamp(-d_most, d_most)
+    return Renormalized((x - batch_mean) / batch_std * r + d, constant_mean, constant_var)

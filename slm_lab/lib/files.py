@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
+from slm_lab.lib.errors import LabError
+
 
 def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
     """Write a file so that a reader, or whoever comes after a crash, finds the old content or the new, never a part.
@@ -25,8 +27,10 @@ def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
-    except BaseException:
+    except BaseException as e:
         temp.unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.errno is not None and e.filename is None:
+            e.filename = str(path)  # of a full disk, write does not say it
         raise
     sync_folder(path.parent)
 
@@ -51,6 +55,23 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: Path, obj: Any) -> None:
     """Write JSON atomically: keys in their order, indent 2, NaN and infinities as null, numpy values as plain ones."""
     write_atomic(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        LabError: there is no such file, or it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise LabError(f"{path}: can't be read: {e.strerror}") from e
+    except ValueError as e:
+        raise LabError(f"{path}: damaged, it holds no JSON ({e})") from e
+    if not isinstance(content, dict):
+        raise LabError(f"{path}: damaged, it must hold an object")
+    return content
 
 
 def plain(obj: Any) -> Any:

@@ -7,6 +7,7 @@ module (`meta.plugins`) needs no fork.
 
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -79,11 +80,33 @@ def import_plugins(modules: list[str]) -> None:
             _sweep(kind)
     for module in modules:
         try:
-            importlib.import_module(module)
-        except ImportError as e:
-            raise LabError(f"meta.plugins: can't import '{module}': {e}") from e
+            import_foreign(module)
         except TakenName as e:
             raise LabError(f"meta.plugins: {module}: {e}") from e
+        except LabError as e:
+            raise LabError(f"meta.plugins: {e}") from e
+
+
+def import_foreign(module: str) -> None:
+    """Import a module that is none of the lab's; whatever goes wrong in it is told in one line, with its place.
+
+    Raises:
+        LabError: it can't be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except TakenName:
+        raise
+    except ImportError as e:
+        raise LabError(f"can't import '{module}': {e}") from e
+    except (Exception, SystemExit) as e:
+        place = "" if isinstance(e, SyntaxError) else f" ({_place(e)})"  # a syntax error tells its own
+        raise LabError(f"can't import '{module}': {type(e).__name__}: {' '.join(str(e).split())}{place}") from e
+
+
+def _place(error: BaseException) -> str:
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    return f"{frame.filename}, line {frame.lineno}"
 
 
 def _sweep(kind: str) -> None:

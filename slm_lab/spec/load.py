@@ -81,7 +81,7 @@ def find_file(path: str | Path) -> Path:
             raise SpecError([f"more than one bundled spec file is called so: {names}"], str(path))
     if _is_folder(path):
         raise SpecError(["is a folder, must be a spec file"], str(path))
-    raise SpecError([f"no such spec file{_near_files(path)}"], str(path))
+    raise SpecError([_why_no_file(path)], str(path))
 
 
 def expand(path: str | Path) -> Path:
@@ -292,6 +292,17 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long a name; a NUL in it
         return False
+
+
+def _why_no_file(path: Path) -> str:
+    try:
+        path.stat()
+    except PermissionError as e:
+        return f"can't be read: {e.strerror}"
+    except (OSError, ValueError):
+        return f"no such spec file{_near_files(path)}"
+    # a pipe, say, which gives what it holds only once
+    return "is no ordinary file, must be a spec file"
 
 
 def _is_folder(path: Path) -> bool:

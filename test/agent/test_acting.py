@@ -80,7 +80,7 @@ def test_what_can_not_be_compiled_acts_all_the_same(net: nn.Module, monkeypatch:
 def test_a_bound_function_reads_what_it_is_given(net: nn.Module) -> None:
     params = FlatParams(net)
     bound = Bound({"net": net}, {"net": params}, lambda x: net(x) + 0)
-    assert bound.under({"net": torch.zeros_like(params.flat)}, (torch.ones(1, 3),)).abs().sum() == 0
+    assert bound.under({"net": torch.zeros_like(params.flat)}, (), (torch.ones(1, 3),)).abs().sum() == 0
     assert torch.equal(bound(torch.ones(1, 3)), net(torch.ones(1, 3)))
     with pytest.raises(ValueError, match=r"nets without parameters: \['other'\]"):
         Bound({"net": net, "other": net}, {"net": params}, lambda x: x)

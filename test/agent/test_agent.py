@@ -137,6 +137,18 @@ def test_non_finite_loss_stops() -> None:
         agent.maybe_update(24)
 
 
+def test_what_is_not_finite_and_came_from_the_env_is_told() -> None:
+    for name, place in (("rewards", 1), ("observations", 0)):
+        chance = Chance(make_info())
+        agent = Agent(make_spec("ppo"), make_info(), seed=0)
+        play(agent, chance, 7)
+        step = list(chance.step())
+        step[place] = np.full_like(step[place], np.nan)
+        agent.observe(chance.obs, agent.act(chance.obs), Step(*step))
+        with pytest.raises(NonFiniteLoss, match=f"^{name} that came from the env are not finite, hence the loss"):
+            agent.maybe_update(24)
+
+
 def test_misfits_are_told_with_their_key() -> None:
     spec = make_spec("ppo", optim_spec={"name": "Adan"})
     with pytest.raises(SpecError, match=r"agent.net.optim_spec.name: torch.optim has no 'Adan', did you mean 'Adam'"):

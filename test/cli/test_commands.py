@@ -281,6 +281,23 @@ def test_a_reader_that_goes_away() -> None:
     assert errors == b""
 
 
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 2), ("2>&-", 2), ("<&- >&- 2>&-", 2), ("", 2)])
+def test_streams_that_are_closed_or_know_few_letters(folder: Path, closed: str, code: int) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    line = f'"{SCRIPT}" validate münze.json {closed}'
+    done = subprocess.run(line, shell=True, capture_output=True, env=env, check=False)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+    if not closed:
+        assert b"m\\xfcnze.json" in done.stdout
+
+
+def test_a_pipe_is_no_spec_file(slm: Any, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.json")
+    done = slm("pipe.json", "toy", "dev")
+    assert (done.exit_code, done.stderr) == (2, "error: pipe.json\n  is no ordinary file, must be a spec file\n")
+
+
 def test_a_wrong_file_name_does_not_wait_for_torch() -> None:
     code = (
         "import sys\n"

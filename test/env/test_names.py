@@ -154,7 +154,7 @@ def test_module_and_id(tmp_path, monkeypatch):
         ("ALE/Ponk-v5", "env.name: unknown env 'ALE/Ponk-v5', did you mean 'ALE/Pong-v5'?"),
         (
             "no_such_module:A-v0",
-            "env.name: can't import 'no_such_module' of 'no_such_module:A-v0': No module named 'no_such_module'",
+            "env.name: 'no_such_module:A-v0': can't import 'no_such_module': No module named 'no_such_module'",
         ),
     ],
 )
@@ -163,6 +163,28 @@ def test_unknown(name, text):
         find(name)
     assert str(e.value) == text
     assert check_env(EnvSpec(name=name, max_frame=1)) == [text]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("x = 1\nraise ValueError('no\\nlicence')", "ValueError: no licence (FILE, line 2)"),
+        ("def f(:", "SyntaxError: invalid syntax (broken_module.py, line 1)"),
+        ("import sys; sys.exit(3)", "SystemExit: 3 (FILE, line 1)"),
+        ("import no_such_package", "No module named 'no_such_package'"),
+    ],
+)
+def test_a_module_that_can_not_be_imported(tmp_path, monkeypatch, code, text):
+    file = tmp_path / "broken_module.py"
+    file.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    why = f"can't import 'broken_module': {text.replace('FILE', str(file))}"
+    with pytest.raises(LabError) as e:
+        find("broken_module:A-v0")
+    assert str(e.value) == f"env.name: 'broken_module:A-v0': {why}"
+    with pytest.raises(LabError) as e:
+        import_plugins(["broken_module"])
+    assert str(e.value) == f"meta.plugins: {why}"
 
 
 def test_atari_without_its_package(monkeypatch):

@@ -60,7 +60,7 @@ def echo():
     def make(action=None, obs=None, n=1, wrappers=(), limit=None, **kwargs):
         gym.register("Echo-v0", create, additional_wrappers=wrappers, max_episode_steps=limit)
         kwargs |= {"action_space": action or spaces.Discrete(2), "observation_space": obs or spaces.Box(0, 1, (2,))}
-        env = make_env(EnvSpec(name="Echo-v0", num_envs=n, max_frame=1, vectorization="sync", **kwargs))
+        env = make_env(EnvSpec(name="Echo-v0", num_envs=n, max_frame=1, **{"vectorization": "sync", **kwargs}))
         env.reset(0)
         return env, made
 
@@ -129,7 +129,6 @@ def test_envs_may_keep_their_actions(echo):
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), "uint8"),
         (spaces.Box(0, 255, (3, 7, 3), np.uint8), "uint8"),
         (spaces.Box(-5, 5, (2,), np.int32), "float32"),
-        (spaces.Box(0, 1, (), np.float32), "float32"),
     ],
 )
 def test_observations(echo, space, dtype):
@@ -235,12 +234,35 @@ def test_wrappers_of_a_package_are_kept(echo, monkeypatch):
         ({"action": spaces.Box(0, 5, (2,), np.int32)}, "takes actions from Box"),
         ({"action": spaces.Tuple([spaces.Discrete(2)])}, "takes actions from Tuple"),
         ({"obs": spaces.Text(5)}, "gives observations from Text"),
+        ({"obs": spaces.Box(0, 1, (0,))}, "gives observations without a single number"),
         ({"obs": spaces.Dict(a=spaces.Sequence(spaces.Discrete(2)))}, "gives observations from Dict"),
     ],
 )
 def test_spaces_that_nobody_can_deal_with(echo, kwargs, text):
     with pytest.raises(LabError, match=f"^env.name: Echo-v0 {text}"):
         echo(**kwargs)
+
+
+def test_a_number_alone_is_a_vector_of_one(echo):
+    env, made = echo(obs=spaces.Box(0, 1, ()), n=2)
+    obs = env.step(np.array([0, 1])).obs
+    assert env.info.obs_shape == (1,)
+    assert obs.tolist() == [[made[0].seen], [made[1].seen]]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "auto"])
+@pytest.mark.parametrize(
+    ("method", "gives", "text"),
+    [
+        ("reset", np.zeros(2), "reset of Echo must give .observation, info., as gymnasium asks .got ndarray."),
+        ("step", (np.zeros(2), 1.0, False, {}), "step of Echo.* must give 5 values.*got 4"),
+    ],
+)
+def test_envs_made_for_an_older_gym(echo, monkeypatch, vectorization, method, gives, text):
+    monkeypatch.setattr("slm_lab.env.make.available_cores", lambda: 2)
+    monkeypatch.setattr(Echo, method, lambda self, *args, **kwargs: gives)
+    with pytest.raises(LabError, match=text):
+        echo(n=2, vectorization=vectorization)[0].step(np.zeros(2, int))
 
 
 def test_rounding_does_not_lead_out_of_the_bounds():

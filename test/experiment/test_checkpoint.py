@@ -39,6 +39,19 @@ def test_the_one_before_is_kept_and_nothing_else(path: Path) -> None:
     assert {p.name for p in path.parent.iterdir()} == {path.name, path.name + ".prev"}
 
 
+def test_a_full_disk_is_told_as_such(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torch_save(tree: object, file: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 11520 vs 11456")
+
+    monkeypatch.setattr("torch.save", torch_save)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        checkpoint.save(path, tree(1))
+    assert list(path.parent.iterdir()) == []
+
+
 def test_nothing_is_kept_where_nothing_is_asked(path: Path) -> None:
     for number in range(2):
         checkpoint.save(path, tree(number), keep=False)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import imageio_ffmpeg
@@ -142,6 +143,40 @@ def test_a_video_is_written(trained: Run, options: Options, tmp_path: Path) -> N
     assert ret / 2 < len(frames) <= ret
     assert frames.shape[1:3] == (400, 600)
     assert (frames[0] != frames[-1]).any()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "text"),
+    [
+        ([], "env: can't render CartPole-v1: no OpenGL"),
+        ([None], "video: CartPole-v1 gives no pictures"),
+        ([np.zeros((4, 6), np.uint8)], "video: CartPole-v1 gives no RGB pictures .*: uint8, shape .4, 6."),
+        ([np.zeros((4, 6, 3), np.float32)], "video: CartPole-v1 gives no RGB pictures .*: float32, shape .4, 6, 3."),
+        ([np.zeros((4, 6, 3), np.uint8), np.zeros((4, 8, 3), np.uint8)], "change their size: .4, 6, 3., .4, 8, 3."),
+    ],
+)
+def test_pictures_that_no_video_can_be_made_of(
+    new_run: NewRun, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: list[Any], text: str
+) -> None:
+    run = new_run(env__vectorization="sync")
+    write_json(run.layout.spec(), run.spec.to_dict())
+    Session(run).run()
+
+    def render(env: object) -> Any:
+        if not pictures:
+            raise RuntimeError("no OpenGL")
+        return pictures.pop(0)
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.CartPoleEnv.render", render)
+    with pytest.raises(LabError, match=text):
+        enjoy(run.layout.root, options, episodes=1, video=tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_metrics_that_are_damaged_are_done_without(trained: Run, options: Options) -> None:
+    expected = enjoy(trained.layout.root, options, episodes=2)
+    trained.layout.session_scalar(0, 0).write_text("{", encoding="utf-8")
+    assert enjoy(trained.layout.root, options, episodes=2) == expected
 
 
 @pytest.mark.parametrize("name", ["nowhere/out.mp4", "out.unknown", "folder.mp4"])

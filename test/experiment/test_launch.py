@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,6 +124,35 @@ def test_what_only_building_tells_leaves_no_folder(tiny: Tiny, options: Options,
     with pytest.raises(LabError, match=r"^tiny\n  agent\.algorithm\.action_pdtype: 'Normal' does not fit Discrete"):
         launch.run_spec(spec, Mode.TRAIN, options)
     assert list(options.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["slm_lab.experiment.launch.write_json", "slm_lab.experiment.runs.write_json"])
+def test_a_disk_that_is_full_from_the_start_leaves_no_folder(
+    tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(place, full)
+    with pytest.raises(LabError, match=f"^{options.out}: run folders can't be made there: No space left on device$"):
+        launch.run_spec(tiny(), Mode.TRAIN, options)
+    assert list(options.out.iterdir()) == []
+
+
+def test_a_disk_that_becomes_full(
+    tiny: Tiny, options: Options, log_text: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session crashes; that neither its crash nor the run's end can be written is told, and breaks nothing."""
+    monkeypatch.setattr("slm_lab.experiment.checkpoint.save", full)
+    monkeypatch.setattr("slm_lab.experiment.contain.write_atomic", full)
+    monkeypatch.setattr(RunFile, "ended", full)
+    done = launch.run_spec(tiny(), Mode.TRAIN, options)
+    [crash] = done.crashed
+    assert crash.reason == "OSError: [Errno 28] No space left on device"
+    told = [line for line in log_text if "can't be written: No space left on device" in line]
+    assert ["crash.txt" in told[0], "run.json" in told[1]] == [True, True]
+    assert Layout.open(done.folder).run_file().exists()
+
+
+def full(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_too_large_for_the_memory(tiny: Tiny, options: Options) -> None:

@@ -23,7 +23,16 @@ NAMES = [
     for name in list(sweep(raw, raw_name))[:1]
     if path.name != "v4_gone.json" and name != "ppo_playground"
 ]
-SAMPLE = ("a2c_nstep_pong", "sac_lunar", "sac_lunar_arc", "ppo_saved_by_a_run", "dqn_rnn", "sil_cartpole")
+SAMPLE = (
+    "a2c_nstep_pong",
+    "sac_lunar",
+    "sac_lunar_arc",
+    "crossq_pendulum",
+    "crossq_pong",
+    "ppo_saved_by_a_run",
+    "dqn_rnn",
+    "sil_cartpole",
+)
 
 LINE = {"name": "linear_decay", "start_val": 1.0, "end_val": 0.1, "start_step": 0, "end_step": 200}
 FLAT = {"name": "no_decay", "start_val": 0.1, "end_val": 0.1, "start_step": 0, "end_step": 0}

@@ -176,6 +176,10 @@ def test_comparison_faults(tmp_path):
     empty = make_run(tmp_path, "sac", [[None]])
     with pytest.raises(LabError, match="nothing to draw"):
         plot.plot_runs([empty], output=out)
+    for damaged in ("{", "{}"):
+        (empty / "info" / "sac_t0_trial_metrics.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(LabError, match=r"trial_metrics.json: damaged, it holds no"):
+            plot.plot_runs([empty], output=out)
     assert not out.exists()
 
 

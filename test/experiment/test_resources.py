@@ -48,6 +48,23 @@ def test_a_wide_critic_is_not_small(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(
+    ("layers", "small"),
+    [
+        ([{"LazyLinear": {"out_features": 128}}, "ReLU", {"Linear": [128, 64]}, {"LazyLinear": [64, False]}], True),
+        ([{"LazyLinear": {"out_features": 256}}], False),
+        ([{"Linear": [4, 256]}], False),
+        ([{"Sequential": [{"LazyLinear": [256]}]}], False),
+        ([{"LazyConv2d": [4, 3]}, "Flatten"], False),
+    ],
+)
+def test_a_net_written_out_may_be_small(tiny: Tiny, layers: list[object], small: bool) -> None:
+    graph = {"input": "x", "modules": {"body": ["x"]}, "output": "body"}
+    arcs = [{"modules": {"body": {"Sequential": body}}, "graph": graph} for body in (["ReLU"], layers)]
+    spec = tiny(agent__net={"type": "TorchArcNet", "arc": arcs[0], "critic_arc": arcs[1]})
+    assert is_small(spec.agent.net) is small
+
+
+@pytest.mark.parametrize(
     ("setting", "max_frame", "compiled"),
     [("auto", 99_999, False), ("auto", 100_000, True), ("on", 10, True), ("off", 10**9, False)],
 )

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
 from loguru import logger
 from safetensors.torch import load_file
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
 from slm_lab.experiment import pool as pool_module
+from slm_lab.experiment.contain import out_of_memory
 from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.results import Crash, RunResult
 from slm_lab.experiment.run import Mode, Options, Run
@@ -168,6 +171,35 @@ def test_a_session_in_this_process_that_crashes(tiny: Tiny, options: Options, lo
     assert crash.file.read_text(encoding="utf-8") == crash.reason + "\n"
     assert done.metrics == {}
     assert any("1 of 1 sessions crashed" in line for line in log_text)
+
+
+def test_an_env_that_wants_to_end_the_process(
+    tiny: Tiny, options: Options, log_text: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*args: object) -> None:
+        sys.exit(7)
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.AcrobotEnv.step", leave)
+    done = launch.run_spec(tiny(env__name="Acrobot-v1", env__vectorization="sync"), Mode.TRAIN, options)
+    [crash] = done.crashed
+    assert crash.reason == "SystemExit: 7"
+    assert any(f"to go on once the cause is mended: slm-lab run train@{done.folder}" in line for line in log_text)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(10**30),
+        lambda: torch.empty(2**62, 4),
+        lambda: np.zeros(2**62),
+        lambda: np.zeros(10**30),
+        lambda: np.zeros((2**40, 2**40)),
+    ],
+)
+def test_sizes_that_no_memory_has(tiny: Tiny, make: Callable[[], object]) -> None:
+    with pytest.raises(Exception) as e:  # noqa: PT011  what it is depends on the size
+        make()
+    assert "not enough memory" in str(out_of_memory(e.value, tiny()))
 
 
 def test_dev_mode_is_one_session_in_this_process(tiny: Tiny) -> None:

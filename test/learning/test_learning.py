@@ -21,6 +21,7 @@ SCORES = [
     ("dqn/ddqn_per_cartpole.json", "ddqn_per_cartpole", 400),
     ("dqn/dueling_dqn_cartpole.json", "dueling_dqn_cartpole", 400),
     ("dqn/ddqn_per_lunar.json", "ddqn_per_lunar", 200),
+    ("crossq/crossq_pendulum.json", "crossq_pendulum", -170),
     ("a3c/a3c_cartpole.json", "a3c_cartpole", 400),
 ]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm_lab.lib.files import write_atomic, write_json
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json, write_atomic, write_json
 
 
 def test_writes_bytes_and_text(tmp_path):
@@ -35,6 +36,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_can_not_be_written_is_named(tmp_path, monkeypatch):
+    def fsync(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device: .*a.json"):
+        write_json(tmp_path / "a.json", {})
 
 
 def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
@@ -82,3 +92,22 @@ def test_json_refuses_what_it_can_not_say(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"a": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "can't be read: No such file or directory"),
+        (b"{", "damaged, it holds no JSON"),
+        (b"\xff", "damaged, it holds no JSON"),
+        (b"[1]", "damaged, it must hold an object"),
+    ],
+)
+def test_json_that_is_damaged(tmp_path, content, text):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabError, match=f"^{path}: {text}"):
+        read_json(path)
+    write_json(path, {"a": math.inf})
+    assert read_json(path) == {"a": None}

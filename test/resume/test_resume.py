@@ -82,6 +82,18 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "update_type": "polyak", "polyak_coef": 0.05},
     },
 }
+RENORM = {"LazyBatchRenorm1d": {"momentum": 0.01, "eps": 0.001, "warmup_steps": 300}}
+ALGORITHMS["crossq"] = {
+    "algorithm": {"name": "CrossQ", "training_iter": 1, "training_start_step": 500, "policy_delay": 3},
+    "memory": {"name": "Replay", "batch_size": 16, "max_size": 1000},
+    "net": {
+        "type": "TorchArcNet",
+        "arc": {
+            "modules": {"body": {"Sequential": [{"LazyLinear": [16]}, RENORM, "ReLU"]}},
+            "graph": {"input": "x", "modules": {"body": ["x"]}, "output": "body"},
+        },
+    },
+}
 ALGORITHMS["ppo_rnn"] = {
     "algorithm": {**ALGORITHMS["ppo"]["algorithm"], "minibatch_size": 64},
     "net": {"type": "RecurrentNet", "cell_type": "LSTM", "rnn_hidden_size": 8, "seq_len": 8},

@@ -31,7 +31,7 @@ class Actor:
     ) -> None:
         self.compile = compile
         self._bound = Bound(nets, params, choose)
-        self._flats = [params[name].flat for name in nets]
+        self._state = [*(params[name].flat for name in nets), *self._bound.statistics]
         self._choose = choose
         self._key: tuple[object, ...] | None = None
         self._run: TensorFunction | None = None
@@ -45,19 +45,19 @@ class Actor:
                 self._make(obs, noise, coefs)
                 self._key = key
             if self._run is not None and key == self._key:
-                return self._run(*self._flats, obs, noise, *coefs)[0]
+                return self._run(*self._state, obs, noise, *coefs)[0]
         return self._choose(obs, noise, *coefs)
 
     def _make(self, obs: Tensor, noise: Tensor, coefs: tuple[Tensor, ...]) -> None:
-        names = list(self._bound.nets)
+        names, n = list(self._bound.nets), len(self._state)
 
         def choose(*args: Tensor) -> tuple[Tensor, ...]:
             flats = dict(zip(names, args, strict=False))
-            return (self._bound.under(flats, args[len(names) :]),)
+            return (self._bound.under(flats, args[len(names) : n], args[n:]),)
 
         try:
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._run = compile_function(choose, [*self._flats, obs, noise, *coefs])
+                self._run = compile_function(choose, [*self._state, obs, noise, *coefs])
         except CompileError as e:
             logger.info("acting is not compiled: {}", e)
             self.compile = False

@@ -68,6 +68,7 @@ class Learner:
         self._flat = {k: o.params for k, o in self.optims.items()} | self._frozen
         self._nets = dict(nets)
         self._bound = [Bound(nets, self._flat, stage.loss) for stage in self.stages]
+        self._statistics = self._bound[0].statistics
         self.stat_names = (*(n for stage in self.stages for n in (stage.label, *stage.stats)), "grad_norm")
         # behind the statistics the sum of all parameters, which shows whether one of them is not finite
         self._sums = torch.zeros(len(self.stat_names) + 1, device=next(iter(self._flat.values())).flat.device)
@@ -121,7 +122,8 @@ class Learner:
         learned = [t for o in self.optims.values() for t in o.tensors()]
         copies = [o.params.flat for o in self.optims.values() if o.copies]
         frozen = [f.flat for f in self._frozen.values()]
-        return [*learned, *copies, *frozen, self._sums, *coefs, *data, *([] if index is None else [index])]
+        rows = [] if index is None else [index]
+        return [*learned, *copies, *frozen, *self._statistics, self._sums, *coefs, *data, *rows]
 
     def _eager(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         batch = data if index is None else [d.index_select(0, index) for d in data]
@@ -169,6 +171,7 @@ class Learner:
             owned = {k: [next(rest) for _ in o.tensors()] for k, o in self.optims.items()}
             copies = {k: next(rest) for k, o in self.optims.items() if o.copies}
             flats = {k: tensors[0] for k, tensors in owned.items()} | copies | {k: next(rest) for k in self._frozen}
+            statistics = [next(rest) for _ in self._statistics]
             sums = next(rest)
             coefs = [next(rest) for _ in range(n_coefs)]
             data = [next(rest) for _ in range(n_data)]
@@ -182,7 +185,7 @@ class Learner:
             for stage, bound in zip(self.stages, self._bound, strict=True):
                 with torch.enable_grad():
                     leaves = {k: flats[k].detach().requires_grad_() for k in stage.learned}
-                    loss, stats = bound.under(flats | leaves, (*batch, *coefs))
+                    loss, stats = bound.under(flats | leaves, statistics, (*batch, *coefs))
                     with widened(loss.device):
                         grads = torch.autograd.grad(loss, list(leaves.values()))
                 norms += [

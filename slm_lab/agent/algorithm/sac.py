@@ -24,6 +24,7 @@ The smaller of two critics is taken for discrete actions too: with their mean it
 
 Differs from the paper: log alpha is kept in [log_alpha_min, log_alpha_max]; policy_delay is from TD3, arXiv:1802.09477.
 Both critics are one optimizer's parameters, so clip_grad_val counts for their gradients together.
+`crossq` is SAC without target critics.
 """
 
 import math
@@ -133,7 +134,10 @@ class Temperature(nn.Module):
 
 @register("algorithm")
 class SoftActorCritic(Algorithm):
-    """A policy, two critics with their targets, and a temperature."""
+    """A policy, two critics with their targets, and a temperature.
+
+    Hooks for subclasses: `critic_values`, and `has_target`.
+    """
 
     Spec = SoftActorCriticSpec
     on_policy = False
@@ -157,7 +161,7 @@ class SoftActorCritic(Algorithm):
         net = net_class(actor_spec, self.info.obs_shape, {"policy": head})
         self.policy = Policy(net, dist, action, actor_spec.log_std_init).to(device)
         self.critics = TwinCritic(net_class, critic_spec, self.info.obs_shape, action).to(device)
-        self.target = TargetNet(self.critics, critic_spec)
+        self.target = TargetNet(self.critics, critic_spec) if self.has_target else None
         self.noise = NoiseStream(dist, action, self.info.num_envs, setting.generator)
         self.nets = {"net": self.policy, "critic_net": self.critics}
         self.optims = {
@@ -195,8 +199,9 @@ class SoftActorCritic(Algorithm):
         return {"target_entropy": _line(start * most, end * most, anneal.frames), "alpha": None}
 
     def _build_learners(self, *, compile: bool) -> None:
-        nets = {**self.nets, "target_critic_net": self.target.net}
-        frozen = {"target_critic_net": self.target.params}
+        nets, frozen = dict(self.nets), {}
+        if self.target is not None:
+            nets["target_critic_net"], frozen["target_critic_net"] = self.target.net, self.target.params
         critic = Stage(("critic_net",), self.critic_loss, ("q",), outputs=("error",))
         learned = ("net",) if self.temperature is None else ("net", "temperature")
         policy = Stage(learned, self.policy_loss, ("entropy", "alpha"), label="policy_loss")
@@ -263,6 +268,26 @@ class SoftActorCritic(Algorithm):
         action, log_prob = policy.sample_log_prob(noise)
         return soft_value(torch.min(*critics(obs, action)), log_prob, alpha), -log_prob
 
+    def critic_values(
+        self, obs: Tensor, action: Tensor, next_obs: Tensor, noise: Tensor | None, alpha: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the critics say of the present, and what the next state is worth.
+
+        Args:
+            obs: [B, *O]
+            action: [B, *A]
+            next_obs: [B, *O]
+            noise: [B, dim] for continuous actions
+            alpha: 0-d
+
+        Returns:
+            Q1(s, a) [B], Q2(s, a) [B], V(s') [B], a constant
+        """
+        assert self.target is not None
+        with torch.no_grad():
+            next_value, _ = self.soft_value(self.target.net, next_obs, noise, alpha)
+        return *self.critics(obs, action), next_value
+
     def critic_loss(
         self,
         obs: Tensor,
@@ -275,10 +300,8 @@ class SoftActorCritic(Algorithm):
     ) -> tuple[Tensor, Stats]:
         """Both critics against the one-step soft target, over a batch [B, ...]; rest: noise, coefficients."""
         noise, _, _, fixed_alpha = _unpack(rest)
-        with torch.no_grad():
-            next_value, _ = self.soft_value(self.target.net, next_obs, noise, self.alpha(fixed_alpha))
-            target = td_target(reward, terminated, next_value, self.spec.gamma)
-        q1, q2 = self.critics(obs, action)
+        q1, q2, next_value = self.critic_values(obs, action, next_obs, noise, self.alpha(fixed_alpha))
+        target = td_target(reward, terminated, next_value, self.spec.gamma)
         lower = torch.min(q1, q2).detach()
         stats = {"q": lower.mean(), "error": (lower - target).abs()}
         if self.spec.symlog:
@@ -311,7 +334,7 @@ class SoftActorCritic(Algorithm):
         """Learn from `training_iter` batches of the memory."""
         learners = (self.critic_learner, self.learner)
         before = [learner.steps for learner in learners]
-        move_target = self.target.due(frame)
+        move_target = self.target is not None and self.target.due(frame)
         for _ in range(self.training_iter):
             self.learn(batch, move_target=move_target)
         used = [learner for learner, steps in zip(learners, before, strict=True) if learner.steps > steps]
@@ -332,22 +355,27 @@ class SoftActorCritic(Algorithm):
             return
         if self.temperature is not None:
             self.optims["temperature"].params.flat.clamp_(self.spec.log_alpha_min, self.spec.log_alpha_max)
-        if move_target:
+        if self.target is not None and move_target:
             self.target.move_(self.optims["critic_net"].params)
 
     def state_dict(self) -> State:
         """Nets, optimizers, targets, noise."""
-        return super().state_dict() | {
-            "target": self.target.state_dict(),
-            "noise": self.noise.state_dict(),
-            "acted": self.acted,
-            "steps": [self.learner.steps, self.critic_learner.steps],
-        }
+        target = {} if self.target is None else {"target": self.target.state_dict()}
+        return (
+            super().state_dict()
+            | target
+            | {
+                "noise": self.noise.state_dict(),
+                "acted": self.acted,
+                "steps": [self.learner.steps, self.critic_learner.steps],
+            }
+        )
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
         super().load_state_dict(state)
-        self.target.load_state_dict(state["target"])
+        if self.target is not None:
+            self.target.load_state_dict(state["target"])
         self.noise.load_state_dict(state["noise"])
         self.acted = int(state["acted"])
         self.learner.steps, self.critic_learner.steps = (int(n) for n in state["steps"])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.init import ACTIVATIONS
-from slm_lab.agent.net.normalization import BatchNorm
+from slm_lab.agent.net.normalization import BatchNorm, BatchRenorm
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.suggest import did_you_mean
 
@@ -52,13 +52,15 @@ LAYERS: dict[str, Maker] = {
     },
     "BatchNorm1d": _plain(BatchNorm),
     "BatchNorm2d": _plain(BatchNorm),
+    "BatchRenorm1d": _plain(BatchRenorm),
     "LazyBatchNorm1d": _lazy(BatchNorm, 1),
     "LazyBatchNorm2d": _lazy(BatchNorm, 1),
+    "LazyBatchRenorm1d": _lazy(BatchRenorm, 1),
     "LazyConv1d": _lazy(nn.Conv1d, 1),
     "LazyConv2d": _lazy(nn.Conv2d, 1),
     "LazyLinear": _lazy(nn.Linear, -1),
 }
-"""By their names in torch.nn."""
+"""By their names in torch.nn; `BatchRenorm1d` is of the same kind, and ours."""
 
 
 class ArcBody(nn.Module):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from slm_lab.lib.registry import UnknownName, lookup
+from slm_lab.spec.basics import SpecModel
 from slm_lab.spec.past.draft import Data, Draft, words
 
 ALGORITHM = words(
@@ -41,6 +42,15 @@ def known_keys(kind: str, name: Any) -> frozenset[str] | None:
         return None
 
 
+def net_defaults(kind: Any) -> Data:
+    """Keys that a net of this type may have once for each role, with their defaults as plain data."""
+    if known_keys("net", kind) is None:
+        return {}
+    fields = lookup("net", kind).Spec.model_fields
+    values = {key: field.get_default() for key, field in fields.items() if f"critic_{key}" in fields}
+    return {key: v.model_dump(mode="json") if isinstance(v, SpecModel) else v for key, v in values.items()}
+
+
 def plain(key: str) -> str:
     """A net's key without the prefix of a role.
 
@@ -70,8 +80,7 @@ def drop_dead(spec: Data) -> tuple[Data, list[str]]:
     for key, off in OFF.items():
         if key in draft.algorithm and draft.algorithm[key] in off:
             draft.drop("agent.algorithm", key)
-    if draft.algorithm.get("name") != "CrossQ":
-        draft.drop_all("agent", ("critic_net",))
+    draft.drop_all("agent", ("critic_net",))
     draft.drop_all("env", ENV_DEAD)
     draft.drop_all("meta", META_DEAD)
     meta = draft.at("meta")

@@ -30,10 +30,8 @@ def agent(spec: Data) -> tuple[Data, list[str]]:
     name = algorithm.get("name")
     if name == "DQN":
         draft.note("agent.algorithm.name", "DQN is the algorithm of its paper; it was the same as DoubleDQN")
-    if name == "SoftActorCritic" and algorithm.get("action_pdtype") == "Categorical":
-        draft.note(
-            "agent.algorithm.name", "discrete SoftActorCritic takes the smaller of its critics; it took their mean"
-        )
+    if name in ("SoftActorCritic", "CrossQ") and algorithm.get("action_pdtype") == "Categorical":
+        draft.note("agent.algorithm.name", f"discrete {name} takes the smaller of its critics; it took their mean")
     if name == "Reinforce" and "center_return" in algorithm:
         draft.drop("agent.algorithm", "center_return")
     if name in ("PPO", "PPOSIL") and algorithm.get("clip_vloss") is True:

@@ -1,0 +1,67 @@
+"""CrossQ. Bhatt et al. 2024, arXiv:1902.05605.
+
+The idea: target nets are there because critics that chase themselves run away; they also make learning slow, as news
+has to pass through an old copy first. Batch normalization keeps critics in check as well, and does without the copy, if
+it is done right. The actions in the memory and those of the policy are distributed differently: statistics of one are
+wrong for the other. So both go through the critics as one batch, normalized by what they have in common.
+
+    SAC (see `sac`), with this update of the critics:
+        draw a batch (s, a, r, s', d), and a' ~ pi(s')
+        [Q_i(s, a); Q_i(s', a')] = Q_i([s; s'], [a; a'])      one pass in train mode: statistics of both
+        descend on loss(Q_i(s, a), r + gamma (1 - d) (min(Q1, Q2)(s', a') - alpha log pi(a'|s')))
+
+The target is a constant to the gradient. For discrete actions [s; s'] is the batch, and the expectation over a' is
+summed up exactly. The policy learns from critics in eval mode, normalized by running statistics.
+
+What normalizes stands in the net of the critics: `LazyBatchRenorm1d` behind each of its linear layers (`critic_arc` of
+TorchArcNet). Renormalization (`net.normalization`) keeps train and eval mode together. Nothing goes wrong at once
+without any normalization, but little is learned.
+
+Differs from the paper: the policy's net is normalized only where its own spec says so.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slm_lab.agent.algorithm.base import Setting
+from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec
+from slm_lab.functional.soft import expected_soft_value, soft_value
+from slm_lab.functional.targets import taken_value
+from slm_lab.lib.registry import register
+
+
+class CrossQSpec(SoftActorCriticSpec):
+    """Keys of CrossQ: those of SoftActorCritic."""
+
+
+@register("algorithm")
+class CrossQ(SoftActorCritic):
+    """A policy, two critics that need no targets, and a temperature."""
+
+    Spec = CrossQSpec
+    has_target = False
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.critics.eval()
+
+    def critic_values(
+        self, obs: Tensor, action: Tensor, next_obs: Tensor, noise: Tensor | None, alpha: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Q1(s, a) [B], Q2(s, a) [B] and V(s') [B] of one pass of both critics, in train mode."""
+        with torch.no_grad():
+            policy: Any = self.policy(next_obs)
+        both = torch.cat([obs, next_obs])
+        self.critics.train()
+        try:
+            if noise is None:
+                q1, q2 = (q.chunk(2) for q in self.critics.all_actions(both))
+                next_value = expected_soft_value(torch.min(q1[1], q2[1]), policy.log_p, alpha)
+                return taken_value(q1[0], action), taken_value(q2[0], action), next_value.detach()
+            next_action, log_prob = policy.sample_log_prob(noise)
+            q1, q2 = (q.chunk(2) for q in self.critics(both, torch.cat([action, next_action])))
+        finally:
+            self.critics.eval()
+        return q1[0], q2[0], soft_value(torch.min(q1[1], q2[1]), log_prob, alpha).detach()
