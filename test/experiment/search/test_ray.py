@@ -270,9 +270,13 @@ def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     path = write(ladder({"env.quality__grid_search": QUALITIES}, slow=str(slow), **ASHA), tmp_path)
     process = slm(str(path), "ladder", "search", folder=tmp_path)
     layout = wait_for(tmp_path, lambda journal, layout: ended(journal) == 2 and rows_of(layout, 2) >= 1, process)
+    sessions = [p for p in psutil.Process(process.pid).children(recursive=True) if "slm_lab" in " ".join(p.cmdline())]
     process.kill()
     process.communicate()
     assert gone(base), "its Ray ends with it"
+    _, alive = psutil.wait_procs(sessions, timeout=60)
+    assert sessions, "a process has the session"
+    assert not alive, "who saves and ends"
     (slow / str(QUALITIES[2])).unlink()
     finished = {trial: layout.session_df(trial, 0).stat().st_mtime_ns for trial in (0, 1)}
 
