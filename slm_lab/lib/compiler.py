@@ -85,6 +85,8 @@ def start_ahead(about: str) -> None:
             start_new_session=True,
         )
     os.environ[_VARIABLE] = str(path)
+    # ended, it is not to stay a zombie for as long as this process trains
+    threading.Thread(target=process.wait, daemon=True).start()
 
     def end() -> None:
         process.kill()
