@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# runs in the environment of the dstack server, which has what it imports
-collect_ignore = ["support/machine.py"]
+# not for the collection of doctests: one runs in the environment of the dstack server, one registers an env when it is imported
+collect_ignore = ["support/machine.py", "support/ladder.py"]
 
 # read when the libraries are imported, by subprocesses too
 os.environ["MPLBACKEND"] = "Agg"
