@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# not for the collection of doctests: one runs in the environment of the dstack server, one registers an env when it is imported
+# not to be searched for doctests: one runs in the environment of the dstack server, one registers an env when imported
 collect_ignore = ["support/machine.py", "support/ladder.py"]
 
 # read when the libraries are imported, by subprocesses too
