@@ -124,6 +124,8 @@ def fused_adam_(
 ) -> None:
     """`adam_` by one kernel of torch in place of fifteen: for eager steps. Equal up to rounding; float32 only.
 
+    Arguments, shapes and source are those of `adam_`.
+
     >>> p = torch.tensor([1.0])
     >>> fused_adam_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1))
     >>> p
@@ -143,6 +145,8 @@ def fused_adamw_(
     weight_decay: float = 1e-2,
 ) -> None:
     """`adamw_` by one kernel of torch: for eager steps. Equal up to rounding; float32 only.
+
+    Arguments, shapes and source are those of `adamw_`.
 
     >>> p = torch.tensor([1.0])
     >>> fused_adamw_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1), weight_decay=0.5)
