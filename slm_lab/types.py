@@ -96,12 +96,16 @@ class Step(NamedTuple):
 class Act(NamedTuple):
     """What the policy chose.
 
-    No log probabilities, no values: who wants those of a whole rollout evaluates it in one batched pass before the
-    update, under the same parameters that acted.
+    Mostly without log probabilities and values: who wants those of a whole rollout evaluates it in one batched pass
+    before the update, under the same parameters that acted. `Notes` says when they come with the action.
     """
 
     action: Tensor
     """[N, *A]"""
+    log_prob: Tensor | None = None
+    """[N] log pi(action | obs)"""
+    value: Tensor | None = None
+    """[N] V(obs)"""
 
 
 class Rollout(NamedTuple):

@@ -20,7 +20,7 @@ from slm_lab.lib.registry import lookup
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
-from slm_lab.types import EnvInfo, Stats, Step
+from slm_lab.types import Act, EnvInfo, Stats, Step
 
 
 class Agent:
@@ -76,6 +76,7 @@ class Agent:
         self.memory = memory_class(spec.agent.memory, self)
         self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy
         self._cpu = self.device.type == "cpu"
+        self._act: Act | None = None
         self._bf16 = spec.meta.precision == "bf16"
         if self._bf16 and (why := why_not_bf16(self.device)) is not None:
             logger.warning("meta.precision: float32 in place of bf16: {}", why)
@@ -111,14 +112,20 @@ class Agent:
         """[N, *O] -> actions [N, *A]; explore False: the greedy ones."""
         with torch.inference_mode():
             seen = torch.from_numpy(obs)
-            if self._cpu:
-                return self.algorithm.act(seen, explore).action.numpy()
-            action: NDArray[Any] = self.algorithm.act(seen.to(self.device), explore).action.cpu().numpy()
+            if not self._cpu:
+                seen = seen.to(self.device)
+            # notes are compared with what updates say later: both are to be rounded in the same way
+            with reduced(self.device) if self._bf16 and self.algorithm.notes is not None else nullcontext():
+                self._act = self.algorithm.act(seen, explore)
+            action: NDArray[Any] = self._act.action.numpy() if self._cpu else self._act.action.cpu().numpy()
             return action
 
     def observe(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Remember one vector step: what was seen [N, *O], done [N, *A], and what came of it."""
         self.memory.add(obs, action, step)
+        if self.algorithm.notes is not None:
+            self.algorithm.notes.add(self._act)
+            self._act = None
         if self.algorithm.recall is not None:
             self.algorithm.recall.forget_(step.terminated | step.truncated)
 

@@ -11,6 +11,7 @@ from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.bound import Bound
 from slm_lab.agent.net.optim import FlatParams
 from slm_lab.lib.compile import CompileError
+from slm_lab.types import Act
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def net() -> nn.Module:
 
 
 def make(net: nn.Module, *, compile: bool) -> Actor:
-    def choose(obs: Tensor, noise: Tensor, scale: Tensor) -> Tensor:
-        return net(obs) + scale * noise
+    def choose(obs: Tensor, noise: Tensor, scale: Tensor) -> Act:
+        return Act(net(obs) + scale * noise)
 
     return Actor({"net": net}, {"net": FlatParams(net)}, choose, compile=compile)
 
@@ -47,7 +48,7 @@ def test_the_compiled_function_sees_parameters_as_they_are(net: nn.Module, calls
     obs, noise, scale = torch.randn(4, 3), torch.randn(4, 2), torch.tensor(0.5)
     for _ in range(3):
         with torch.inference_mode():
-            torch.testing.assert_close(compiled(obs, noise, scale), plain(obs, noise, scale))
+            torch.testing.assert_close(compiled(obs, noise, scale).action, plain(obs, noise, scale).action)
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(1.0)
@@ -59,7 +60,7 @@ def test_other_batches_are_not_given_to_it(net: nn.Module, calls: list[list[torc
     actor, zero = make(net, compile=True), torch.zeros(())
     actor(torch.randn(4, 3), torch.zeros(4, 2), zero)
     for other in (torch.randn(2, 3), torch.randn(3, 4).t()):
-        torch.testing.assert_close(actor(other, torch.zeros(len(other), 2), zero), net(other))
+        torch.testing.assert_close(actor(other, torch.zeros(len(other), 2), zero).action, net(other))
     assert len(calls) == 1
 
 
@@ -73,7 +74,7 @@ def test_what_can_not_be_compiled_acts_all_the_same(net: nn.Module, monkeypatch:
     monkeypatch.setattr(acting, "compile_function", refuse)
     actor, obs = make(net, compile=True), torch.randn(4, 3)
     for _ in range(2):
-        torch.testing.assert_close(actor(obs, torch.zeros(4, 2), torch.zeros(())), net(obs))
+        torch.testing.assert_close(actor(obs, torch.zeros(4, 2), torch.zeros(())).action, net(obs))
     assert (len(tried), actor.compile) == (1, False)
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import checkpoint, launch
+from slm_lab.experiment.resources import available_cores, session_threads
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.runs import RunFile, Status
@@ -123,8 +124,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "box2d": {"name": "LunarLander-v3", **NORMAL},
     "box2d in processes": {"name": "BipedalWalker-v3", "max_t": 60, "vectorization": "async", **NORMAL},
     "mujoco": {"name": "Hopper-v5", **NORMAL},
-    "atari": {"name": "ALE/Breakout-v5", "img_height": 16, "img_width": 16, "life_loss_info": True, **NORMAL},
+    "atari": {
+        "name": "ALE/Breakout-v5",
+        "img_height": 16,
+        "img_width": 16,
+        "max_t": 60,
+        "life_loss_info": True,
+        **NORMAL,
+    },
 }
+CONV = {"type": "ConvNet", "shared": True, "conv_hid_layers": [[4, 4, 2, 0, 1]], "fc_hid_layers": [16]}
 CHILD = """
 import sys
 from slm_lab import api
@@ -208,13 +217,20 @@ def new_run(spec: Spec, out: Path, session: int = 0) -> Run:
     layout = Layout.new(out, spec.name)
     layout.make_folders()
     write_json(layout.spec(), spec.to_dict())
-    return Run(spec, Mode.TRAIN, layout, session=session, options=Options(device="cpu"))
+    threads = session_threads(spec, available_cores())
+    return Run(spec, Mode.TRAIN, layout, session=session, threads=threads, options=Options(device="cpu"))
 
 
 def run_whole(spec: Spec, folder: Path, session: int = 0) -> Run:
     """The session, never interrupted."""
     run = new_run(spec, folder / "whole", session)
-    Session(run).run()
+    # sums over another number of threads may differ in their last bit
+    before = torch.get_num_threads()
+    torch.set_num_threads(run.threads)
+    try:
+        Session(run).run()
+    finally:
+        torch.set_num_threads(before)
     return run
 
 
@@ -260,7 +276,11 @@ def test_killed_and_resumed(spec: Spec, options: Options, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_killed_and_resumed_in_every_family_of_envs(spec: Spec, options: Options, tmp_path: Path, family: str) -> None:
-    spec = load_spec({**spec.to_dict(), "env": {**spec.to_dict()["env"], **FAMILIES[family]}})
+    raw = spec.to_dict()
+    raw["env"] |= FAMILIES[family]
+    if family == "atari":
+        raw["agent"]["net"] = CONV
+    spec = load_spec(raw)
     write_json(tmp_path / "spec.json", spec.to_dict())
     with child(tmp_path) as process:
         wait_for(checkpoints(tmp_path), process, tmp_path)

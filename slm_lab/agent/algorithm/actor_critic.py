@@ -23,9 +23,11 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
+from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
+from slm_lab.agent.algorithm.notes import Notes
 from slm_lab.agent.algorithm.scales import TargetScale
 from slm_lab.agent.net.actor_critic import ActorCriticNet
 from slm_lab.agent.net.init import loss_function
@@ -113,6 +115,15 @@ class ActorCritic(Algorithm):
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         stage = Stage(tuple(self.nets), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
+        if self._takes_notes():
+            self.notes = Notes(self.training_frequency, info.num_envs, device)
+        params = {k: optim.params for k, optim in self.optims.items()}
+        self.actor = Actor(self.nets, params, self.choose, compile=setting.compile and self.notes is not None)
+
+    def _takes_notes(self) -> bool:
+        """Whether one net looks at images for actor and critic, and rollouts have a known length."""
+        fixed = lookup("memory", self.setting.spec.memory.name).fixed_size
+        return bool(fixed and len(self.info.obs_shape) == 3 and self.net.critic is None and self.recall is None)
 
     @property
     def opt_step(self) -> int:
@@ -122,11 +133,21 @@ class ActorCritic(Algorithm):
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A]"""
         recall = self.recall
+        if explore and recall is None:
+            return self.actor(obs, self.noise.next(len(obs)).to(obs.device))
         dist = self.net.policy(obs) if recall is None else self.net.actor.distribution(recall.step(obs)[0])
         return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
 
+    def choose(self, obs: Tensor, noise: Tensor) -> Act:
+        """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy; where notes are taken with what is thought"""
+        if self.notes is None:
+            return Act(self.net.policy(obs).sample(noise))
+        policy, value = self.net.policy_value(obs)
+        action = policy.sample(noise)
+        return Act(action, policy.log_prob(action), value)
+
     def evaluate(self, rollout: Rollout) -> Evaluated:
-        """What actor and critic think of a rollout, in one batched pass: they have not changed since it was played.
+        """What actor and critic think of a rollout: they have not changed since it was played.
 
         Returns:
             log_prob [T, N], value [T+1, N], final_value [T, N]
@@ -135,7 +156,11 @@ class ActorCritic(Algorithm):
         # behind the last step nothing is done: what stands there is not looked at
         later = rollout.action.new_zeros((n + len(rollout.final_obs), *rollout.action.shape[2:]))
         action = torch.cat([rollout.action.flatten(0, 1), later])
-        if self.recall is None:
+        noted = None if self.notes is None else self.notes.take()
+        if noted is not None:
+            _, value = self._judge(torch.cat([rollout.obs[-1], rollout.final_obs]), later)
+            log_prob, value = noted[0].flatten(), torch.cat([noted[1].flatten(), value])
+        elif self.recall is None:
             log_prob, value = self._judge(torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs]), action)
         else:
             policy, value = self.net.read(self.recall.run(rollout))
@@ -210,6 +235,8 @@ class ActorCritic(Algorithm):
     def state_dict(self) -> State:
         """Nets, optimizers, noise, scale."""
         own: State = {"noise": self.noise.state_dict(), "steps": self.learner.steps}
+        if self.notes is not None:
+            own["notes"] = self.notes.state_dict()
         if self.target_scale is not None:
             own["target_scale"] = self.target_scale.state_dict()
         return super().state_dict() | own
@@ -219,5 +246,7 @@ class ActorCritic(Algorithm):
         super().load_state_dict(state)
         self.noise.load_state_dict(state["noise"])
         self.learner.steps = int(state["steps"])
+        if self.notes is not None:
+            self.notes.load_state_dict(state["notes"])
         if self.target_scale is not None:
             self.target_scale.load_state_dict(state["target_scale"])

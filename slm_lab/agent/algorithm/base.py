@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from slm_lab.agent.algorithm.notes import Notes
 from slm_lab.agent.algorithm.recall import Recall
 from slm_lab.agent.net.recurrent import RecurrentNet
 from slm_lab.functional.schedules import at_frame
@@ -87,6 +88,8 @@ class Algorithm(ABC):
         """Where the schedules stand."""
         self.recall: Recall | None = None
         """What recurrent nets remember; None: the nets have no memory."""
+        self.notes: Notes | None = None
+        """What was thought while acting; None: rollouts are evaluated afterwards, or never."""
 
     @property
     def training_frequency(self) -> int:

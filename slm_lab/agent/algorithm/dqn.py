@@ -101,11 +101,11 @@ class VanillaDQN(Algorithm):
         """[N, *O] -> actions [N]"""
         if not explore:
             return Act(self.explorer.choose(self.net(obs)[0], explore=False))
-        return Act(self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor))
+        return self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor)
 
-    def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Tensor:
+    def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
         """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
-        return self.explorer.pick(self.net(obs)[0], noise, var)
+        return Act(self.explorer.pick(self.net(obs)[0], noise, var))
 
     def next_value(self, next_obs: Tensor) -> Tensor:
         """V(s'), [B]: `max_a Q(s', a)`."""

@@ -231,12 +231,11 @@ class SoftActorCritic(Algorithm):
         self.acted += len(obs)
         if self.acted <= self.training_start_step:
             return Act(self._random_action(len(obs)).to(obs.device))
-        return Act(self.actor(obs, self.noise.next(len(obs)).to(obs.device)))
+        return self.actor(obs, self.noise.next(len(obs)).to(obs.device))
 
-    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
+    def choose(self, obs: Tensor, noise: Tensor) -> Act:
         """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy"""
-        action: Tensor = self.policy(obs).sample(noise)
-        return action
+        return Act(self.policy(obs).sample(noise))
 
     def _random_action(self, n: int) -> Tensor:
         action, generator = self.info.action, self.setting.generator

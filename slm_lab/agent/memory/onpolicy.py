@@ -18,6 +18,14 @@ class OnPolicyBatchReplaySpec(WithReturnReplaySpec):
     """OnPolicyBatchReplay has no keys of its own: its length is the algorithm's."""
 
 
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """[T, N, *O]. Channels of images are innermost, as convolutions want them: turned once, not in every epoch."""
+    if len(shape) != 5:
+        return torch.zeros(shape, dtype=dtype)
+    t, n, c, h, w = shape
+    return torch.zeros((t, n, h, w, c), dtype=dtype).movedim(-1, 2)
+
+
 @register("memory")
 class OnPolicyBatchReplay(Memory):
     """T vector steps of N envs, T being the algorithm's training frequency.
@@ -35,7 +43,7 @@ class OnPolicyBatchReplay(Memory):
         t, n = self.horizon, info.num_envs
         obs_dtype = torch.from_numpy(np.zeros(0, info.obs_dtype)).dtype
         self._tensors: dict[str, Tensor] = {
-            "obs": torch.zeros((t + 1, n, *info.obs_shape), dtype=obs_dtype),
+            "obs": _zeros((t + 1, n, *info.obs_shape), obs_dtype),
             "action": torch.from_numpy(action_array((t, n), info.action)),
             "reward": torch.zeros((t, n), dtype=torch.float32),
             "terminated": torch.zeros((t, n), dtype=torch.bool),
@@ -50,7 +58,7 @@ class OnPolicyBatchReplay(Memory):
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Store one vector step: [N, *O], [N, *A] and what came of it."""
         t = self._t
-        self._obs[t] = obs
+        self._store_obs(t, obs)
         self._action[t] = action
         self._reward[t] = step.reward
         self._terminated[t] = step.terminated
@@ -60,7 +68,14 @@ class OnPolicyBatchReplay(Memory):
                 self._final.append((t * self.info.num_envs + int(n), step.final_obs[n].copy()))
         self._t = t + 1
         if self._t == self.horizon:
-            self._obs[self._t] = step.obs
+            self._store_obs(self._t, step.obs)
+
+    def _store_obs(self, t: int, obs: NDArray[Any]) -> None:
+        if self._obs.ndim == 5:
+            # torch turns images in a third of the time that numpy takes
+            self._tensors["obs"][t].copy_(torch.from_numpy(obs))
+        else:
+            self._obs[t] = obs
 
     def ready(self) -> bool:
         """Whether T steps are stored."""

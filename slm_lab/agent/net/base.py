@@ -21,7 +21,7 @@ def real(obs: Tensor) -> Tensor:
     if obs.is_floating_point():
         return obs
     x = obs.to(torch.get_default_dtype())
-    return x / 255 if obs.dtype == torch.uint8 else x
+    return x.div_(255) if obs.dtype == torch.uint8 else x
 
 
 class Net(nn.Module, ABC):
