@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from loguru import logger
 from numpy.typing import NDArray
@@ -173,11 +174,12 @@ class Agent:
         return stats
 
     def _not_finite(self, batch: Any) -> str:
-        """What came from the env that is no number; empty where all is well, or the batch is gone."""
-        if not self.memory.on_policy:
-            return ""
-        parts = {"observations": batch.obs, "rewards": batch.reward}
-        return " and ".join(name for name, t in parts.items() if not torch.isfinite(t).all())
+        """What came from the env that is no number; empty where all is well."""
+        if self.memory.on_policy:
+            parts = {"observations": [batch.obs.cpu().numpy()], "rewards": [batch.reward.cpu().numpy()]}
+        else:
+            parts = batch.received()
+        return " and ".join(name for name, arrays in parts.items() if not all(np.isfinite(a).all() for a in arrays))
 
     def set_frame(self, frame: int) -> None:
         """Move every schedule to this frame."""

@@ -9,6 +9,7 @@ from typing import Any
 from loguru import logger
 
 from slm_lab.agent.metrics import Row
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_atomic
 
 
@@ -16,15 +17,21 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a table that a CsvSink wrote; a half-written last line is left out, a missing file has no rows.
 
     Whole numbers come back as int, others as float, empty cells as None: exactly what was written.
+
+    Raises:
+        LabError: it holds something else than numbers
     """
     path = Path(path)
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     # what follows the last line break was cut off while it was written, even where it looks complete
     lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
     header, body = (lines[0], lines[1:]) if lines else ([], [])
-    return [dict(zip(header, map(_value, cells), strict=True)) for cells in body if len(cells) == len(header)]
+    try:
+        return [dict(zip(header, map(_value, cells), strict=True)) for cells in body if len(cells) == len(header)]
+    except ValueError as e:
+        raise LabError(f"{path}: damaged, it must hold a table of numbers ({e})") from None
 
 
 class CsvSink:
@@ -38,7 +45,7 @@ class CsvSink:
         self.path = Path(path)
         self._header: list[str] | None = None
         if self.path.exists():
-            with self.path.open(encoding="utf-8", newline="") as file:
+            with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
                 line = file.readline()
             self._header = next(csv.reader([line])) if line.endswith("\n") else None
 

@@ -11,6 +11,7 @@ from support.agents import ALGORITHMS, BOX, DISCRETE, Chance, make_info, make_sp
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.learner import NonFiniteLoss
 from slm_lab.lib.errors import SpecError
+from slm_lab.spec.model import Spec
 from slm_lab.types import ActionSpace, Step
 
 NETS: dict[str, dict[str, Any]] = {
@@ -147,6 +148,27 @@ def test_what_is_not_finite_and_came_from_the_env_is_told() -> None:
         agent.observe(chance.obs, agent.act(chance.obs), Step(*step))
         with pytest.raises(NonFiniteLoss, match=f"^{name} that came from the env are not finite, hence the loss"):
             agent.maybe_update(24)
+
+
+@pytest.mark.parametrize(("name", "place"), [("rewards", 1), ("observations", 0)])
+def test_so_it_is_with_a_replay_memory(name: str, place: int) -> None:
+    raw = make_spec("ppo").to_dict()
+    raw["agent"]["algorithm"] = {"name": "DQN", "training_frequency": 3}
+    raw["agent"]["memory"] = {"name": "Replay", "batch_size": 64, "max_size": 90}
+    chance, agent = Chance(make_info()), Agent(Spec.model_validate(raw), make_info(), seed=0)
+    play(agent, chance, 30)
+
+    def go_on() -> None:
+        obs = chance.obs
+        for frame in range(93, 123, 3):
+            step = list(chance.step())
+            step[place] = np.full_like(step[place], np.nan)
+            agent.observe(obs, agent.act(obs), Step(*step))
+            agent.maybe_update(frame)
+            obs = step[0]
+
+    with pytest.raises(NonFiniteLoss, match=f"^{name} that came from the env are not finite, hence the loss"):
+        go_on()
 
 
 def test_misfits_are_told_with_their_key() -> None:

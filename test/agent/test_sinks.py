@@ -9,6 +9,7 @@ from loguru import logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slm_lab.agent.sinks import ConsoleSink, CsvSink, TensorBoardSink, read_rows
+from slm_lab.lib.errors import LabError
 
 ROWS = [
     {"total_reward": None, "loss": 1 / 3, "frame": 100, "epi": 0},
@@ -58,6 +59,14 @@ def test_truncate_drops_later_rows_and_a_half_written_line(tmp_path, tail):
     assert [row["frame"] for row in kept] == [100, 200]
     sink({**ROWS[0], "frame": 300})
     assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("content", [b"frame,loss\n1,0.5\n2,\xff\xfe\n", b"\x89PNG,b\n\x00\x01,2\n", b"frame\nwhat\n"])
+def test_a_damaged_table_is_told(tmp_path, content):
+    path = tmp_path / "df.csv"
+    path.write_bytes(content)
+    with pytest.raises(LabError, match=r"df.csv: damaged, it must hold a table of numbers"):
+        CsvSink(path).truncate_after(1)
 
 
 def test_a_new_sink_truncates_too(tmp_path):

@@ -75,6 +75,11 @@ class PlainObs:
         """Bytes of its arrays."""
         return self._rows.nbytes
 
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """What observations lie in."""
+        return [self._rows]
+
     def put(self, row: int, obs: NDArray[Any]) -> None:
         """Write a row [N, *O]."""
         self._rows[row] = obs
@@ -121,6 +126,11 @@ class StackedObs:
     def history(self) -> int:
         """Rows before one that it needs."""
         return self._k - 1
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """What frames and stacks lie in."""
+        return [self._frames, self._starts.array]
 
     @property
     def nbytes(self) -> int:

@@ -129,6 +129,12 @@ class Replay(Memory):
         batch = self._take(index)
         return batch if self._device.type == "cpu" else Transition(*(t.to(self._device) for t in batch))
 
+    def received(self) -> dict[str, list[NDArray[Any]]]:
+        """Arrays of what came from the env, by name; places that hold nothing hold zeros, or what was there before."""
+        if self._store is None:
+            return {}
+        return {"observations": [*self._store.arrays, self._final.array], "rewards": [self._reward]}
+
     def update_priority(self, index: Tensor, error: Tensor) -> None:
         """Tell how wrong the predictions for these transitions were, [B] each; a uniform memory does not care."""
 
