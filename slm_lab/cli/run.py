@@ -166,6 +166,8 @@ def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
 def _prepare(request: Request, command: Command) -> list[Task]:
     settings = command.settings
     if request.mode == "enjoy":
+        if command.sets.keys() - {"env"}:
+            show("note", "enjoy plays with the spec of the run: -s does not change it", "yellow")
         return [lambda: _enjoy(request, command)]
     if request.target is not None:
         if command.sets.keys() - {"env"} or settings["seed"] is not None:

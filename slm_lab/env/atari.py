@@ -259,6 +259,8 @@ class Atari(VecEnv):
         """See VecEnv."""
         if self._picture is not None:
             self._picture.close()
+        # its threads end with it, and it has no other way to be told
+        self._games = None
 
 
 def _channels_first(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -28,6 +28,7 @@ from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import EnvSpec
 
 CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
+CAR_RACING = "gymnasium.envs.box2d.car_racing:CarRacing"
 LIMIT = "max_episode_steps"
 """gym.make's own argument: sets the limit of an episode in place of the registered one, also a higher one."""
 RENDER = "not a key of the spec: rendering is asked for on the command line, with --render"
@@ -119,7 +120,12 @@ def _make_one(registration: Registration, kwargs: dict[str, Any], render: str | 
         quiet = warnings_to_log()
     try:
         with quiet:
-            return gym.make(registration, disable_env_checker=True, **kwargs, **drawn)
+            env = gym.make(registration, disable_env_checker=True, **kwargs, **drawn)
+            if kwargs and i == 0 and not drawn and str(registration.entry_point).startswith("gymnasium.envs."):
+                # some values are only looked at when they are used
+                env.reset(seed=0)
+                env.step(env.action_space.sample())
+            return env
     except Exception as e:
         raise SpecError([_refusal(registration.id, kwargs, e)]) from e
 
@@ -129,6 +135,10 @@ def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     # gymnasium repeats all arguments behind the reason
     text = _one_line(error).partition(" was raised from the environment creator")[0]
     key = next((key for key in kwargs if re.search(rf"\b{re.escape(key)}\b", text)), None)
+    if key is None and not isinstance(error, ImportError | gym.error.Error):
+        # else the one whose value it repeats, or the only one there is
+        likely = list(kwargs) if len(kwargs) == 1 else [k for k, v in kwargs.items() if str(v) in text]
+        key = likely[0] if len(likely) == 1 else None
     if key is not None:
         return f"env.{key}: can't make {name} with {kwargs[key]!r}: {text}"
     given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
@@ -198,6 +208,8 @@ def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
     faults = []
     if spec.vectorization == "native" and not _has_native(found):
         faults.append(f"env.vectorization: there is no vector env for {found.id}: say auto, sync, thread or async")
+    if spec.vectorization == "thread" and found.registration.entry_point == CAR_RACING:
+        faults.append(f"env.vectorization: {found.id} can't be drawn in threads: say auto, sync or async")
     if _is_atari(found):
         if spec.vectorization not in ("auto", "native"):
             faults.append(f"env.vectorization: {found.id} has a vector env of its own: say auto or native")

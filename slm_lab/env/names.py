@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
 from slm_lab.lib.registry import import_foreign
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.past.envs import OLD_ATARI_IDS, OLD_IDS
+from slm_lab.spec.past.envs import OLD_ATARI_IDS, OLD_IDS, UNITY, VIZDOOM
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LunarLanderContinuous-v2": ("LunarLander-v3", {"continuous": True}),
@@ -20,11 +21,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Ids that not every gymnasium has, as another id with arguments."""
 
 FAMILIES = {
-    ("Unity",): "Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium",
-    ("vizdoom",): (
-        "VizDoom's envs come with the package vizdoom: install it, and name them as "
-        "'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
-    ),
+    ("Unity",): UNITY,
+    ("vizdoom",): VIZDOOM,
     ("Roboschool",): "Roboschool is no longer maintained; gymnasium has MuJoCo envs, e.g. HalfCheetah-v5",
     ("BulletEnv", "pybullet"): "PyBullet's envs never came to gymnasium; it has MuJoCo envs, e.g. HalfCheetah-v5",
     ("-ram",): "the memory of the console is no observation any more; ALE/<Game>-v5 shows the screen",
@@ -80,8 +78,9 @@ def find(name: str) -> Found:
             import_foreign(module)
         except LabError as e:
             raise LabError(f"env.name: '{name}': {e}") from e
-    # an id that a module registers is not an old one, even if it looks like it
-    new_id, remark = (env_id, "") if module and env_id in gym.registry else _modern(env_id)
+    # an id that a module registers is not an old one, even if it looks like it; but for ALE's
+    own = module and env_id in gym.registry and not _by_ale(env_id)
+    new_id, remark = (env_id, "") if own else _modern(env_id)
     kwargs: dict[str, Any] = {}
     if new_id not in gym.registry and new_id in VARIANTS:
         new_id, kwargs = VARIANTS[new_id]
@@ -103,10 +102,10 @@ def _modern(env_id: str) -> tuple[str, str]:
         if match := re.fullmatch(pattern, env_id.replace("Walker2D", "Walker2d")):
             return template.format(*match.groups()), remark
     # ALE registers old ids too; only the new ones give what it has now
-    if env_id in gym.registry and not str(gym.registry[env_id].entry_point).startswith("ale_py."):
+    if env_id in gym.registry and not _by_ale(env_id):
         return env_id, ""
     newest = _newest(env_id)
-    if newest is not None and not str(gym.registry[newest].entry_point).startswith("ale_py."):
+    if newest is not None and not _by_ale(newest):
         return newest, ""
     for pattern, template, remark in OLD_ATARI_IDS:
         if match := re.fullmatch(pattern, env_id):
@@ -115,6 +114,10 @@ def _modern(env_id: str) -> tuple[str, str]:
             if new_id in gym.registry:
                 return new_id, remark
     return env_id, ""
+
+
+def _by_ale(env_id: str) -> bool:
+    return str(gym.registry[env_id].entry_point).startswith("ale_py.")
 
 
 def _import_ale() -> None:
@@ -141,5 +144,10 @@ def _unknown(env_id: str) -> str:
     for start, (package, module) in PACKAGES.items():
         if env_id.startswith(start):
             return f"{text}: it comes with the package {package}: install it, and name the env '{module}:{env_id}'"
-    near = did_you_mean(env_id, gym.registry)
+    with suppress(LabError):
+        _import_ale()
+    game = f"ALE/{env_id.rpartition('-')[0] or env_id}-v5"
+    # of ALE's own old ids only those are known that `OLD_ATARI_IDS` says
+    known = [i for i in gym.registry if i.startswith("ALE/") or not _by_ale(i)]
+    near = f", did you mean '{game}'?" if game in gym.registry else did_you_mean(env_id, known)
     return f"{text}{near}" if near else f"{text} (install the package it comes with, and name it 'module:{env_id}')"

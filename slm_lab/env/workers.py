@@ -13,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -250,12 +251,18 @@ def main(pipe: int, memory: int) -> None:
     except (EOFError, OSError):
         pass  # the parent hung up
     except LabError as e:
-        conn.send(("user", str(e)))
+        _tell(conn, "user", str(e))
     except BaseException:  # noqa: BLE001  told to the parent
-        conn.send(("error", traceback.format_exc()))
+        _tell(conn, "error", traceback.format_exc())
     finally:
         for part in rows:
             part.close()
+
+
+def _tell(conn: "Connection[Any, Any]", kind: str, text: str) -> None:
+    # a parent that has failed in the same way has hung up, and knows
+    with suppress(OSError):
+        conn.send((kind, text))
 
 
 def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> None:

@@ -24,6 +24,7 @@ from slm_lab.env.ops import (
     SignReward,
 )
 from slm_lab.env.snapshot import pack, unpack
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Step
@@ -97,6 +98,12 @@ class Pipeline(VecEnv):
 
     def load_normalizer_state(self, state: State) -> None:
         """See VecEnv."""
+        ours, theirs = sorted(op.key for op in self._normalizers()), sorted(state)
+        if ours != theirs:
+            raise LabError(
+                f"env: {self.info.name} normalizes {' and '.join(ours) or 'nothing'}, "
+                f"but the saved policy learned with {' and '.join(theirs) or 'nothing'} normalized"
+            )
         for op in self._normalizers():
             op.moments.load_state_dict(state[op.key])
 

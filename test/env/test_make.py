@@ -62,6 +62,33 @@ def test_a_bad_value_is_told_in_one_line():
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("LunarLander-v3", "gravity", "x"),
+        ("FrozenLake-v1", "map_name", "9x9"),
+        ("Hopper-v5", "xml_file", "nofile.xml"),
+        ("Hopper-v5", "reset_noise_scale", "x"),
+        ("Pendulum-v1", "g", "abc"),
+    ],
+)
+def test_one_bad_value_is_told_under_its_key(name, key, value):
+    with pytest.raises(SpecError) as e:
+        make_env(EnvSpec(name=name, max_frame=1, **{key: value}))
+    assert e.value.faults[0].startswith(f"env.{key}: can't make {name} with {value!r}: ")
+
+
+def test_a_value_that_is_repeated_is_told_under_its_key():
+    with pytest.raises(SpecError) as e:
+        make_env(EnvSpec(name="FrozenLake-v1", max_frame=1, map_name="9x9", is_slippery=False))
+    assert e.value.faults[0].startswith("env.map_name: can't make FrozenLake-v1 with '9x9': ")
+
+
+def test_what_is_drawn_is_not_stepped_in_threads():
+    spec = EnvSpec(name="CarRacing-v3", num_envs=2, max_frame=1, vectorization="thread")
+    assert check_env(spec) == ["env.vectorization: CarRacing-v3 can't be drawn in threads: say auto, sync or async"]
+
+
 def test_a_key_that_only_the_env_itself_refuses_is_told_with_its_path():
     # Hopper hands what it does not know on to its base class
     with pytest.raises(SpecError) as e:

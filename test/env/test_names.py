@@ -45,8 +45,9 @@ OLD = [
     ("AntPyBulletEnv-v0", "Ant-v5", BODY),
     ("PongNoFrameskip-v4", "ALE/Pong-v5", STICKY),
     ("PongDeterministic-v4", "ALE/Pong-v5", STICKY),
-    ("Pong-v4", "ALE/Pong-v5", STICKY),
+    ("Pong-v4", "ALE/Pong-v5", f"; 4 frames are skipped, instead of 2 to 5 by chance{STICKY}"),
     ("PongNoFrameskip-v0", "ALE/Pong-v5", ""),
+    ("PongDeterministic-v0", "ALE/Pong-v5", ""),
     ("Pong-v0", "ALE/Pong-v5", "; 4 frames are skipped, instead of 2 to 5 by chance"),
     ("VideoPinball-v0", "ALE/VideoPinball-v5", "; 4 frames are skipped, instead of 2 to 5 by chance"),
     ("ALE/Pong", "ALE/Pong-v5", ""),
@@ -69,6 +70,11 @@ def test_atari_ids_are_old_whether_or_not_ale_has_been_imported(notes):
         assert find("Breakout-v0").id == "ALE/Breakout-v5"
         find("ALE/Breakout-v5")
     assert len(notes) == 2
+
+
+def test_old_ids_of_games_are_old_behind_their_module_too(notes):
+    assert find("ale_py:PongNoFrameskip-v4").id == "ALE/Pong-v5"
+    assert notes == [f"env.name: 'PongNoFrameskip-v4' is now 'ALE/Pong-v5'{STICKY}"]
 
 
 def test_all_mujoco_tasks_of_gymnasium_are_known():
@@ -151,6 +157,7 @@ def test_module_and_id(tmp_path, monkeypatch):
                 "envs, e.g. HalfCheetah-v5"
             ),
         ),
+        ("Pong-v5", "env.name: unknown env 'Pong-v5', did you mean 'ALE/Pong-v5'?"),
         ("ALE/Ponk-v5", "env.name: unknown env 'ALE/Ponk-v5', did you mean 'ALE/Pong-v5'?"),
         (
             "no_such_module:A-v0",

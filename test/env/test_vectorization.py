@@ -247,3 +247,9 @@ def test_threads_do_each_thing_once_and_hand_on_what_goes_wrong():
     threads.close()
     threads.close()
     assert threading.active_count() == before - 3
+
+
+def test_what_parent_and_workers_fail_in_is_told_once(capfd):
+    with pytest.raises(LabError, match="can't make GymV21Environment-v0"):
+        make("GymV21Environment-v0", "async", n=4)
+    assert "Traceback" not in capfd.readouterr().err

@@ -11,6 +11,7 @@ from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
 from slm_lab.env.ops import EPSILON, Moments
 from slm_lab.env.wrappers import Pipeline, wrap
+from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Discrete, EnvInfo, Step
 
@@ -276,6 +277,14 @@ def test_envs_without_statistics_have_no_state_of_them():
     env = make_env(EnvSpec(name="CartPole-v1", max_frame=1))
     assert env.normalizer_state() == {}
     env.load_normalizer_state({})
+
+
+def test_statistics_of_other_wrappers_are_refused():
+    state = make_env(EnvSpec(name="CartPole-v1", max_frame=1, normalize_obs=True)).normalizer_state()
+    for keys, ours in (({"clip_reward": 1.0}, "nothing"), ({"normalize_reward": True}, "reward")):
+        env = make_env(EnvSpec(name="CartPole-v1", max_frame=1, **keys))
+        with pytest.raises(LabError, match=f"CartPole-v1 normalizes {ours}, but the saved policy learned with obs"):
+            env.load_normalizer_state(state)
 
 
 def test_returns_are_those_of_the_env():

@@ -47,9 +47,8 @@ def shown(*words: str) -> str:
 
 def frame(folder: Path) -> int:
     """Of the last log row of the first session of the run in `folder`; 0 where there is none."""
-    for path in folder.glob("*"):
-        table = Layout.open(path).session_df(0, 0)
-        if table.exists() and (rows := read_rows(table)):
+    for table in folder.glob("*/info/*_t0_s0_session_df_train.csv"):
+        if rows := read_rows(table):
             return int(rows[-1]["frame"] or 0)
     return 0
 

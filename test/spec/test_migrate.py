@@ -319,7 +319,7 @@ def test_rules(version: Any, algorithm: Any, net: Any, env: Any, path: str, expe
             "env.name: 'playground/CartpoleBalance': MuJoCo Playground is not",
         ),
         (v4({}, {}, {"name": "RoboschoolHumanoidFlagrunHarder-v1"}), "gymnasium has no such robot"),
-        (v4({}, {}, {"name": "gridworld"}), "env.name: 'gridworld': Unity's envs are not supported any more"),
+        (v4({}, {}, {"name": "gridworld"}), "env.name: 'gridworld': Unity's envs need the package mlagents-envs"),
         (v4({}) | {"agent": []}, "agent: 0 agents in one spec"),
     ],
 )

@@ -3,6 +3,7 @@
 import re
 
 _OTHER_BODY = "the robot and the reward differ: scores can't be compared"
+_SKIP = "4 frames are skipped, instead of 2 to 5 by chance"
 _STICKY = "actions now stick with probability 0.25, unless env.repeat_action_probability says otherwise"
 
 MUJOCO = (
@@ -32,9 +33,10 @@ OLD_IDS = (
 gymnasium still has: the newest is taken, when the env is made."""
 
 OLD_ATARI_IDS = (
-    (r"(\w+?)NoFrameskip-v0", "ALE/{}-v5", ""),
-    (r"(\w+?)(?:Deterministic)?-v0", "ALE/{}-v5", "4 frames are skipped, instead of 2 to 5 by chance"),
-    (r"(\w+?)(?:NoFrameskip|Deterministic)?-v4", "ALE/{}-v5", _STICKY),
+    (r"(\w+?)(?:NoFrameskip|Deterministic)-v0", "ALE/{}-v5", ""),
+    (r"(\w+?)-v0", "ALE/{}-v5", _SKIP),
+    (r"(\w+?)(?:NoFrameskip|Deterministic)-v4", "ALE/{}-v5", _STICKY),
+    (r"(\w+?)-v4", "ALE/{}-v5", f"{_SKIP}; {_STICKY}"),
     (r"(\w+)", "ALE/{}-v5", ""),
 )
 """The same for names of games."""
@@ -63,9 +65,15 @@ _PLAIN_GAMES = (
 )
 """Games whose plain ids (`VideoPinball-v0`) old specs use."""
 
+UNITY = "Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium"
+VIZDOOM = (
+    "VizDoom's envs come with the package vizdoom: install it, and name them as "
+    "'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
+)
+
 _GONE = (
-    (r"Unity.*|3DBall|2DBall|tennis|gridworld", "Unity's envs are not supported any more"),
-    (r"vizdoom.*", "VizDoom's old envs are not supported any more (the package vizdoom has new ones, for gymnasium)"),
+    (r"Unity.*|3DBall|2DBall|tennis|gridworld", UNITY),
+    (r"vizdoom.*", VIZDOOM),
     (r"playground/.*", "MuJoCo Playground is not supported"),
     (r"SLM.(Pavlovian|Sensorimotor).*", "its code was never part of SLM-Lab"),
     (rf"Roboschool(?!(?:{_TASK})-).*", "Roboschool is no longer maintained, and gymnasium has no such robot"),
@@ -82,7 +90,7 @@ def why_gone(env_id: str) -> str | None:
     """Why an env of an old spec can't be made; None where nothing is known against it.
 
     >>> why_gone("Unity3DBall-v0"), why_gone("CartPole-v0")
-    ("Unity's envs are not supported any more", None)
+    ("Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium", None)
     """
     for pattern, why in _GONE:
         if re.fullmatch(pattern, env_id, re.IGNORECASE):
