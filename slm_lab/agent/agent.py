@@ -78,6 +78,7 @@ class Agent:
         self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy
         self._cpu = self.device.type == "cpu"
         self._act: Act | None = None
+        self._done: NDArray[Any] | None = None
         self._bf16 = spec.meta.precision == "bf16"
         if self._bf16 and (why := why_not_bf16(self.device)) is not None:
             logger.warning("meta.precision: float32 in place of bf16: {}", why)
@@ -119,14 +120,16 @@ class Agent:
             with reduced(self.device) if self._bf16 and self.algorithm.notes is not None else nullcontext():
                 self._act = self.algorithm.act(seen, explore)
             action: NDArray[Any] = self._act.action.numpy() if self._cpu else self._act.action.cpu().numpy()
+            self._done = action
             return action
 
     def observe(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Remember one vector step: what was seen [N, *O], done [N, *A], and what came of it."""
         self.memory.add(obs, action, step)
         if self.algorithm.notes is not None:
-            self.algorithm.notes.add(self._act)
-            self._act = None
+            # notes are about what was chosen: what somebody else did has none
+            self.algorithm.notes.add(self._act if action is self._done else None)
+            self._done = None
         if self.algorithm.recall is not None:
             self.algorithm.recall.forget_(step.terminated | step.truncated)
 
@@ -209,6 +212,8 @@ class Agent:
         self.algorithm.finish()
         for key, net in self.algorithm.nets.items():
             net.load_state_dict(state[key])
+        if self.algorithm.notes is not None:
+            self.algorithm.notes.clear()
 
     def state_dict(self) -> State:
         """Everything: nets, optimizers, memory, chance."""

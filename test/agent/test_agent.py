@@ -127,6 +127,17 @@ def test_schedules_follow_the_frames() -> None:
     assert agent.variables() == pytest.approx({"lr": 0.0, "entropy_coef": 0.0, "clip_eps": 0.2})
 
 
+def test_one_step_of_one_env_teaches_the_policy_too() -> None:
+    raw = make_spec("a2c_nstep").to_dict()
+    raw["agent"]["algorithm"] |= {"num_step_returns": 1, "entropy_coef_spec": None}
+    raw["env"]["num_envs"] = 1
+    info = make_info(num_envs=1)
+    agent = Agent(Spec.model_validate(raw), info, seed=0)
+    before = agent.weights()
+    play(agent, Chance(info), 3)
+    assert all(not torch.equal(w, before[k]) for k, w in agent.weights().items() if k.startswith("net."))
+
+
 def test_non_finite_loss_stops() -> None:
     chance = Chance(make_info())
     agent = Agent(make_spec("ppo"), make_info(), seed=0)

@@ -21,6 +21,9 @@ SCORES = [
     ("dqn/ddqn_per_cartpole.json", "ddqn_per_cartpole", 400),
     ("dqn/dueling_dqn_cartpole.json", "dueling_dqn_cartpole", 400),
     ("dqn/ddqn_per_lunar.json", "ddqn_per_lunar", 200),
+    ("sac/sac_cartpole.json", "sac_cartpole", 400),
+    ("sac/sac_pendulum.json", "sac_pendulum", -170),
+    ("sil/ppo_sil_cartpole.json", "ppo_sil_cartpole", 400),
     ("crossq/crossq_pendulum.json", "crossq_pendulum", -170),
     ("a3c/a3c_cartpole.json", "a3c_cartpole", 400),
 ]

@@ -11,7 +11,8 @@ more likely in proportion to how much better than that it turned out, its advant
             neither: Monte Carlo  the same over training_frequency steps
         ascend c_pi * mean(log pi(a|s) * A) + c_H * mean(H) - c_V * loss(V, R)
 
-Differs from the paper: advantages are standardized over the batch; envs step together in place of asynchronous workers.
+Differs from the paper: advantages are standardized over the batch, but for a lone one; envs step together in place of
+asynchronous workers.
 With `meta.distributed` it is the A3C of the paper: workers that play envs of their own and learn as they come. Under
 `shared` others may have moved the parameters since the rollout was played: what is said of it below is nearly true.
 """
@@ -206,7 +207,8 @@ class ActorCritic(Algorithm):
         entropy_coef, *scale = coefs
         policy, new_value = self.net.policy_value(obs)
         entropy = policy.entropy().mean()
-        policy_loss = policy_gradient_loss(policy.log_prob(action), standardize(advantage))
+        scaled = standardize(advantage) if advantage.numel() > 1 else advantage
+        policy_loss = policy_gradient_loss(policy.log_prob(action), scaled)
         if scale:
             new_value, ret = new_value / scale[0], ret / scale[0]
         value_loss = self.value_loss(new_value, ret)
@@ -246,7 +248,8 @@ class ActorCritic(Algorithm):
         super().load_state_dict(state)
         self.noise.load_state_dict(state["noise"])
         self.learner.steps = int(state["steps"])
-        if self.notes is not None:
+        # runs of before they were taken have none: the rollout under way is evaluated afterwards then
+        if self.notes is not None and "notes" in state:
             self.notes.load_state_dict(state["notes"])
         if self.target_scale is not None:
             self.target_scale.load_state_dict(state["target_scale"])

@@ -186,6 +186,8 @@ class Algorithm(ABC):
         """Become what `state_dict` said."""
         self.set_frame(int(state["frame"]))
         self.load_learned(state)
+        if self.recall is not None:
+            self.recall.load_state_dict(state["recall"])
 
     def load_learned(self, state: State) -> None:
         """Take over nets and optimizers of what `state_dict` said, and nothing else."""
@@ -193,5 +195,5 @@ class Algorithm(ABC):
             net.load_state_dict(state["nets"][key])
         for key, optim in self.optims.items():
             optim.load_state_dict(state["optims"][key])
-        if self.recall is not None:
-            self.recall.load_state_dict(state["recall"])
+        if self.notes is not None:
+            self.notes.clear()

@@ -39,6 +39,10 @@ class Notes:
         complete, self._t = self._t == len(self.value), 0
         return (self.log_prob, self.value) if complete else None
 
+    def clear(self) -> None:
+        """Other parameters act from now on: the rollout under way gets a gap."""
+        self._t = 0
+
     def state_dict(self) -> State:
         """What is kept so far."""
         return {"log_prob": self.log_prob[: self._t].clone(), "value": self.value[: self._t].clone()}

@@ -183,6 +183,8 @@ class SoftActorCritic(Algorithm):
         self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
         self.acted = 0
         """Frames acted, to know when the random ones are over."""
+        self.move_due = False
+        """Whether the targets move with the next step of the policy."""
 
     def _schedule_specs(self) -> dict[str, ScheduleSpec | None]:
         """Of the two coefficients that follow the frame counter; None where not in use."""
@@ -333,13 +335,15 @@ class SoftActorCritic(Algorithm):
         """Learn from `training_iter` batches of the memory."""
         learners = (self.critic_learner, self.learner)
         before = [learner.steps for learner in learners]
-        move_target = self.target is not None and self.target.due(frame)
+        self.move_due = self.move_due or (self.target is not None and self.target.due(frame))
         for _ in range(self.training_iter):
-            self.learn(batch, move_target=move_target)
+            self.learn(batch)
         used = [learner for learner, steps in zip(learners, before, strict=True) if learner.steps > steps]
+        if self.learner in used:
+            self.move_due = False
         return {name: value for learner in used for name, value in learner.take_stats().items()}
 
-    def learn(self, memory: Replay, *, move_target: bool) -> None:
+    def learn(self, memory: Replay) -> None:
         """One update of the critics, and of the rest when it is its turn."""
         batch = memory.sample()
         data = [batch.obs, batch.action, batch.reward, batch.next_obs, batch.terminated, batch.weight]
@@ -354,7 +358,7 @@ class SoftActorCritic(Algorithm):
             return
         if self.temperature is not None:
             self.optims["temperature"].params.flat.clamp_(self.spec.log_alpha_min, self.spec.log_alpha_max)
-        if self.target is not None and move_target:
+        if self.target is not None and self.move_due:
             self.target.move_(self.optims["critic_net"].params)
 
     def state_dict(self) -> State:
@@ -366,6 +370,7 @@ class SoftActorCritic(Algorithm):
             | {
                 "noise": self.noise.state_dict(),
                 "acted": self.acted,
+                "move_due": self.move_due,
                 "steps": [self.learner.steps, self.critic_learner.steps],
             }
         )
@@ -376,7 +381,7 @@ class SoftActorCritic(Algorithm):
         if self.target is not None:
             self.target.load_state_dict(state["target"])
         self.noise.load_state_dict(state["noise"])
-        self.acted = int(state["acted"])
+        self.acted, self.move_due = int(state["acted"]), bool(state.get("move_due", False))
         self.learner.steps, self.critic_learner.steps = (int(n) for n in state["steps"])
 
 

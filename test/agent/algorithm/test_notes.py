@@ -92,6 +92,22 @@ def test_a_rollout_with_a_gap_is_evaluated_afterwards() -> None:
     assert evaluated(agent)[2]
 
 
+def test_another_action_than_the_chosen_one_leaves_a_gap() -> None:
+    agent, env = make(), Pictures(EnvInfo("none", SHAPE, "uint8", DISCRETE, 3, 20))
+    for _ in range(8):
+        obs = env.obs.copy()
+        agent.observe(obs, (agent.act(obs) + 1) % 3, env.step())
+    assert not evaluated(agent)[2]
+
+
+def test_other_parameters_leave_a_gap() -> None:
+    agent, env = make(), Pictures(EnvInfo("none", SHAPE, "uint8", DISCRETE, 3, 20))
+    play(agent, env, 3)
+    agent.load_policy_state(agent.policy_state())
+    play(agent, env, 5)
+    assert not evaluated(agent)[2]
+
+
 def test_they_are_part_of_the_state() -> None:
     info = EnvInfo("none", SHAPE, "uint8", DISCRETE, 3, 20)
     agent, env = make(), Pictures(info)

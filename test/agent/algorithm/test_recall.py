@@ -202,3 +202,16 @@ def test_a_cue_is_remembered_for_eight_steps() -> None:
         scores[net] = score
     assert scores["RecurrentNet"] > 0.95
     assert scores["MLPNet"] < 0.5
+
+
+def test_what_is_learned_is_taken_over_without_what_is_remembered() -> None:
+    spec, info = recurrent_spec("ppo", "OnPolicyBatchReplay", shared=True, cell_type="GRU"), make_info()
+    ours, theirs = Agent(spec, info, seed=1), Agent(spec, info, seed=2)
+    for agent, seed in ((ours, 1), (theirs, 2)):
+        play(agent, Chance(info, seed), 3)
+    recall = ours.algorithm.recall
+    assert recall is not None
+    before = recall.state.clone()
+    ours.load_learned(theirs.state_dict())
+    assert torch.equal(recall.state, before)
+    assert all(torch.equal(w, theirs.weights()[k]) for k, w in ours.weights().items())

@@ -203,6 +203,28 @@ def test_policy_delay(action: ActionSpace) -> None:
     assert agent.opt_step == 6 + 2 + 2
 
 
+@pytest.mark.parametrize("delay", [2, 3])
+@pytest.mark.parametrize("frequency", [2, 4, 6])
+@pytest.mark.parametrize("start", [20, 22])
+def test_a_move_that_is_due_waits_for_the_policy(delay: int, frequency: int, start: int) -> None:
+    agent = make(
+        DISCRETE,
+        algorithm__policy_delay=delay,
+        algorithm__training_start_step=start,
+        net__update_frequency=frequency,
+    )
+    world, algo = World(agent.info), sac(agent)
+    moves = 0
+    for _ in range(60):
+        before, steps = algo.target.params.flat.clone(), algo.learner.steps
+        world.live(agent, 1)
+        if not torch.equal(before, algo.target.params.flat):
+            assert algo.learner.steps > steps
+            moves += 1
+    # a frame counter that moves by two: as often as both allow
+    assert moves >= (120 - start) // (2 * delay * frequency)
+
+
 def test_targets_follow_by_polyak_when_due() -> None:
     agent = make(DISCRETE, net__update_frequency=6)
     world, algo = World(agent.info), sac(agent)
