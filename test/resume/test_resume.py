@@ -309,6 +309,7 @@ def test_stopped_by_a_signal_and_resumed(spec: Spec, options: Options, tmp_path:
     assert_same(run_whole(spec, tmp_path), folder)
 
 
+@pytest.mark.skipif(available_cores() < 2, reason="two sessions at a time want two cores")
 @pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_sessions_in_workers_are_stopped_or_orphaned_and_resumed(

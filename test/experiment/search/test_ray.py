@@ -22,6 +22,7 @@ import pytest
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.launch import resume, run_spec
+from slm_lab.experiment.resources import available_cores
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status
@@ -264,6 +265,7 @@ def gone(folder: Path) -> bool:
     return False
 
 
+@pytest.mark.skipif(available_cores() < 2, reason="its trials ask for two cores")
 def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     """On a Ray of its own: killed with -9 in trial 2, told to stop in trial 4; it ends as if nothing had happened."""
     slow = slowed(tmp_path, {QUALITIES[2]: 0.3, QUALITIES[4]: 0.3})
