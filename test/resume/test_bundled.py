@@ -81,7 +81,7 @@ def test_every_mode(spec: str, tmp_path: Path) -> None:
         words += ["-s", f"{key}={value}"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
 
-    shown(f"{spec}.json", name, "dev", "--out", str(tmp_path / "dev"))
+    shown(f"{spec}.json", name, "dev", "-s", f"env.max_frame={MAX_FRAME}", "--out", str(tmp_path / "dev"))
     kill_on_the_way([*words, "--out", str(killed)], killed)
     shown("train@latest", "--out", str(killed))
     [there] = [Layout.open(path) for path in killed.glob(f"{name}_*")]
