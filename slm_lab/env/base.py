@@ -22,8 +22,9 @@ class VecEnv(ABC):
     last observation is in `Step.final_obs`. No transition leads from one episode to the next and no frame is counted
     for a reset. Where an env says that an episode terminated and was truncated at once, it terminated.
 
-    Exact continuation presumes a deterministic env: what happens in an episode follows from the env's own `np_random`,
-    its spaces' random numbers and the actions; nothing else is carried from one episode to the next.
+    Every episode begins from a seed of its own, derived from the seed of `reset`, the index of the env and the number
+    of the episode. Exact continuation presumes that an episode follows from its seed and the actions: that the env
+    carries nothing from one episode to the next, and draws random numbers only from what was seeded.
     """
 
     info: EnvInfo
@@ -32,7 +33,10 @@ class VecEnv(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> NDArray[Any]:
-        """Begin all episodes anew; env i and its action and observation spaces are seeded from (seed, i).
+        """Begin all episodes anew, counting them from 0.
+
+        Args:
+            seed: what the seeds of all episodes from now on are derived from, see `episode_seed`.
 
         Returns:
             obs [N, *O].

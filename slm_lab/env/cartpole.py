@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slm_lab.env.base import VecEnv
-from slm_lab.env.snapshot import rng_from, rng_state
-from slm_lab.lib.seeding import derive
+from slm_lab.lib.seeding import episode_seed
 from slm_lab.lib.stateful import State
 from slm_lab.types import Discrete, EnvInfo, Step
 
@@ -54,7 +53,8 @@ class CartPole(VecEnv):
         self._sutton_barto = bool(sutton_barto_reward)
         self._reward = np.zeros(n, np.float32)
         self._terminated, self._truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-        self._rngs = [np.random.default_rng(0) for _ in range(n)]
+        self._seed, self._episodes = 0, [0] * n
+        """Seed of all envs, and how many episodes each has begun since."""
         self._t = 0
         self._start = [0] * n
         self._max_t = self._deadline = max_t
@@ -72,7 +72,7 @@ class CartPole(VecEnv):
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
         n = self.info.num_envs
-        self._rngs = [np.random.Generator(np.random.PCG64(derive(seed, i))) for i in range(n)]
+        self._seed, self._episodes = seed, [0] * n
         self._t = 0
         for i in range(n):
             self._begin(i)
@@ -182,8 +182,11 @@ class CartPole(VecEnv):
         return Step(obs, self._reward, terminated, truncated, final_obs, returns, lengths)
 
     def _begin(self, i: int) -> None:
-        self._state[:, i] = self._rngs[i].uniform(low=-0.05, high=0.05, size=(4,))
+        seed = episode_seed(self._seed, i, self._episodes[i])
+        rng = np.random.Generator(np.random.PCG64(seed))
+        self._state[:, i] = rng.uniform(low=-0.05, high=0.05, size=(4,))
         self._start[i] = self._t
+        self._episodes[i] += 1
 
     def _settle(self) -> None:
         """What follows from the state, the clock and the starts."""
@@ -197,7 +200,8 @@ class CartPole(VecEnv):
             "num_envs": self.info.num_envs,
             "state": self._state.tolist(),
             "age": [self._t - start for start in self._start],
-            "rng": [rng_state(rng) for rng in self._rngs],
+            "seed": self._seed,
+            "episodes": list(self._episodes),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -206,7 +210,7 @@ class CartPole(VecEnv):
         self._state[...] = state["state"]
         self._t = 0
         self._start = [-age for age in state["age"]]
-        self._rngs = [rng_from(s) for s in state["rng"]]
+        self._seed, self._episodes = state["seed"], list(state["episodes"])
         self._settle()
 
     def render(self) -> NDArray[np.uint8] | None:

@@ -1,6 +1,7 @@
 """Any gymnasium env, N of them."""
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from slm_lab.env.base import MAX_T, VecEnv
 from slm_lab.env.rows import Rows
 from slm_lab.env.snapshot import ActionLog, pack, unpack
 from slm_lab.env.spaces import map_actions, map_obs
-from slm_lab.lib.seeding import derive
+from slm_lab.lib.seeding import episode_seed
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
 
@@ -19,7 +20,7 @@ from slm_lab.types import EnvInfo, Step
 class GymVecEnv(VecEnv):
     """N gymnasium envs. Episodes are counted, summed up and cut off here: no wrapper is needed for it.
 
-    The state holds, per env, how the running episode began and its actions so far: at most max_t of them.
+    The state holds, per env, the number of the running episode and its actions so far: at most max_t of them.
 
     Args:
         name: id, for messages and `info`.
@@ -44,14 +45,27 @@ class GymVecEnv(VecEnv):
         self._gain, self._reward, self._returns = np.zeros(n), np.zeros(n, np.float32), np.zeros(n)
         self._terminated, self._truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         self._log = ActionLog((n, *self._actions.shape), self._actions.dtype)
+        self._seed, self._episodes = 0, [0] * n
+        """Seed of all envs, and how many episodes each has begun since."""
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
         n = self.info.num_envs
         self._log = ActionLog((n, *self._actions.shape), self._actions.dtype)
         self._returns.fill(0)
-        self._rows.seed([derive(seed, i) for i in range(n)], self.obs)
+        self._seed, self._episodes = seed, [0] * n
+        self._begin(list(range(n)))
         return self.obs
+
+    def _begin(self, which: list[int]) -> None:
+        """The next episode of some envs."""
+        for i in which:
+            self._episodes[i] += 1
+        self._rows.begin(which, self._seeds(which), self.obs)
+
+    def _seeds(self, which: Sequence[int]) -> list[int]:
+        """Of the running episodes."""
+        return [episode_seed(self._seed, i, self._episodes[i] - 1) for i in which]
 
     def step(self, action: NDArray[Any]) -> Step:
         """See VecEnv."""
@@ -81,7 +95,7 @@ class GymVecEnv(VecEnv):
         self._returns[ended] = 0
         for i in ended:
             log.begin[i] = log.end
-        self._rows.reset(ended, self.obs)
+        self._begin(ended)
         return Step(self.obs, self._reward, terminated, truncated, self._final_obs, episode_return, episode_length)
 
     def state_dict(self) -> State:
@@ -90,21 +104,25 @@ class GymVecEnv(VecEnv):
         return {
             "name": self.info.name,
             "num_envs": n,
-            "origin": self._rows.origins(),
+            "seed": self._seed,
+            "episodes": list(self._episodes),
             "actions": [pack(self._log.actions(i)) for i in range(n)],
             "check": self._checksum(),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """See VecEnv. Lives the running episodes again, up to where they were."""
+        """See VecEnv. Repeats the running episodes up to where they were."""
         self._check_state(state)
         actions = [unpack(a) for a in state["actions"]]
         self._log.set_actions(actions)
-        self._returns[...] = self._rows.restore(state["origin"], actions, self.obs)
+        self._seed, self._episodes = state["seed"], list(state["episodes"])
+        seeds = self._seeds(range(self.info.num_envs))
+        self._returns[...] = self._rows.restore(seeds, actions, self.obs)
         if self._checksum() != state["check"]:
             logger.warning(
-                f"env: {self.info.name} took another course when its running episodes were repeated: it is not "
-                "deterministic, or of another version than before. The run goes on, but not exactly as it would have."
+                f"env: {self.info.name} can't be resumed exactly: its running episodes took another course when they "
+                "were repeated from the same seeds with the same actions. It keeps state over resets, draws random "
+                "numbers from elsewhere, or is of another version than before. The run goes on from where they led."
             )
 
     def _checksum(self) -> int:

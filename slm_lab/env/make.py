@@ -20,7 +20,7 @@ from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.mujoco_tasks import TASKS
 from slm_lab.env.names import Found, find
 from slm_lab.env.rows import LocalRows, OldStep, Rows
-from slm_lab.env.snapshot import Replayed
+from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import available_cores
 from slm_lab.env.wrappers import wrap
 from slm_lab.lib.errors import LabError, SpecError
@@ -157,10 +157,10 @@ def _gain(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> float
     """Seconds of a vector step that more processes save; tried out on an env of its own."""
     # not number 0, which may have a window
     env = make(1)
-    episode = Replayed(env)
-    episode.seed(0)
+    seeded = Seeded(env)
+    seeded.begin(0)
     seconds = []
-    for _ in range(TRIALS):
+    for trial in range(TRIALS):
         action = env.action_space.sample()
         begin = time.perf_counter()
         told: Any = env.step(action)
@@ -169,7 +169,7 @@ def _gain(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> float
             raise OldStep(type(env.unwrapped).__name__, len(told))
         _, _, terminated, truncated, _ = told
         if terminated or truncated:
-            episode.reset()
+            seeded.begin(trial)
     env.close()
     return statistics.median(seconds) * n * (1 - 1 / min(n, cores)) - TALK
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from slm_lab.env.base import MAX_T, VecEnv
 from slm_lab.env.mujoco_tasks import TASKS, Task
-from slm_lab.env.snapshot import pack, rng_from, rng_state, unpack
+from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.spaces import map_actions
 from slm_lab.env.threads import Threads, available_cores
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.seeding import derive
+from slm_lab.lib.seeding import episode_seed
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
 
@@ -65,6 +65,8 @@ class MujocoVec(VecEnv):
         self.obs, self._obs_before = np.zeros((n, *shape), np.float32), np.zeros((n, *shape), np.float32)
         self._final_obs = np.zeros((n, *shape), np.float32)
         self._reward, self._returns = np.zeros(n, np.float32), np.zeros(n)
+        self._seed, self._episodes = 0, [0] * n
+        """Seed of all envs, and how many episodes each has begun since."""
         self._t, self._start = 0, [0] * n
         self._deadline = self._max_t
         # the envs' models are alike: one stays in the processor's cache
@@ -83,14 +85,20 @@ class MujocoVec(VecEnv):
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
-        for i, env in enumerate(self._envs):
-            self.obs[i] = env.reset(seed=derive(seed, i))[0]
-            self._collect(i)
+        self._seed, self._episodes = seed, [0] * self.info.num_envs
+        for i in range(self.info.num_envs):
+            self._begin(i)
         self._returns.fill(0)
         self._t, self._start = 0, [0] * self.info.num_envs
         self._deadline = self._max_t
         self._place = self._task.place(self.fields)
         return self.obs
+
+    def _begin(self, i: int) -> None:
+        """The next episode of env i."""
+        self.obs[i] = self._envs[i].reset(seed=episode_seed(self._seed, i, self._episodes[i]))[0]
+        self._episodes[i] += 1
+        self._collect(i)
 
     def step(self, action: NDArray[Any]) -> Step:
         """See VecEnv."""
@@ -139,8 +147,7 @@ class MujocoVec(VecEnv):
             lengths.append(self._t - self._start[i])
             self._returns[i] = 0
             self._start[i] = self._t
-            self.obs[i] = self._envs[i].reset()[0]
-            self._collect(i)
+            self._begin(i)
         self._place = self._task.place(self.fields)
         self._deadline = min(self._start) + self._max_t
         return Step(self.obs, self._reward, terminated, truncated, self._final_obs, returns, lengths)
@@ -167,7 +174,8 @@ class MujocoVec(VecEnv):
             "obs": pack(self.obs),
             "age": [self._t - start for start in self._start],
             "returns": self._returns.tolist(),
-            "rng": [rng_state(env.np_random) for env in self._envs],
+            "seed": self._seed,
+            "episodes": list(self._episodes),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -176,13 +184,13 @@ class MujocoVec(VecEnv):
         physics = unpack(state["physics"])
         if physics.shape[1] != mujoco.mj_stateSize(self._model, PHYSICS):
             raise LabError(f"env: the saved state of {self.info.name} is of another version of MuJoCo")
-        for i, (row, data, rng) in enumerate(zip(physics, self._datas, state["rng"], strict=True)):
+        for i, (row, data) in enumerate(zip(physics, self._datas, strict=True)):
             mujoco.mj_setState(self._model, data, row, PHYSICS)
             # for pictures; it touches what was just set
             mujoco.mj_forward(self._model, data)
             mujoco.mj_setState(self._model, data, row, PHYSICS)
-            self._envs[i].np_random = rng_from(rng)
             self._collect(i)
+        self._seed, self._episodes = state["seed"], list(state["episodes"])
         self._place = np.array(state["place"])
         self.obs[...] = unpack(state["obs"])
         self._returns[...] = state["returns"]

@@ -7,11 +7,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from slm_lab.env.snapshot import Replayed
+from slm_lab.env.snapshot import Seeded
 from slm_lab.env.spaces import map_actions, map_obs
 from slm_lab.env.threads import Threads
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.stateful import State
 from slm_lab.types import Bools
 
 Array = NDArray[Any]
@@ -35,8 +34,8 @@ class Rows(Protocol):
     observation_space: gym.Space[Any]
     """Of one env."""
 
-    def seed(self, seeds: Sequence[int], obs: Array) -> None:
-        """Begin all episodes, each from its seed; first observations go to obs [K, *O]."""
+    def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
+        """Begin an episode of some, each from its seed; their first observations go to their rows of obs [K, *O]."""
         ...
 
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
@@ -51,16 +50,8 @@ class Rows(Protocol):
         """
         ...
 
-    def reset(self, which: Sequence[int], obs: Array) -> None:
-        """Begin the next episode of some; their first observations go to their rows of obs [K, *O]."""
-        ...
-
-    def origins(self) -> list[State]:
-        """How the running episodes began."""
-        ...
-
-    def restore(self, origins: Sequence[State], actions: Sequence[Array], obs: Array) -> list[float]:
-        """Begin the episodes again that began this way and take the actions [age, *A] of each; gives their returns."""
+    def restore(self, seeds: Sequence[int], actions: Sequence[Array], obs: Array) -> list[float]:
+        """Begin an episode of each from its seed and take its actions [age, *A]; gives their returns."""
         ...
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -89,14 +80,14 @@ class LocalRows:
         self._envs = list(envs)
         self.action_space, self.observation_space = envs[0].action_space, envs[0].observation_space
         self._actions, self._observe = map_actions(self.action_space, name), map_obs(self.observation_space, name)
-        self._episodes = [Replayed(env) for env in envs]
+        self._seeded = [Seeded(env) for env in envs]
         self._steps = [env.step for env in envs]
         self._threads = Threads(min(threads, len(self._envs)))
 
-    def seed(self, seeds: Sequence[int], obs: Array) -> None:
+    def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
         """See Rows."""
-        for i, (episode, seed) in enumerate(zip(self._episodes, seeds, strict=True)):
-            self._observe.write(obs[i, ...], episode.seed(seed))
+        for i, seed in zip(which, seeds, strict=True):
+            self._observe.write(obs[i, ...], self._seeded[i].begin(seed))
 
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
         """See Rows."""
@@ -114,20 +105,11 @@ class LocalRows:
 
         self._threads.each(one, len(steps))
 
-    def reset(self, which: Sequence[int], obs: Array) -> None:
-        """See Rows."""
-        for i in which:
-            self._observe.write(obs[i, ...], self._episodes[i].reset())
-
-    def origins(self) -> list[State]:
-        """See Rows."""
-        return [episode.origin() for episode in self._episodes]
-
-    def restore(self, origins: Sequence[State], actions: Sequence[Array], obs: Array) -> list[float]:
+    def restore(self, seeds: Sequence[int], actions: Sequence[Array], obs: Array) -> list[float]:
         """See Rows."""
         returns = []
-        for i, episode in enumerate(self._episodes):
-            seen, ret = episode.restore(origins[i]), 0.0
+        for i, seeded in enumerate(self._seeded):
+            seen, ret = seeded.begin(seeds[i]), 0.0
             for one in self._actions.decode(actions[i]):
                 seen, gain, *_ = self._steps[i](one)
                 ret += float(gain)

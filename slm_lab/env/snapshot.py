@@ -1,7 +1,7 @@
-"""How the state of envs is saved that can't tell it: random numbers, and the actions since the episode began.
+"""How the state of envs is saved that can't tell it: the seed of the running episode, and its actions so far.
 
-A simulator's inner state is out of reach in general. What it can do is live the episode again: the generator is put
-back to where it stood before the reset, and the actions are repeated.
+A simulator's inner state is out of reach in general. What it can do is repeat the episode: it begins again from the
+same seed, and takes the same actions.
 """
 
 import base64
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 
 
@@ -31,32 +30,6 @@ def unpack(state: State) -> NDArray[Any]:
     """The array that was packed."""
     data = zlib.decompress(base64.b64decode(state["data"]))
     return np.frombuffer(data, np.dtype(state["dtype"])).reshape(state["shape"]).copy()
-
-
-def rng_state(rng: np.random.Generator) -> State:
-    """Where a generator stands. Some bit generators keep arrays: those are packed."""
-    return _map_arrays(rng.bit_generator.state)
-
-
-def rng_from(state: State) -> np.random.Generator:
-    """A generator that stands there."""
-    bit_generator = getattr(np.random, state["bit_generator"])()
-    bit_generator.state = _unmap_arrays(state)
-    return np.random.Generator(bit_generator)
-
-
-def _map_arrays(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return {"array": pack(value)}
-    if isinstance(value, dict):
-        return {k: _map_arrays(v) for k, v in value.items()}
-    return value if isinstance(value, str) else int(value)
-
-
-def _unmap_arrays(value: Any) -> Any:
-    if isinstance(value, dict):
-        return unpack(value["array"]) if "array" in value else {k: _unmap_arrays(v) for k, v in value.items()}
-    return value
 
 
 class ActionLog:
@@ -106,8 +79,8 @@ class ActionLog:
         self.begin = [b - oldest for b in self.begin]
 
 
-class Replayed:
-    """One gymnasium env that can be brought to any point of its running episode by living it again.
+class Seeded:
+    """One gymnasium env of which every episode begins from a seed: the same seed and actions, the same episode.
 
     Args:
         env: the env, with its wrappers.
@@ -122,40 +95,22 @@ class Replayed:
             c.__module__.startswith("gymnasium.envs.box2d.") and c.__name__ in ("BipedalWalker", "CarRacing")
             for c in type(base).__mro__
         )
-        self._seed: int | None = None
-        self._env_rng: Any = None
-        self._space_rngs: list[Any] = []
 
-    def seed(self, seed: int) -> Any:
-        """Begin an episode from a seed; its spaces get seeds derived from it. Returns its first observation."""
-        for k, space in enumerate(self._spaces):
-            space.seed(derive(seed, k))
-        return self._begin(seed)
-
-    def reset(self) -> Any:
-        """Begin the next episode with the env's own random numbers. Returns its first observation."""
-        return self._begin(None)
-
-    def origin(self) -> State:
-        """How the running episode began: from which seed, or else with the env's generator where; and the spaces'."""
-        rng = None if self._env_rng is None else _map_arrays(self._env_rng)
-        return {"seed": self._seed, "env": rng, "spaces": [_map_arrays(s) for s in self._space_rngs]}
-
-    def restore(self, origin: State) -> Any:
-        """Begin the episode again that began this way. Returns its first observation."""
-        for space, state in zip(self._spaces, origin["spaces"], strict=True):
-            _put(space.np_random, state)
-        if origin["env"] is not None and not _put(self.env.unwrapped.np_random, origin["env"]):
-            self.env.unwrapped.np_random = rng_from(origin["env"])
-        return self._begin(origin["seed"])
-
-    def _begin(self, seed: int | None) -> Any:
-        self._seed = seed
-        self._env_rng = self.env.unwrapped.np_random.bit_generator.state if seed is None else None
-        self._space_rngs = [space.np_random.bit_generator.state for space in self._spaces]
+    def begin(self, seed: int) -> Any:
+        """Begin an episode: the env gets the seed, its spaces those after it. Returns its first observation."""
+        for k, space in enumerate(self._spaces, 1):
+            space.seed(seed + k)
         if self._keeps_world:
             self._renew_world()
-        begun: Any = self.env.reset(seed=seed)
+        try:
+            begun: Any = self.env.reset(seed=seed)
+        except TypeError as e:
+            if "'seed'" not in str(e):
+                raise
+            raise LabError(
+                f"env: reset of {type(self.env.unwrapped).__name__} must take a seed, as gymnasium asks ({e}): is it "
+                "made for an older gym?"
+            ) from e
         if not isinstance(begun, tuple) or len(begun) != 2:
             raise LabError(
                 f"env: reset of {type(self.env.unwrapped).__name__} must give (observation, info), as gymnasium asks "
@@ -165,15 +120,7 @@ class Replayed:
 
     def _renew_world(self) -> None:
         # these two keep their Box2D world from one episode to the next, and its memory of the bodies that were in it
-        # moves the last bits of the physics: without a new one an episode could not be lived again
+        # moves the last bits of the physics: without a new one an episode could not be repeated
         base: Any = self.env.unwrapped
         base._destroy()
         base.world = type(base.world)(gravity=base.world.gravity)
-
-
-def _put(rng: np.random.Generator, state: State) -> bool:
-    """Move a generator to a state; False if it is of another kind."""
-    if type(rng.bit_generator).__name__ != state["bit_generator"]:
-        return False
-    rng.bit_generator.state = _unmap_arrays(state)
-    return True

@@ -8,6 +8,7 @@ import itertools
 import json
 import mmap
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -29,7 +30,6 @@ from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.spaces import map_actions, map_obs
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import unnamed_file
-from slm_lab.lib.stateful import State
 from slm_lab.types import Bools
 
 _START = (
@@ -83,13 +83,6 @@ class SharedRows:
             raise LabError("env: it is closed")
         return self._local
 
-    def seed(self, seeds: Sequence[int], obs: Array) -> None:
-        """See Rows."""
-        self._send("seed", [list(seeds[share]) for share in self._theirs])
-        self._rows.seed(seeds[self._mine], obs[self._mine])
-        self._receive()
-        self._copy(obs, self._arrays.obs)
-
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
         """See Rows."""
         arrays, mine = self._arrays, self._mine
@@ -106,29 +99,29 @@ class SharedRows:
         """What workers wrote."""
         there[self._mine.stop :] = shared[self._mine.stop :]
 
-    def reset(self, which: Sequence[int], obs: Array) -> None:
+    def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
         """See Rows."""
-        parts = [[i - share.start for i in which if share.start <= i < share.stop] for share in self._theirs]
+
+        def part(share: slice) -> tuple[list[int], list[int]]:
+            chosen = [(i - share.start, s) for i, s in zip(which, seeds, strict=True) if share.start <= i < share.stop]
+            return [i for i, _ in chosen], [s for _, s in chosen]
+
         # those with nothing to do are left in peace
-        asked = [(worker, part) for worker, part in zip(self._workers, parts, strict=True) if part]
-        for worker, part in asked:
-            worker.send(("reset", part))
-        self._rows.reset([i for i in which if i < self._mine.stop], obs[self._mine])
+        parts = [(worker, part(share)) for worker, share in zip(self._workers, self._theirs, strict=False)]
+        asked = [(worker, p) for worker, p in parts if p[0]]
+        for worker, p in asked:
+            worker.send(("begin", p))
+        self._rows.begin(*part(self._mine), obs[self._mine])
         for worker, _ in asked:
             worker.receive()
         for i in which:
             if i >= self._mine.stop:
                 obs[i] = self._arrays.obs[i]
 
-    def origins(self) -> list[State]:
+    def restore(self, seeds: Sequence[int], actions: Sequence[Array], obs: Array) -> list[float]:
         """See Rows."""
-        self._send("origins", [None] * len(self._workers))
-        return [origin for part in (self._rows.origins(), *self._receive()) for origin in part]
-
-    def restore(self, origins: Sequence[State], actions: Sequence[Array], obs: Array) -> list[float]:
-        """See Rows."""
-        self._send("restore", [(list(origins[share]), [pack(a) for a in actions[share]]) for share in self._theirs])
-        mine = self._rows.restore(origins[self._mine], actions[self._mine], obs[self._mine])
+        self._send("restore", [(list(seeds[share]), [pack(a) for a in actions[share]]) for share in self._theirs])
+        mine = self._rows.restore(seeds[self._mine], actions[self._mine], obs[self._mine])
         returns = [ret for part in (mine, *self._receive()) for ret in part]
         self._copy(obs, self._arrays.obs)
         return returns
@@ -259,6 +252,12 @@ def main(pipe: int, memory: int) -> None:
             part.close()
 
 
+def _seed_globals(seed: int) -> None:
+    """Some envs draw from the streams of the process, which here belong to them alone."""
+    random.seed(seed)
+    np.random.seed(seed)
+
+
 def _tell(conn: "Connection[Any, Any]", kind: str, text: str) -> None:
     # a parent that has failed in the same way has hung up, and knows
     with suppress(OSError):
@@ -282,12 +281,11 @@ def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> 
         match command:
             case "step":
                 rows.step(action, obs, gain, terminated, truncated)
-            case "seed":
-                rows.seed(part, obs)
-            case "reset":
-                rows.reset(part, obs)
-            case "origins":
-                answer = rows.origins()
+            case "begin":
+                which, seeds = part
+                _seed_globals(seeds[0])
+                rows.begin(which, seeds, obs)
             case "restore":
-                origins, actions = part
-                answer = rows.restore(origins, [unpack(a) for a in actions], obs)
+                seeds, actions = part
+                _seed_globals(seeds[0])
+                answer = rows.restore(seeds, [unpack(a) for a in actions], obs)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from slm_lab.env.cartpole import CartPole
-from slm_lab.lib.seeding import derive
+from slm_lab.lib.seeding import episode_seed
 
 
 def controller(obs, rng):
@@ -20,10 +20,10 @@ def test_equals_gymnasium(num_envs, sutton_barto):
     native = CartPole(num_envs, sutton_barto_reward=sutton_barto)
     envs = [gym.make("CartPole-v1", sutton_barto_reward=sutton_barto) for _ in range(num_envs)]
     obs = native.reset(11)
-    assert np.array_equal(obs, [e.reset(seed=derive(11, i))[0] for i, e in enumerate(envs)])
+    assert np.array_equal(obs, [e.reset(seed=episode_seed(11, i, 0))[0] for i, e in enumerate(envs)])
     rng = np.random.default_rng(0)
     ends = {"terminated": 0, "truncated": 0}
-    returns = [0.0] * num_envs
+    returns, begun = [0.0] * num_envs, [1] * num_envs
     for _ in range(1100):
         action = controller(obs, rng)
         step = native.step(action)
@@ -38,7 +38,8 @@ def test_equals_gymnasium(num_envs, sutton_barto):
                 ends["terminated" if terminated else "truncated"] += 1
                 finished.append(returns[i])
                 returns[i] = 0.0
-                true_obs, _ = env.reset()
+                true_obs, _ = env.reset(seed=episode_seed(11, i, begun[i]))
+                begun[i] += 1
             assert np.array_equal(step.obs[i], true_obs)
             assert step.obs.dtype == true_obs.dtype == np.float32
         assert step.episode_return == finished

@@ -11,7 +11,7 @@ from slm_lab.env.make import make_env
 from slm_lab.env.mujoco import MujocoVec, warnings_to_log
 from slm_lab.env.mujoco_tasks import TASKS
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.seeding import derive
+from slm_lab.lib.seeding import episode_seed
 from slm_lab.spec.model import EnvSpec
 from slm_lab.spec.past.envs import MUJOCO
 
@@ -54,7 +54,8 @@ def test_trajectories_are_those_of_gymnasium(task, kwargs, steps):
     with warnings_to_log():
         naive = [gym.make(registration, disable_env_checker=True, **kwargs) for _ in range(N)]
     env.reset(5)
-    obs = [e.reset(seed=derive(5, i))[0] for i, e in enumerate(naive)]
+    obs = [e.reset(seed=episode_seed(5, i, 0))[0] for i, e in enumerate(naive)]
+    begun = [1] * N
     assert np.array_equal(env.obs, np.asarray(obs, np.float32))
     returns = np.zeros(N)
     space = naive[0].action_space
@@ -69,7 +70,8 @@ def test_trajectories_are_those_of_gymnasium(task, kwargs, steps):
             assert (step.terminated[i], step.truncated[i]) == (terminated, truncated and not terminated)
             returns[i] += reward
             if terminated or truncated:
-                seen, returns[i] = e.reset()[0], 0
+                seen, returns[i] = e.reset(seed=episode_seed(5, i, begun[i]))[0], 0
+                begun[i] += 1
             data = e.unwrapped.data
             np.testing.assert_allclose(env.fields["qpos"][i], data.qpos, rtol=0, atol=1e-10)
             np.testing.assert_allclose(env.fields["qvel"][i], data.qvel, rtol=0, atol=1e-10)

@@ -2,14 +2,12 @@
 
 import io
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from loguru import logger
 
 from slm_lab.env.make import make_env
-from slm_lab.env.snapshot import ActionLog, pack, rng_from, rng_state, unpack
+from slm_lab.env.snapshot import ActionLog, pack, unpack
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Discrete
@@ -128,17 +126,6 @@ def test_action_log_keeps_what_each_env_needs():
     assert all(np.array_equal(again.actions(i), log.actions(i)) for i in range(3))
 
 
-@pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64"])
-def test_random_numbers_go_on(kind):
-    rng = np.random.Generator(getattr(np.random, kind)(3))
-    rng.integers(5, size=3, dtype=np.int32)
-    again = rng_from(through_a_file(rng_state(rng)))
-    assert (
-        rng.integers(1000, size=50, dtype=np.int32).tolist() == again.integers(1000, size=50, dtype=np.int32).tolist()
-    )
-    assert rng.normal(size=50).tolist() == again.normal(size=50).tolist()
-
-
 @pytest.mark.parametrize(
     "array", [np.zeros((0, 3), np.int64), np.arange(6, dtype=np.uint8).reshape(2, 3), np.float32(2)]
 )
@@ -148,68 +135,3 @@ def test_pack(array):
     assert back.dtype == array.dtype
     assert np.array_equal(back, array)
     assert back.shape == array.shape
-
-
-class Chancy(gym.Env):
-    """Draws from a source that nobody can put back."""
-
-    action_space = gym.spaces.Discrete(2)
-    observation_space = gym.spaces.Box(0, 1, (1,))
-    count = 0.0
-
-    def reset(self, *, seed=None, options=None):
-        return self.step(0)[0], {}
-
-    def step(self, action):
-        Chancy.count += 1 / 64
-        return np.array([Chancy.count], np.float32), 0.0, False, False, {}
-
-
-class OtherDice(gym.Env):
-    """Draws from another generator than gymnasium's, and from its observation space."""
-
-    observation_space = gym.spaces.Box(-10, 10, (2,))
-    action_space = gym.spaces.Discrete(2)
-
-    def __init__(self):
-        self.observation_space = gym.spaces.Box(-10, 10, (2,))
-
-    def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            self.np_random = np.random.Generator(np.random.MT19937(seed))
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        obs = self.observation_space.sample() + np.float32(action + self.np_random.normal())
-        return obs, float(obs[0]), bool(self.np_random.random() < 0.1), False, {}
-
-
-@pytest.fixture
-def registered():
-    gym.register("Chancy-v0", Chancy)
-    gym.register("OtherDice-v0", OtherDice)
-    yield
-    del gym.registry["Chancy-v0"], gym.registry["OtherDice-v0"]
-
-
-@pytest.mark.usefixtures("registered")
-def test_an_env_that_can_not_be_repeated_is_reported():
-    env = make_env(EnvSpec(name="Chancy-v0", max_frame=1))
-    env.reset(0)
-    run(env, actions_for(env, 5))
-    lines: list[str] = []
-    sink = logger.add(lines.append, level="WARNING", format="{message}")
-    env.load_state_dict(env.state_dict())
-    logger.remove(sink)
-    assert "Chancy-v0 took another course" in "".join(lines)
-
-
-@pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("k", [0, 3, 100])
-def test_all_dice_of_an_env_are_put_back(k):
-    env, other = (make_env(EnvSpec(name="OtherDice-v0", num_envs=2, max_frame=1)) for _ in range(2))
-    env.reset(9)
-    actions = actions_for(env, k + 80)
-    run(env, actions[:k])
-    other.load_state_dict(through_a_file(env.state_dict()))
-    assert run(other, actions[k:]) == run(env, actions[k:])
