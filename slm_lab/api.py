@@ -14,23 +14,39 @@ the caller's main module, so no `if __name__ == "__main__"` is needed. What a sp
 belongs in a module that its `meta.plugins` names.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slm_lab.experiment import compare as comparison
 from slm_lab.experiment import launch
+from slm_lab.experiment.compare import Comparison
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.evaluate import play
+from slm_lab.experiment.history import read_history
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
+from slm_lab.experiment.runs import find_run
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
 from slm_lab.types import Continuous
 
-__all__ = ["Policy", "RunResult", "Spec", "evaluate", "load_agent", "load_spec", "resume", "run"]
+__all__ = [
+    "Comparison",
+    "Policy",
+    "RunResult",
+    "Spec",
+    "compare",
+    "evaluate",
+    "load_agent",
+    "load_spec",
+    "resume",
+    "run",
+]
 
 
 def run(
@@ -166,3 +182,29 @@ def evaluate(
 ) -> list[float]:
     """Undiscounted returns of greedy episodes of a run's best policy; `target` and `out` as for `load_agent`."""
     return load_agent(target, out=out).evaluate(episodes, num_envs=num_envs, seed=seed)
+
+
+def compare(
+    targets: Sequence[str | Path],
+    *,
+    out: str | Path = "data",
+    metric: str = "total_reward",
+    at: int | None = None,
+    target: float | None = None,
+    labels: Sequence[str] | None = None,
+) -> Comparison:
+    """Compare runs: scores with 95 % intervals, and the probability that one method beats another.
+
+    Args:
+        targets: run folders, or `latest` of `out`; runs of one spec are seeds of one method.
+        out: folder of the run folders.
+        metric: a column of the tables (the mean of its last 100 rows counts), or a metric such as `strength`.
+        at: only rows up to this frame count.
+        target: return whose first reaching is timed; None: 90 % of the way from random to the best method.
+        labels: one a run; None: by their specs.
+
+    Raises:
+        LabError: no such run or metric; a run without a row.
+    """
+    histories = [read_history(find_run(t, Path(out).expanduser())) for t in targets]
+    return comparison.compare(histories, metric=metric, at=at, target=target, labels=labels)

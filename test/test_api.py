@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.runs import make_run
 
 from slm_lab import api
 from slm_lab.lib.errors import LabError
@@ -130,3 +131,11 @@ def test_actions_come_in_the_bounds_of_the_env() -> None:
     space = Continuous(3, (-2.0, 0.0, -np.inf), (2.0, 1.0, np.inf))
     action = np.array([[-1.0, 0.0, 7.0], [5.0, -9.0, -7.0]], np.float32)
     assert api._to_bounds(action, space).tolist() == [[-2.0, 0.5, 7.0], [2.0, 0.0, -7.0]]
+
+
+def test_compare(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, name, [[ret], [ret + 10]]) for name, ret in (("a", 1.0), ("b", 21.0))]
+    found = api.compare([runs[0].root, runs[1].root])
+    assert [m.mean.value for m in found.methods] == [6, 26]
+    assert found.improvement["b", "a"].value == 1
+    assert api.compare(["latest"], out=tmp_path, labels=["last"]).labels == ["last"]

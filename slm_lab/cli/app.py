@@ -81,6 +81,19 @@ Sets = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder that holds the run folders.")]
 
+Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...", help="Run folders: paths, names or patterns (with * or ?) in --out, spec names, latest."
+    ),
+]
+Metric = Annotated[
+    str, typer.Option("-m", "--metric", metavar="NAME", help="A column of the tables, or a metric such as strength.")
+]
+Legends = Annotated[
+    str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a run; by default the specs' names.")
+]
+
 
 def _version(value: bool) -> None:
     if value:
@@ -272,6 +285,34 @@ def plot(
     from slm_lab.cli.plot import main
 
     main(_words(folders), title, _words(legends) if legends is not None else None, output, out)
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    metric: Metric = "total_reward",
+    at: Annotated[
+        int | None,
+        typer.Option(metavar="FRAMES", min=1, help="Compare what was reached by then; by default at the end."),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RETURN", help="Time the first reaching of it; by default 90 % of the way from random to the best."
+        ),
+    ] = None,
+    legends: Legends = None,
+    out: Out = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare runs in numbers: scores with 95 % intervals, env by env and over all, and who is better.
+
+    Runs of one spec count as seeds of one method.
+    """
+    from slm_lab.cli.compare import main
+
+    labels = _words(legends) if legends is not None else None
+    main(runs, out, metric=metric, at=at, target=target, labels=labels, as_json=as_json)
 
 
 @app.command("list-runs")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slm_lab.cli.modes import LATEST
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.layout import TIMESTAMP
+from slm_lab.lib.layout import TIMESTAMP, Layout
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.load import expand
 
@@ -57,3 +57,31 @@ def find_folder(word: str, out: Path) -> Path:
     if finished and not Path(word).exists():
         return finished[-1]
     return find_run(locate(word, out), out).root
+
+
+def find_folders(word: str, out: Path) -> list[Path]:
+    """The run folders that a word means: one, as `find_folder` has it, or all that a pattern with * or ? matches.
+
+    A pattern is looked for as a path, then among the names in `out`.
+
+    Raises:
+        LabError: there is none.
+    """
+    if not any(sign in word for sign in "*?[") or expand(word).exists():
+        return [find_folder(word, out)]
+    pattern = expand(word)
+    start = Path(pattern.anchor) if pattern.is_absolute() else Path()
+    places = [start.glob(str(pattern.relative_to(start)))]
+    places += [] if pattern.is_absolute() else [out.glob(word)]
+    for matches in places:
+        if found := [path.resolve() for path in sorted(matches) if _is_run(path)]:
+            return found
+    raise LabError(f"{word}: matches no run folder, neither here nor in {out}")
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        Layout.open(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -4,6 +4,11 @@ Symbols: `R_i` is total_reward of row i of N, `R_rand` what a uniformly random p
 `s_i = R_i - R_rand` the strength of row i, `f_i` its frame, `o_i` its opt_step. Rows before the first finished episode
 are NaN and left out of every sum and mean. A metric that is not defined (no episode finished, one row, one session) is
 NaN, and null in the files.
+
+`sample_efficiency`, `training_efficiency` and `stability` are SLM-Lab's, comparable with its tables. They weigh
+rows with `s_i`, so where some rows are worse than random they leave the range that their names promise: an efficiency
+may be negative, a stability far below 0. The metrics that end in `_clipped` take `max(s_i, 0)` in its place: then an
+efficiency lies between `1 / f_N` and `1 / f_1`, a stability between 0 and 1; NaN where no row is better than random.
 """
 
 from collections.abc import Sequence
@@ -162,7 +167,8 @@ def session_metrics(rows: "Sequence[Row] | Path", env_name: str) -> Metrics:
 
     Returns:
         scalar: total_reward_ma, final_return (the last row's total_reward: the mean of the last 100 episodes),
-        strength, max_strength, final_strength, sample_efficiency, training_efficiency, stability.
+        strength, max_strength, final_strength, sample_efficiency, training_efficiency, stability, and the last three
+        clipped.
         local: a value a row of mean_returns, strengths, sample_efficiencies, training_efficiencies, stabilities,
         frames, opt_steps.
     """
@@ -173,7 +179,7 @@ def session_metrics(rows: "Sequence[Row] | Path", env_name: str) -> Metrics:
     opt_steps = [int(r["opt_step"] or 0) for r in rows]
     s = returns - baseline(env_name)
     return {
-        "scalar": _session_scalars(returns, s, frames, opt_steps),
+        "scalar": session_scalars(returns, s, frames, opt_steps),
         "local": {
             "mean_returns": returns.tolist(),
             "strengths": s.tolist(),
@@ -208,7 +214,7 @@ def trial_metrics(sessions: Sequence[Metrics]) -> Metrics:
     cut = [{name: series[:rows] for name, series in m.items()} for m in local]
     strengths = np.array([m["strengths"] for m in cut], dtype=float)
     scalars = [
-        _session_scalars(np.array(m["mean_returns"], float), s, m["frames"], m["opt_steps"])
+        session_scalars(np.array(m["mean_returns"], float), s, m["frames"], m["opt_steps"])
         for m, s in zip(cut, strengths, strict=True)
     ]
     names = ("mean_returns", "strengths", "sample_efficiencies", "training_efficiencies", "stabilities")
@@ -326,8 +332,10 @@ def summary(scalar: dict[str, Any], label: str = "trial_metrics") -> str:
     return f"{label}: " + " | ".join(f"{name}:{_short(name, value)}" for name, value in scalar.items())
 
 
-def _session_scalars(returns: "Floats", s: "Floats", frames: list[int], opt_steps: list[int]) -> dict[str, float]:
+def session_scalars(returns: "Floats", s: "Floats", frames: "ArrayLike", opt_steps: "ArrayLike") -> dict[str, float]:
+    """The scalar metrics of a session, from its columns: returns, strengths, frames, opt_steps, each [N]."""
     known = _known(returns)
+    above = np.maximum(s, 0)
     return {
         "total_reward_ma": moving_average(returns),
         "final_return": float(known[-1]) if known.size else np.nan,
@@ -337,6 +345,9 @@ def _session_scalars(returns: "Floats", s: "Floats", frames: list[int], opt_step
         "sample_efficiency": sample_efficiency(s, frames),
         "training_efficiency": training_efficiency(s, opt_steps),
         "stability": stability(s),
+        "sample_efficiency_clipped": sample_efficiency(above, frames),
+        "training_efficiency_clipped": training_efficiency(above, opt_steps),
+        "stability_clipped": stability(above),
     }
 
 

@@ -31,7 +31,7 @@ class RunLine:
 
 def describe(layout: Layout) -> RunLine:
     """What the files of a run folder say; None for what they do not."""
-    spec = _spec(layout)
+    spec = read_spec(layout)
     frames, score = _progress(layout)
     return RunLine(
         layout.root.name,
@@ -41,11 +41,12 @@ def describe(layout: Layout) -> RunLine:
         _get(spec, "meta", "max_session") or 1,
         frames,
         score,
-        _status(layout),
+        read_status(layout),
     )
 
 
-def _spec(layout: Layout) -> Any:
+def read_spec(layout: Layout) -> Any:
+    """The spec that the run began with, as it stands in its file; None where it can't be read."""
     with suppress(LabError):
         return next(iter(read_file(layout.spec()).values()), None)
     return None
@@ -71,7 +72,8 @@ def _progress(layout: Layout) -> tuple[int | None, float | None]:
     return max(frames, default=None), sum(scores) / len(scores) if scores else None
 
 
-def _status(layout: Layout) -> str:
+def read_status(layout: Layout) -> str:
+    """How the run ended or stands, as `RunLine.status`; ? where nothing tells."""
     try:
         status = RunFile.open(layout).status
     except LabError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.analysis import MA_ROWS
+from slm_lab.experiment.curves import moving_average
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
 
@@ -82,22 +82,6 @@ class Line:
     faint: "Sequence[Floats]" = ()
     """Drawn thin behind the line: the raw values of an average, the sessions of a mean."""
     label: str = ""
-
-
-def moving_average(y: "ArrayLike", rows: int = MA_ROWS) -> "Floats":
-    """Mean of the last `rows` values (fewer at the start) at each place, NaN left out, [N].
-
-    >>> moving_average([1.0, 3.0, 8.0], rows=2).tolist()
-    [1.0, 2.0, 5.5]
-    """
-    y = np.asarray(y, float)
-    known = np.isfinite(y)
-    total = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0))])
-    count = np.concatenate([[0], np.cumsum(known)])
-    last = np.arange(1, y.size + 1)
-    first = np.maximum(last - rows, 0)
-    n = count[last] - count[first]
-    return np.divide(total[last] - total[first], n, out=np.full(y.size, np.nan), where=n > 0)
 
 
 def plot_session(

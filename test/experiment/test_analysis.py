@@ -67,6 +67,26 @@ def test_stability():
     assert an.stability([NAN, 2.0, 6.0, NAN, 4.0, 8.0]) == pytest.approx(an.stability(S))
 
 
+def test_clipped_metrics_stay_in_their_range():
+    """A start worse than random, which SLM-Lab's weights count against what came later."""
+    s, frames = np.array([-20.0, -10.0, 20.0, 15.0]), [10, 20, 40, 80]
+    m = an.session_scalars(s, s, frames, frames)
+    assert m["sample_efficiency"] == pytest.approx((-20 / 10 - 10 / 20 + 20 / 40 + 15 / 80) / 5)
+    assert m["stability"] == pytest.approx(1 - 5 / 10)
+    assert m["sample_efficiency_clipped"] == pytest.approx((20 / 40 + 15 / 80) / 35)
+    assert m["training_efficiency_clipped"] == m["sample_efficiency_clipped"]
+    assert m["stability_clipped"] == pytest.approx(1 - 5 / 20)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        s = 3 * rng.standard_normal(9)
+        m = an.session_scalars(s, s, range(1, 10), range(1, 10))
+        if s[:-1].max() > 0:
+            assert 1 / 9 - 1e-12 <= m["sample_efficiency_clipped"] <= 1 + 1e-12
+            assert -1e-12 <= m["stability_clipped"] <= 1
+    m = an.session_scalars(np.array([-3.0, -2.0]), np.array([-3.0, -2.0]), [1, 2], [1, 2])
+    assert np.isnan([m["sample_efficiency_clipped"], m["stability_clipped"]]).all()
+
+
 def test_consistency():
     # sample std over two sessions is |a - b| / sqrt(2)
     s = [[4.0, 8.0], [2.0, 10.0]]
@@ -112,6 +132,9 @@ def test_session_metrics():
             "sample_efficiency": (10 / 100 + 20 / 200) / 30,
             "training_efficiency": (10 / 10 + 20 / 20) / 30,
             "stability": 1.0,
+            "sample_efficiency_clipped": (10 / 100 + 20 / 200) / 30,
+            "training_efficiency_clipped": (10 / 10 + 20 / 20) / 30,
+            "stability_clipped": 1.0,
         }
     )
     assert m["local"]["strengths"] == pytest.approx([10.0, 20.0])
@@ -174,11 +197,11 @@ def test_trial_without_session():
 def test_files(tmp_path):
     layout = Layout.new(tmp_path, "ppo")
     layout.make_folders()
-    rows = [row(100, None), row(200, 20.0), row(300, 30.0)]
+    rows = [row(100, None), row(200, 25.0), row(300, 30.0)]
     first = an.save_session(layout, 0, 0, rows, "CartPole-v1")
     second = an.save_session(layout, 0, 1, rows, "CartPole-v1")
     assert json.loads(layout.session_scalar(0, 0).read_text()) == first["scalar"]
-    assert json.loads(layout.session_metrics(0, 0).read_text())["local"]["mean_returns"] == [None, 20.0, 30.0]
+    assert json.loads(layout.session_metrics(0, 0).read_text())["local"]["mean_returns"] == [None, 25.0, 30.0]
     trial = an.save_trial(layout, 0, [first, second])
     assert trial["scalar"]["strength"] == pytest.approx(first["scalar"]["strength"])
     text = layout.trial_scalar(0).read_text()

@@ -183,16 +183,6 @@ def test_comparison_faults(tmp_path):
     assert not out.exists()
 
 
-def test_moving_average_meets_the_naive_one():
-    y = np.random.default_rng(0).normal(size=50)
-    y[[0, 1, 20, 21, 22, 49]] = math.nan
-    naive = [
-        np.nanmean(y[max(0, i - 2) : i + 1]) if np.isfinite(y[max(0, i - 2) : i + 1]).any() else math.nan
-        for i in range(50)
-    ]
-    assert plot.moving_average(y, rows=3) == pytest.approx(naive, nan_ok=True)
-
-
 def test_import_is_cheap_and_pyplot_is_never_loaded(tmp_path):
     run = make_run(tmp_path, "ppo", [[1.0, 2.0]])
     code = (

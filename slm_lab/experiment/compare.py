@@ -1,0 +1,329 @@
+"""Several runs side by side: scores of each method in each env with intervals, and who is better with what probability.
+
+Runs of one spec are seeds of one method. In one env the numbers are in the env's own unit. Over several envs scores are
+normalized first: 0 is a random policy (baselines.json), 1 a stated reference (references.json; where that has none, the
+best method compared here).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from slm_lab.experiment import statistics
+from slm_lab.experiment.baselines import baselines
+from slm_lab.experiment.curves import first_reached, moving_average
+from slm_lab.experiment.history import History, Session, check_metric, score
+from slm_lab.experiment.statistics import FEW, Estimate
+from slm_lab.lib.errors import LabError
+
+AGGREGATES = {
+    "iqm": statistics.iqm,
+    "median": statistics.median,
+    "mean": statistics.mean,
+    "optimality_gap": statistics.optimality_gap,
+}
+_SEEDS = ("name", "meta.random_seed", "meta.max_session", "meta.log_frequency", "meta.plugins")
+"""Keys that do not make another method of a spec."""
+_SHARE = 0.9
+"""Of the way from random to the best method: the target whose frames are counted, where none is given."""
+
+
+class Reference(NamedTuple):
+    """What scores of an env are normalized by."""
+
+    low: float
+    high: float
+    source: str
+    """Of `high`, in words."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What was run in one env: the sessions of all runs of one spec."""
+
+    label: str
+    env: str
+    histories: list[History]
+    sessions: list[Session]
+    scores: list[float]
+    """A score a session that has one."""
+    mean: Estimate
+    median: Estimate
+    iqm: Estimate
+    frames_to_target: list[float] = field(default_factory=list)
+    """Of each session; infinite where it never got there."""
+    seconds_to_target: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    metric: str
+    at: int | None
+    envs: list[str]
+    labels: list[str]
+    methods: list[Method]
+    """Env by env."""
+    targets: dict[str, float]
+    """Env -> return that sample efficiency asks for."""
+    references: dict[str, Reference]
+    """Env -> what its scores are normalized by; empty for other metrics than the return."""
+    aggregates: dict[str, dict[str, Estimate]]
+    """Label -> estimates of AGGREGATES over all envs, of normalized scores; of the methods that ran in all of them."""
+    improvement: dict[tuple[str, str], Estimate]
+    """(a, b) -> probability that a run of a beats one of b."""
+    notes: list[str]
+
+    def of(self, env: str) -> list[Method]:
+        """The methods in an env."""
+        return [method for method in self.methods if method.env == env]
+
+    def normalized(self, label: str) -> list["statistics.Floats"] | None:
+        """Scores of a method in each env, on the common scale; None where it lacks one."""
+        by_env = {m.env: m for m in self.methods if m.label == label and m.scores}
+        if set(by_env) != set(self.envs) or not self.references:
+            return None
+        return [statistics.normalize(by_env[e].scores, *self.references[e][:2]) for e in self.envs]
+
+
+def compare(
+    histories: Sequence[History],
+    *,
+    metric: str = "total_reward",
+    at: int | None = None,
+    target: float | None = None,
+    labels: Sequence[str] | None = None,
+) -> Comparison:
+    """Compare runs.
+
+    Args:
+        histories: of the runs; a search counts with its best trial.
+        metric: a column of the tables (the mean of its last 100 rows), or a metric of whole sessions.
+        at: only rows up to this frame count; None: all that there are.
+        target: return whose first reaching is timed; None: 90 % of the way from random to the best method of the env.
+        labels: one a run; runs of the same label and env are one method. None: by their specs.
+
+    Raises:
+        LabError: no such metric; not as many labels as runs.
+    """
+    check_metric(metric, (s for h in histories for s in h.judged))
+    if labels is not None and len(labels) != len(histories):
+        raise LabError(f"{len(histories)} runs, but {len(labels)} labels (one each, in their order)")
+    notes: list[str] = []
+    groups = _group(histories, labels)
+    methods = [_method(label, env, found, metric, at) for (env, label), found in groups.items()]
+    envs = list(dict.fromkeys(m.env for m in methods))
+    is_return = metric in ("total_reward", "total_reward_ma", "final_return")
+    targets = {e: target if target is not None else _target([m for m in methods if m.env == e]) for e in envs}
+    for method in methods:
+        _time_to_target(method, targets[method.env], at)
+    references = {e: reference(e, [m.mean.value for m in methods if m.env == e]) for e in envs} if is_return else {}
+    names = list(dict.fromkeys(m.label for m in methods))
+    found = Comparison(metric, at, envs, names, methods, targets, references, {}, {}, notes)
+    _aggregate(found)
+    _improve(found)
+    notes += _notes(found)
+    return found
+
+
+def reference(env: str, means: Sequence[float]) -> Reference:
+    """What scores of an env are normalized by.
+
+    >>> reference("CartPole-v1", [100.0])
+    Reference(low=22.97, high=475.0, source="gymnasium's reward threshold")
+    >>> reference("Nobody-v0", [3.0, 8.0])
+    Reference(low=0.0, high=8.0, source='the best method compared here')
+    """
+    low = float(baselines().get(env, {"mean": 0.0})["mean"])
+    for source, scores in _references().items():
+        if scores.get(env, -np.inf) > low:
+            return Reference(low, float(scores[env]), source)
+    best = max((m for m in means if np.isfinite(m)), default=low)
+    return Reference(low, best if best > low else low + 1, "the best method compared here")
+
+
+def to_json(found: Comparison) -> dict[str, Any]:
+    """All numbers as plain data; intervals as [low, high]."""
+
+    def plain(e: Estimate) -> dict[str, Any]:
+        return {"value": e.value, "interval": [e.low, e.high]}
+
+    return {
+        "metric": found.metric,
+        "at": found.at,
+        "level": statistics.LEVEL,
+        "methods": [
+            {
+                "label": m.label,
+                "env": m.env,
+                "runs": [h.layout.root.name for h in m.histories],
+                "sessions": len(m.scores),
+                "scores": m.scores,
+                "mean": plain(m.mean),
+                "median": plain(m.median),
+                "iqm": plain(m.iqm),
+                "frames_to_target": m.frames_to_target,
+                "seconds_to_target": m.seconds_to_target,
+            }
+            for m in found.methods
+        ],
+        "targets": found.targets,
+        "references": {e: r._asdict() for e, r in found.references.items()},
+        "aggregates": {label: {k: plain(v) for k, v in e.items()} for label, e in found.aggregates.items()},
+        "improvement": [{"better": a, "than": b, **plain(e)} for (a, b), e in found.improvement.items()],
+        "notes": found.notes,
+    }
+
+
+def spec_key(history: History) -> dict[str, Any]:
+    """Key path -> value of what makes a run a method of its own.
+
+    >>> flatten({"env": {"name": "A"}, "meta": {"random_seed": 1}})
+    {'env.name': 'A', 'meta.random_seed': 1}
+    """
+    return {k: v for k, v in flatten(history.spec).items() if k not in _SEEDS and not k.startswith("search.")}
+
+
+def flatten(data: Any, path: str = "") -> dict[str, Any]:
+    """Leaves of a nested dict by key path; lists are leaves."""
+    if not isinstance(data, dict) or not data:
+        return {path: data} if path else {}
+    leaves: dict[str, Any] = {}
+    for key, value in data.items():
+        leaves |= flatten(value, f"{path}.{key}" if path else str(key))
+    return leaves
+
+
+def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Keys whose value is not the same everywhere -> the values, None where a spec lacks it.
+
+    >>> differences([{"a": 1, "b": 2}, {"a": 1, "c": 3}])
+    {'b': [2, None], 'c': [None, 3]}
+    """
+    keys = dict.fromkeys(key for spec in specs for key in spec)
+    rows = {key: [spec.get(key) for spec in specs] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _group(histories: Sequence[History], labels: Sequence[str] | None) -> dict[tuple[str, str], list[History]]:
+    if labels is None:
+        labels = _labels(histories)
+    groups: dict[tuple[str, str], list[History]] = {}
+    for history, label in zip(histories, labels, strict=True):
+        groups.setdefault((history.env, label), []).append(history)
+    envs = list(dict.fromkeys(env for env, _ in groups))
+    return dict(sorted(groups.items(), key=lambda item: envs.index(item[0][0])))
+
+
+def _labels(histories: Sequence[History]) -> list[str]:
+    """The shortest kind of label that tells apart the specs that were run in one env."""
+    keys = [json.dumps(spec_key(h), sort_keys=True, default=str) for h in histories]
+    several = len({h.env for h in histories}) > 1
+    names = [h.layout.name for h in histories]
+    agents = [h.algorithm for h in histories]
+    for labels in (agents, names) if several else (names, agents):
+        if _tell_apart(histories, keys, labels):
+            return labels
+    labels = []
+    for i, history in enumerate(histories):
+        rivals = [spec_key(h) for h in histories if h.env == history.env and h.layout.name == names[i]]
+        own = {k: spec_key(history).get(k) for k in differences(rivals)}
+        told = ", ".join(f"{k.rpartition('.')[2]}={_short(v)}" for k, v in list(own.items())[:3])
+        labels.append(f"{names[i]} ({told})" if told else names[i])
+    return labels if _tell_apart(histories, keys, labels) else [h.layout.root.name for h in histories]
+
+
+def _tell_apart(histories: Sequence[History], keys: Sequence[str], labels: Sequence[str]) -> bool:
+    specs: dict[tuple[str, str], set[str]] = {}
+    for history, key, label in zip(histories, keys, labels, strict=True):
+        specs.setdefault((history.env, label), set()).add(key)
+    return all(len(found) == 1 for found in specs.values())
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 24 else text[:23] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _method(label: str, env: str, histories: list[History], metric: str, at: int | None) -> Method:
+    sessions = [s for h in histories for s in h.judged]
+    scores = [v for s in sessions if np.isfinite(v := score(s.train, metric, env=env, at=at))]
+    nothing = Estimate(np.nan, np.nan, np.nan)
+    mean, median, iqm = (
+        statistics.estimate(statistic, [scores]) if scores else nothing
+        for statistic in (statistics.mean, lambda tasks: np.median(tasks[0], axis=-1), statistics.iqm)
+    )
+    return Method(label, env, histories, sessions, scores, mean, median, iqm)
+
+
+def _target(methods: Sequence[Method]) -> float:
+    returns = [[v for s in m.sessions if np.isfinite(v := score(s.train))] for m in methods]
+    best = max((float(np.mean(found)) for found in returns if found), default=np.nan)
+    low = float(baselines().get(methods[0].env, {"mean": 0.0})["mean"])
+    return low + _SHARE * (best - low)
+
+
+def _time_to_target(method: Method, target: float, at: int | None) -> None:
+    for session in method.sessions:
+        frame = session.train["frame"]
+        returns = moving_average(session.train.get("total_reward", np.full_like(frame, np.nan)))
+        stop = frame.size if at is None else int(np.searchsorted(frame, at, side="right"))
+        method.frames_to_target.append(first_reached(frame[:stop], returns[:stop], target))
+        wall = session.train.get("wall_t", np.full_like(frame, np.nan))
+        method.seconds_to_target.append(first_reached(wall[:stop], returns[:stop], target))
+
+
+def _aggregate(found: Comparison) -> None:
+    for label in found.labels:
+        if (tasks := found.normalized(label)) is not None:
+            found.aggregates[label] = {k: statistics.estimate(f, tasks) for k, f in AGGREGATES.items()}
+
+
+def _improve(found: Comparison) -> None:
+    """Ranks need no common scale, so the envs that both methods ran in are enough."""
+    scores = {(m.label, m.env): m.scores for m in found.methods if m.scores}
+    for a in found.labels:
+        for b in found.labels:
+            envs = [e for e in found.envs if (a, e) in scores and (b, e) in scores]
+            if a != b and envs:
+                x, y = ([scores[label, e] for e in envs] for label in (a, b))
+                found.improvement[a, b] = statistics.improvement(x, y)
+
+
+def _notes(found: Comparison) -> list[str]:
+    notes = []
+    for m in found.methods:
+        where = f"{m.label} in {m.env}"
+        if m.scores and len(m.scores) < FEW:
+            count = "1 session: no interval" if len(m.scores) == 1 else f"{len(m.scores)} sessions: coarse intervals"
+            notes.append(f"{where}: {count}, take at least {FEW} seeds")
+        if not m.scores:
+            notes.append(f"{where}: no session has a value of {found.metric}")
+        frames = [min(s.frames, found.at) if found.at is not None else s.frames for s in m.sessions]
+        if frames and min(frames) < 0.99 * max(frames):
+            notes.append(f"{where}: sessions reached {min(frames):,} to {max(frames):,} frames; --at compares at one")
+        crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
+        if crashed:
+            notes.append(f"{where}: {crashed} crashed session{'s' * (crashed > 1)} left out")
+        searched = [h.layout.root.name for h in m.histories if h.is_search]
+        notes += [f"{name} is a search: its best trial counts, which was chosen by this score" for name in searched]
+    for env in found.envs:
+        reached = {max((s.frames for s in m.sessions), default=0) for m in found.of(env)}
+        if found.at is None and len(reached) > 1 and min(reached) < 0.99 * max(reached):
+            notes.append(f"{env}: methods had {min(reached):,} to {max(reached):,} frames; --at compares at one")
+    lacking = [label for label in found.labels if found.references and label not in found.aggregates]
+    notes += [f"{label} did not run in all envs: no aggregate" for label in lacking]
+    return notes
+
+
+@cache
+def _references() -> dict[str, dict[str, float]]:
+    text = (resources.files("slm_lab.experiment") / "references.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, float]] = json.loads(text)
+    return found
