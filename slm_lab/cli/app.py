@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from slm_lab import __version__
 from slm_lab.cli.route import route
+from slm_lab.cli.views import Out, add_views
 
 BROKEN_PIPE = 141
 """What a shell reports of a program that SIGPIPE ended."""
@@ -78,20 +79,6 @@ Sets = Annotated[
         metavar="K=V",
         help="Value of a ${variable} of the spec, or of a key by its path: agent.algorithm.gamma=0.9. Repeatable.",
     ),
-]
-Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder that holds the run folders.")]
-
-Runs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RUN...", help="Run folders: paths, names or patterns (with * or ?) in --out, spec names, latest."
-    ),
-]
-Metric = Annotated[
-    str, typer.Option("-m", "--metric", metavar="NAME", help="A column of the tables, or a metric such as strength.")
-]
-Legends = Annotated[
-    str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a run; by default the specs' names.")
 ]
 
 
@@ -266,65 +253,7 @@ def schema(
     main(output)
 
 
-@app.command()
-def plot(
-    folders: Annotated[
-        str,
-        typer.Option("-f", "--folders", metavar="A,B,...", help="Run folders: paths, names in --out, or spec names."),
-    ],
-    title: Annotated[str | None, typer.Option("-t", "--title", help="Above the graph.")] = None,
-    legends: Annotated[
-        str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a folder; by default their names.")
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A png, svg or pdf file.")] = Path(
-        "plot.png"
-    ),
-    out: Out = Path("data"),
-) -> None:
-    """Compare runs in one graph."""
-    from slm_lab.cli.plot import main
-
-    main(_words(folders), title, _words(legends) if legends is not None else None, output, out)
-
-
-@app.command()
-def compare(
-    runs: Runs,
-    metric: Metric = "total_reward",
-    at: Annotated[
-        int | None,
-        typer.Option(metavar="FRAMES", min=1, help="Compare what was reached by then; by default at the end."),
-    ] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(
-            metavar="RETURN", help="Time the first reaching of it; by default 90 % of the way from random to the best."
-        ),
-    ] = None,
-    legends: Legends = None,
-    out: Out = Path("data"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-) -> None:
-    """Compare runs in numbers: scores with 95 % intervals, env by env and over all, and who is better.
-
-    Runs of one spec count as seeds of one method.
-    """
-    from slm_lab.cli.compare import main
-
-    labels = _words(legends) if legends is not None else None
-    main(runs, out, metric=metric, at=at, target=target, labels=labels, as_json=as_json)
-
-
-@app.command("list-runs")
-def list_runs(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only folders whose name contains it.")] = "",
-    out: Out = Path("data"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
-) -> None:
-    """List the runs, the newest last."""
-    from slm_lab.cli.list_runs import main
-
-    main(out, pattern, as_json=as_json)
+add_views(app)
 
 
 @app.command("run-remote")
@@ -385,10 +314,6 @@ def pull(
     from slm_lab.cli.hub import pull_runs
 
     pull_runs(pattern, out, force=force)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _pairs(sets: list[str] | None) -> dict[str, str]:

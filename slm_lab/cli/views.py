@@ -1,0 +1,90 @@
+"""The commands that show what runs have left. The bodies are imported when a command runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder that holds the run folders.")]
+Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...", help="Run folders: paths, names or patterns (with * or ?) in --out, spec names, latest."
+    ),
+]
+Metric = Annotated[
+    str, typer.Option("-m", "--metric", metavar="NAME", help="A column of the tables, or a metric such as strength.")
+]
+Legends = Annotated[
+    str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a run; by default the specs' names.")
+]
+
+
+def add_views(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(plot)
+    app.command()(compare)
+    app.command("list-runs")(list_runs)
+
+
+def plot(
+    folders: Annotated[
+        str,
+        typer.Option("-f", "--folders", metavar="A,B,...", help="Run folders: paths, names in --out, or spec names."),
+    ],
+    title: Annotated[str | None, typer.Option("-t", "--title", help="Above the graph.")] = None,
+    legends: Annotated[
+        str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a folder; by default their names.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A png, svg or pdf file.")] = Path(
+        "plot.png"
+    ),
+    out: Out = Path("data"),
+) -> None:
+    """Compare runs in one graph."""
+    from slm_lab.cli.plot import main
+
+    main(split_words(folders), title, split_words(legends) if legends is not None else None, output, out)
+
+
+def compare(
+    runs: Runs,
+    metric: Metric = "total_reward",
+    at: Annotated[
+        int | None,
+        typer.Option(metavar="FRAMES", min=1, help="Compare what was reached by then; by default at the end."),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RETURN", help="Time the first reaching of it; by default 90 % of the way from random to the best."
+        ),
+    ] = None,
+    legends: Legends = None,
+    out: Out = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare runs in numbers: scores with 95 % intervals, env by env and over all, and who is better.
+
+    Runs of one spec count as seeds of one method.
+    """
+    from slm_lab.cli.compare import main
+
+    labels = split_words(legends) if legends is not None else None
+    main(runs, out, metric=metric, at=at, target=target, labels=labels, as_json=as_json)
+
+
+def list_runs(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only folders whose name contains it.")] = "",
+    out: Out = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+) -> None:
+    """List the runs, the newest last."""
+    from slm_lab.cli.list_runs import main
+
+    main(out, pattern, as_json=as_json)
+
+
+def split_words(text: str) -> list[str]:
+    """Of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
