@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from slm_lab.spec.past import common, critics, keys, search, v4, v5
+from slm_lab.spec.past import common, critics, keys, search, updates, v4, v5
 from slm_lab.spec.past.draft import Data, Step
 from slm_lab.spec.variables import fill, variables
 
@@ -30,6 +30,7 @@ _COMMON: tuple[Step, ...] = (
     common.distribute,
     common.complete_net,
     search.modernize,
+    updates.keep_number,
     critics.join_nets,
     keys.drop_dead,
 )

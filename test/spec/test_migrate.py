@@ -220,6 +220,15 @@ RULES = [
     (v5, {"name": "PPO", "time_horizon": 8}, {}, {"num_envs": 3}, "agent.algorithm.minibatch_size", 6),
     (v4, {"name": "SoftActorCritic"}, {}, {}, "agent.algorithm.training_start_step", 4),
     (v5, {"name": "SoftActorCritic"}, {}, {}, "agent.algorithm.training_start_step", NOTHING),
+    # as many updates as before: one training a vector step at most
+    (v5, {"training_frequency": 4}, {}, {"num_envs": 16}, "agent.algorithm.training_frequency", 16),
+    (v4, {"training_frequency": 4}, {}, {"num_envs": 16}, "agent.algorithm.training_frequency", 16),
+    (v5, {"training_frequency": 4}, {}, {"num_envs": 3}, "agent.algorithm.training_frequency", 4),
+    (v5, {"training_frequency": 4}, {}, {}, "agent.algorithm.training_frequency", 4),
+    (v5, {"name": "SARSA"}, {}, {"num_envs": 4, "memory": "OnPolicyReplay"}, "agent.algorithm.training_frequency", 1),
+    (v5, {"name": "SoftActorCritic"}, {}, {"num_envs": 4}, "agent.algorithm.training_iter", 4),
+    (v5, {"name": "CrossQ", "training_iter": 1}, {}, {"num_envs": 4}, "agent.algorithm.training_iter", 1),
+    (v5, {"name": "SoftActorCritic", "training_iter": None}, {}, {}, "agent.algorithm.training_iter", 1),
     # policies
     (
         v4,
@@ -346,6 +355,20 @@ def test_a_spec_that_needs_no_change_stays_as_it_is() -> None:
     raw = v5({})
     assert migrate(raw).spec is raw
     assert migrate(raw).notes == []
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_searched_frequencies_keep_their_number_of_updates(flat: bool) -> None:
+    raw = v5({"name": "SoftActorCritic"}, env={"num_envs": 8})
+    choices = {"training_frequency__choice": [1, 4, 16], "gamma__uniform": [0.9, 0.99]}
+    prefix = "agent.algorithm."
+    raw["search"] = {prefix + k: v for k, v in choices.items()} if flat else {"agent": {"algorithm": choices}}
+    migrated = migrate(raw)
+    space = migrated.spec["search"]
+    assert (
+        space[f"{prefix}training_frequency__choice"] if flat else at(space, f"{prefix}training_frequency__choice")
+    ) == [8, 8, 16]
+    assert sum("search.agent.algorithm.training_frequency" in note for note in migrated.notes) == 1
 
 
 def test_loading_tells_once(tmp_path: Path, notes: list[str]) -> None:

@@ -21,7 +21,7 @@ RAW: dict[str, Any] = {
     "name": "tiny",
     "agent": {
         "name": "SAC",
-        "algorithm": {"name": "SoftActorCritic", "gamma": 0.9, "training_iter": 1, "training_start_step": 20},
+        "algorithm": {"name": "SoftActorCritic", "gamma": 0.9, "training_frequency": 2, "training_start_step": 20},
         "memory": {"name": "Replay", "batch_size": 8, "max_size": 200},
         "net": {
             "type": "MLPNet",

@@ -5,10 +5,13 @@ good as new: it is kept in a memory, and learned from many times.
 
     repeat:
         act, a = argmax_a Q(s, a) or, to explore, another; remember (s, a, r, s')
-        every training_frequency frames, training_iter times:
+        once for each training_frequency frames, training_iter times:
             draw B transitions from the memory
             y = r + gamma * V(s')            y = r where the episode terminated
             training_batch_iter times: descend on the mean of w * loss(Q(s, a), y)
+
+A step of N envs that passes several multiples of training_frequency frames is followed by as many trainings: the number
+of gradient steps does not depend on num_envs.
 
 They differ in what V(s') is:
 
@@ -44,8 +47,10 @@ from slm_lab.types import Act, Stats
 
 
 class DQNSpec(ActionValueSpec):
-    """Keys of VanillaDQN, DQN and DoubleDQN; training_frequency counts frames."""
+    """Keys of VanillaDQN, DQN and DoubleDQN."""
 
+    training_frequency: Count
+    """Frames between two trainings, whatever num_envs is."""
     training_iter: Count = 1
     """Batches drawn each time."""
     training_batch_iter: Count = 1
@@ -123,16 +128,21 @@ class VanillaDQN(Algorithm):
 
     def update(self, batch: Replay, frame: int) -> Stats:
         """Draw batches from the memory and learn from them; then the target net follows."""
-        for _ in range(self.spec.training_iter):
-            drawn = batch.sample()
-            data = (drawn.obs, drawn.action, drawn.reward, drawn.next_obs, drawn.terminated, drawn.weight)
-            for _ in range(self.spec.training_batch_iter):
-                outputs = self.learner.step(data, None, ())
-            if self._errors:
-                batch.update_priority(drawn.index, outputs[0])
-        if self.target is not None:
-            self.target.follow_(self.optims["net"].params, frame)
+        for due in batch.due():
+            for _ in range(self.spec.training_iter):
+                self.learn(batch)
+            if self.target is not None:
+                self.target.follow_(self.optims["net"].params, due)
         return self.learner.take_stats()
+
+    def learn(self, memory: Replay) -> None:
+        """Gradient steps on one batch."""
+        drawn = memory.sample()
+        data = (drawn.obs, drawn.action, drawn.reward, drawn.next_obs, drawn.terminated, drawn.weight)
+        for _ in range(self.spec.training_batch_iter):
+            outputs = self.learner.step(data, None, ())
+        if self._errors:
+            memory.update_priority(drawn.index, outputs[0])
 
     def state_dict(self) -> State:
         """Nets, optimizer, noise."""

@@ -5,7 +5,7 @@ keeps all good ways of acting open until their values differ. Experience of any 
 many times.
 
     act randomly for training_start_step frames, then with pi; store every transition
-    repeat training_iter times after each training_frequency transitions:
+    once for each training_frequency frames, training_iter times:
         draw a batch (s, a, r, s', d)
         V(s') = E_{a' ~ pi}[min(Q1', Q2')(s', a') - alpha log pi(a'|s')]        by the target critics
         descend on loss(Q_i(s, a), r + gamma (1 - d) V(s')) for both critics
@@ -91,9 +91,9 @@ class SoftActorCriticSpec(AlgorithmSpec):
     """Keys of SoftActorCritic."""
 
     training_frequency: Count = 1
-    """Transitions between two trainings."""
-    training_iter: Count | None = None
-    """Batches of a training; None: as many as there are envs."""
+    """Frames between two trainings, whatever num_envs is."""
+    training_iter: Count = 1
+    """Batches of a training."""
     training_start_step: Natural | None = None
     """Frames of random actions before the first training; None: 1000, or a batch if that is more."""
     policy_delay: Count = 1
@@ -217,11 +217,6 @@ class SoftActorCritic(Algorithm):
         return max(1000, self.setting.spec.memory.batch_size) if start is None else int(start)  # type: ignore[attr-defined]
 
     @property
-    def training_iter(self) -> int:
-        """Batches of a training."""
-        return int(self.spec.training_iter or self.info.num_envs)
-
-    @property
     def opt_step(self) -> int:
         """Gradient steps taken, summed over optimizers."""
         return self.learner.steps * len(self.optims) + self.critic_learner.steps
@@ -332,15 +327,17 @@ class SoftActorCritic(Algorithm):
         return loss, stats
 
     def update(self, batch: Replay, frame: int) -> Stats:
-        """Learn from `training_iter` batches of the memory."""
+        """Learn from `training_iter` batches of the memory for each training that is due."""
         learners = (self.critic_learner, self.learner)
         before = [learner.steps for learner in learners]
-        self.move_due = self.move_due or (self.target is not None and self.target.due(frame))
-        for _ in range(self.training_iter):
-            self.learn(batch)
+        for due in batch.due():
+            self.move_due = self.move_due or (self.target is not None and self.target.due(due))
+            steps = self.learner.steps
+            for _ in range(self.spec.training_iter):
+                self.learn(batch)
+            if self.learner.steps > steps:
+                self.move_due = False
         used = [learner for learner, steps in zip(learners, before, strict=True) if learner.steps > steps]
-        if self.learner in used:
-            self.move_due = False
         return {name: value for learner in used for name, value in learner.take_stats().items()}
 
     def learn(self, memory: Replay) -> None:

@@ -37,8 +37,9 @@ class Replay(Memory):
     stacks of k frames (uint8, [k, H, W]) are kept as single frames: `H * W + size of action + 13` bytes, and two
     stacks for each episode. Arrays are taken from the system as they fill.
 
-    Training is due when more than `training_start_step` transitions have been seen, each time their number passes a
-    multiple of `training_frequency`; at most once a vector step.
+    Training is due once for each multiple of `training_frequency` that the number of transitions seen passes, from
+    `training_start_step` on. A vector step that passes several has as many trainings: their number does not depend on
+    `num_envs`.
     """
 
     Spec: ClassVar[type[ReplaySpec]] = ReplaySpec
@@ -66,6 +67,7 @@ class Replay(Memory):
         self._fresh = 0
         """Vector steps since the last batch."""
         self._trained_at = 0
+        """Transitions seen when the last batch was drawn."""
         self.seen = 0
         """Transitions ever stored."""
         self._store: PlainObs | StackedObs | None = None
@@ -113,9 +115,13 @@ class Replay(Memory):
 
     def ready(self) -> bool:
         """Whether training is due: not again before the next vector step once a batch was drawn."""
-        agent = self._agent
-        frequency = agent.training_frequency
-        return self.seen > agent.training_start_step and self.seen // frequency > self._trained_at // frequency
+        return len(self.due()) > 0
+
+    def due(self) -> range:
+        """Frames at which trainings became due since the last batch, one each; oldest first."""
+        every = self._agent.training_frequency
+        last = max(self._trained_at, self._agent.training_start_step) // every
+        return range((last + 1) * every, self.seen + 1, every)
 
     def sample(self) -> Transition:
         """A batch [B, ...]; the memory keeps what it gives."""

@@ -181,6 +181,50 @@ def test_gradient_steps_are_batches_times_steps_on_each() -> None:
     assert agent.opt_step == 18
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("DQN", {"training_iter": 2}),
+        ("DQN", {"training_frequency": 5}),
+        ("DoubleDQN", {"training_batch_iter": 2}),
+        ("VanillaDQN", {}),
+        ("SoftActorCritic", {}),
+        ("SoftActorCritic", {"training_frequency": 1, "policy_delay": 3}),
+        ("CrossQ", {"training_frequency": 6, "training_iter": 2}),
+    ],
+)
+@pytest.mark.parametrize("start", [64, 66])
+def test_updates_do_not_depend_on_the_number_of_envs(name: str, more: dict[str, Any], start: int) -> None:
+    """Gradient steps, and moves of a target net that is renewed every 12 frames."""
+    raw = copy.deepcopy(RAW)
+    keys = {"training_frequency": 4, "training_start_step": start, "name": name, "gamma": 0.9}
+    raw["agent"]["algorithm"] = keys | more
+    if name in FAMILY:
+        raw["agent"]["algorithm"]["explore_var_spec"] = EPSILON
+    raw["agent"]["net"]["update_frequency"] = 12
+    counts = set()
+    for n in (1, 2, 8, 16):
+        agent = Agent(load_spec(raw), EnvInfo("Fake-v0", (3,), "float32", Discrete(4), n, None), seed=0)
+        algorithm: Any = agent.algorithm
+        moves, obs, none = 0, np.zeros((n, 3), np.float32), np.zeros(n, np.bool_)
+        if algorithm.target is not None:
+            move = algorithm.target.move_
+
+            def counted(params: Any, move: Any = move) -> None:
+                nonlocal moves
+                moves += 1
+                move(params)
+
+            algorithm.target.move_ = counted
+        for t in range(240 // n):
+            step = Step(obs, np.full(n, t, np.float32), none, none, obs, [], [])
+            agent.observe(obs, agent.act(obs), step)
+            agent.maybe_update((t + 1) * n)
+        counts.add((agent.opt_step, moves))
+    assert len(counts) == 1
+    assert min(counts)[0] > 0
+
+
 def test_training_starts_behind_the_first_batch() -> None:
     assert make(memory__batch_size=8).training_start_step == 8
     assert make(algorithm__training_start_step=0).training_start_step == 0

@@ -214,27 +214,30 @@ def test_combined_replay_puts_the_newest_into_the_batch(owner: Any, stream: Any)
 @pytest.mark.parametrize(
     ("num_envs", "frequency", "start", "due"),
     [
-        (1, 1, 0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
-        (1, 4, 0, [4, 8, 12]),
-        (4, 1, 0, [4, 8, 12]),  # a vector step is the least
-        (4, 4, 4, [8, 12]),
-        (4, 6, 0, [8, 12, 20, 24, 32, 36]),  # 6 frames a training on average, though 4 is no divisor of 6
-        (3, 4, 10, [12, 18, 21, 24]),
+        (1, 1, 0, {1: [1], 2: [2], 3: [3], 4: [4]}),
+        (1, 4, 0, {4: [4], 8: [8], 12: [12]}),
+        (4, 1, 0, {4: [1, 2, 3, 4], 8: [5, 6, 7, 8]}),
+        (4, 1, 2, {4: [3, 4], 8: [5, 6, 7, 8]}),
+        (4, 4, 4, {8: [8], 12: [12]}),
+        (4, 6, 0, {8: [6], 12: [12], 20: [18], 24: [24]}),
+        (3, 4, 10, {12: [12], 18: [16], 21: [20], 24: [24]}),
+        (16, 4, 64, {80: [68, 72, 76, 80], 96: [84, 88, 92, 96]}),
+        (7, 3, 8, {14: [9, 12], 21: [15, 18, 21]}),
     ],
 )
-def test_training_is_due_each_time_so_many_frames_have_passed(
-    owner: Any, stream: Any, num_envs: int, frequency: int, start: int, due: list[int]
+def test_training_is_due_once_for_each_multiple_of_its_frequency(
+    owner: Any, stream: Any, num_envs: int, frequency: int, start: int, due: dict[int, list[int]]
 ) -> None:
     me = owner(num_envs, training_frequency=frequency, training_start_step=start)
     memory, env = make(me), stream(me.info)
-    seen = []
-    while memory.seen < due[-1]:
+    seen = {}
+    while memory.seen < max(due):
         memory.add(*env.step())
         assert memory.ready() == memory.ready()
         if memory.ready():
+            seen[memory.seen] = list(memory.due())
             memory.sample()
             memory.sample()
-            seen.append(memory.seen)
             assert not memory.ready()
     assert seen == due
 
