@@ -1,0 +1,180 @@
+"""The tables of BENCHMARKS.md, written from the results of a suite and from nothing else."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from suite_rows import Result, Results, Row, Suite
+
+from slm_lab.experiment.baselines import baselines
+from slm_lab.experiment.statistics import Estimate, estimate, iqm, mean, normalize
+from slm_lab.lib.errors import SpecError
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "BENCHMARKS.md"
+SPECS = BENCHMARKS.parent / "specs"
+LISTING = """# Bundled specs
+
+One file an algorithm and family of envs. A spec with `...` in its command serves several envs: `-s env=Hopper-v5`, say.
+Scores are means of `total_reward_ma` over seeds; [BENCHMARKS.md](../BENCHMARKS.md) has their intervals. This page is
+written by `uv run benchmark/suite.py table`.
+
+| algorithm | env | score | command |
+|---|---|---|---|
+{lines}
+"""
+FAILING_SHARE = 0.1
+"""A solved row has no more than this share of seeds below its target."""
+HEADER = (
+    "| env | algorithm | spec | frames | seeds | score | 95 % interval | IQM | worst seed | solved "
+    "| original (frames) | against it | greedy evaluation |\n" + "|---" * 13 + "|"
+)
+
+
+class Summary(NamedTuple):
+    """What the sessions of one row say."""
+
+    seeds: int
+    frames: int
+    score: Estimate
+    """Mean of total_reward_ma over seeds."""
+    iqm: float
+    worst: float
+    failing: int
+    """Seeds below the target."""
+    evaluation: Estimate
+
+
+def summarize(row: Row, results: list[Result]) -> Summary:
+    """Statistics over the seeds of a row."""
+    scores = [r.score for r in results]
+    return Summary(
+        len(scores),
+        max(r.frames for r in results),
+        estimate(mean, [scores]),
+        float(iqm([scores])),
+        min(scores),
+        0 if row.target is None else sum(s < row.target for s in scores),
+        estimate(mean, [[r.evaluation for r in results]]),
+    )
+
+
+def solved(row: Row, found: Summary) -> bool | None:
+    """The lower end of the interval passes the target, and no more than one seed in ten fails; None: no target."""
+    if row.target is None:
+        return None
+    return found.score.low > row.target and found.failing <= FAILING_SHARE * found.seeds
+
+
+def mark(reference: float | None, interval: Estimate) -> str:
+    """ahead or behind where the interval does not hold the reference; level where it does.
+
+    >>> mark(5.0, Estimate(7.0, 6.0, 8.0)), mark(5.0, Estimate(5.5, 4.0, 7.0)), mark(5.0, Estimate(3.0, 2.0, 4.0))
+    ('ahead', 'level', 'behind')
+    """
+    if reference is None or math.isnan(interval.low):
+        return ""
+    return "ahead" if interval.low > reference else "behind" if interval.high < reference else "level"
+
+
+def row_text(row: Row, results: list[Result]) -> str:
+    """One line of the table."""
+    original = "" if row.reference is None else f"{row.reference:,.1f} ({row.reference_frames or row.frames:,})"
+    begin = f"| {row.env} | {row.algorithm} | `{row.spec_name}` "
+    if not results:
+        why = row.skip or "not run"
+        return f"{begin}| | 0 | {why} | | | | | {original} | | |"
+    found = summarize(row, results)
+    low, high = _number(found.score.low), _number(found.score.high)
+    verdict = solved(row, found)
+    is_solved = "" if verdict is None else "yes" if verdict else f"no ({found.failing} below {row.target:g})"
+    evaluation = f"{found.evaluation.value:,.1f} [{_number(found.evaluation.low)}, {_number(found.evaluation.high)}]"
+    return (
+        f"{begin}| {found.frames:,} | {found.seeds} | {found.score.value:,.1f} | [{low}, {high}] | {found.iqm:,.1f} "
+        f"| {found.worst:,.1f} | {is_solved} | {original} | {mark(row.reference, found.score)} | {evaluation} |"
+    )
+
+
+def _number(x: float) -> str:
+    return "-" if math.isnan(x) else f"{x:,.1f}"
+
+
+def aggregate(suite: Suite, results: list[Result]) -> str:
+    """One sentence: the suite against the original, over the rows that both have.
+
+    A score is put on the scale where a random policy is 0 and the original is 1.
+    """
+    tasks = []
+    for row in suite.rows:
+        own = [r.score for r in results if r.key == row.key]
+        zero = baselines().get(row.env)
+        # where the original learned nothing to speak of, a share of it says nothing
+        if (
+            own
+            and row.reference is not None
+            and zero is not None
+            and row.reference > zero["mean"] + abs(zero["mean"]) / 10
+        ):
+            tasks.append(np.asarray(normalize(own, zero["mean"], row.reference)))
+    if not tasks:
+        return "No row was measured that the original has too."
+    middle = estimate(iqm, tasks)
+    count = sum(len(t) for t in tasks)
+    return (
+        f"Over {len(tasks)} rows and {count} sessions, with a random policy at 0 and the original at 1, the "
+        f"interquartile mean is {middle.value:.3f} (95 % interval [{middle.low:.3f}, {middle.high:.3f}], stratified "
+        "bootstrap)."
+    )
+
+
+def render(suite: Suite, results: list[Result]) -> str:
+    """The table of a suite, with what it says as a whole."""
+    by_key: dict[tuple[str, str], list[Result]] = {}
+    for r in results:
+        by_key.setdefault(r.key, []).append(r)
+    lines = [row_text(row, by_key.get(row.key, [])) for row in suite.rows]
+    tried = [f"- {row.env}, {row.algorithm}: {row.tried}" for row in suite.rows if row.tried]
+    seen = sorted({f"torch {r.torch}, gymnasium {r.gymnasium}, mujoco {r.mujoco}, ale-py {r.ale_py}" for r in results})
+    commits = sorted({r.commit for r in results})
+    about = (
+        f"Reference: {suite.source}. Versions: {'; '.join(seen) or 'none'}. Commits: {', '.join(commits) or 'none'}."
+    )
+    notes = ["", "What was tried:", "", *tried] if tried else []
+    return "\n".join([HEADER, *lines, "", aggregate(suite, results), "", about, *notes])
+
+
+def replaced(text: str, suite: Suite, results: list[Result]) -> str:
+    """The document with the suite's table between its markers.
+
+    Raises:
+        SpecError: the markers are missing.
+    """
+    begin, end = f"<!-- suite {suite.name} -->", f"<!-- end {suite.name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SpecError([f"has no lines '{begin}' and '{end}' for the table"], "BENCHMARKS.md")
+    return f"{before}{begin}\n\n{render(suite, results)}\n\n{end}{after}"
+
+
+def spec_listing(suites: list[Suite]) -> str:
+    """`specs/README.md`: every bundled spec, with its scores and the command that trains it."""
+    scores: dict[tuple[str, str], list[str]] = {}
+    for suite in suites:
+        results = Results(suite.csv).read()
+        for row in suite.rows:
+            own = [r for r in results if r.key == row.key]
+            shown = "not measured" if not own else f"{summarize(row, own).score.value:,.1f}"
+            scores.setdefault((row.spec_file, row.spec_name), []).append(f"{row.env}: {shown}")
+    lines = []
+    for path in sorted(SPECS.glob("*/*.json")):
+        file = path.relative_to(SPECS).as_posix()
+        for name, spec in json.loads(path.read_text(encoding="utf-8")).items():
+            env, algorithm = spec["env"]["name"], spec["agent"]["algorithm"]["name"]
+            found = "; ".join(scores.get((file, name), []))
+            sets = "".join(f" -s {key}=..." for key in sorted(set(re.findall(r"\$\{(\w+)", json.dumps(spec)))))
+            command = f"uv run slm-lab run {file} {name} train{sets}"
+            lines.append(f"| {algorithm} | {env} | {found} | `{command}` |")
+    return LISTING.format(lines="\n".join(lines))

@@ -1,0 +1,211 @@
+"""Suites: which sessions they ask for, what counts as done, what the tables say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import suite
+import suite_jobs
+import suite_rows
+import suite_table
+import yaml
+from suite_rows import Result, Results, Row, Session, Suite
+
+from slm_lab import api
+from slm_lab.experiment.session import Session as Training
+from slm_lab.experiment.statistics import Estimate
+from slm_lab.lib.errors import SpecError
+
+ROW = {
+    "env": "CartPole-v1",
+    "algorithm": "REINFORCE",
+    "spec_file": "reinforce/reinforce_cartpole.json",
+    "spec_name": "reinforce_cartpole",
+    "frames": 400,
+    "set": {"env.num_envs": 2, "meta.log_frequency": 100, "meta.compile": "off"},
+    "target": 5.0,
+    "reference": 483.31,
+}
+
+
+def result(seed: int = 1000, score: float = 10.0, **changes: object) -> Result:
+    fields = {"env": "CartPole-v1", "algorithm": "REINFORCE", "spec_name": "reinforce_cartpole", "frames": 400}
+    numbers = {"final_return": 1.5, "evaluation": 2.5, "frames_to_target": None, "seconds": 3.0}
+    words = dict.fromkeys(("torch", "gymnasium", "mujoco", "ale_py", "commit", "spec", "code"), "x")
+    return Result(**{**fields, **numbers, **words, "seed": seed, "score": score, **changes})  # type: ignore[arg-type]
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "tiny.yaml"
+    content = {"title": "Tiny", "source": "nobody", "seeds": 2, "episodes": 2, "rows": [ROW], **changes}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("name", Suite.names())
+def test_rows_of_every_suite_can_be_run(name: str) -> None:
+    for row in Suite.read(name).rows:
+        spec = row.load()
+        assert spec.env.max_frame == row.frames
+        for net in (spec.agent.net.for_role("actor"), spec.agent.net.for_role("critic")):
+            schedule = net.lr_scheduler_spec
+            assert schedule is None or getattr(schedule, "frame", row.frames) <= row.frames, row.key
+
+
+def test_no_seed_of_scoring_is_one_of_tuning() -> None:
+    for name in Suite.names():
+        plan = Suite.read(name)
+        assert min(plan.seeds_of(row)[0] for row in plan.rows) >= suite_rows.FIRST_SCORING_SEED
+
+
+def test_tables_are_those_of_the_results() -> None:
+    suite.app(["table", "--check"], standalone_mode=False)
+
+
+def test_a_score_outside_the_tables_of_suites_has_no_support() -> None:
+    scores = suite_table.BENCHMARKS.read_text().split("\n## Scores")[1].split("\n## ")[0]
+    for name in Suite.names():
+        before, _, rest = scores.partition(f"<!-- suite {name} -->")
+        scores = before + rest.partition(f"<!-- end {name} -->")[2]
+    assert [line for line in scores.splitlines() if line.startswith("|")] == []
+
+
+def test_every_result_is_of_a_row_and_of_a_seed_of_scoring() -> None:
+    for name in Suite.names():
+        plan = Suite.read(name)
+        rows = {row.key: row for row in plan.rows}
+        for r in Results(plan.csv).read():
+            assert r.seed in plan.seeds_of(rows[r.key])
+            assert r.spec_name == rows[r.key].spec_name
+
+
+def test_verdict_against_the_original() -> None:
+    row = Row(**ROW)  # type: ignore[arg-type]
+    found = suite_table.summarize(row, [result(1000 + i, score) for i, score in enumerate((4.0, 6.0, 8.0, 10.0))])
+    assert (found.seeds, found.score.value, found.iqm, found.worst, found.failing) == (4, 7.0, 7.0, 4.0, 1)
+    assert 4.0 <= found.score.low < 7.0 < found.score.high <= 10.0
+    # one seed in four fails: more than one in ten
+    assert suite_table.solved(row, found) is False
+    many = suite_table.summarize(row, [result(1000 + i, 4.0 if i == 0 else 10.0) for i in range(10)])
+    assert suite_table.solved(row, many) is True
+    assert suite_table.solved(row.model_copy(update={"target": None}), many) is None
+    assert suite_table.mark(8.1, Estimate(7.0, 6.0, 8.0)) == "behind"
+
+
+def test_a_row_without_results_says_so() -> None:
+    row = Row(**ROW | {"skip": "takes a week"})  # type: ignore[arg-type]
+    assert "takes a week" in suite_table.row_text(row, [])
+    assert "| 483.3 (400) |" in suite_table.row_text(row, [])
+
+
+def test_a_result_replaces_that_of_its_seed(tmp_path: Path) -> None:
+    results = Results(tmp_path / "x.csv")
+    first, second = result(1001, 1.0), result(1000, 2.0, frames_to_target=200)
+    results.add(first)
+    results.add(second)
+    results.add(replace(first, score=3.25))
+    assert results.read() == [second, replace(first, score=3.25)]
+    (tmp_path / "x.csv").write_text("env,algorithm\na,b\n")
+    with pytest.raises(SpecError, match="damaged"):
+        results.read()
+
+
+def test_a_session_is_done_while_spec_and_code_are_those_of_its_result() -> None:
+    row = Row(**ROW)  # type: ignore[arg-type]
+    spec, code = suite_rows.fingerprints(row.load())
+    session = Session(row, 1000, spec, code)
+    assert session.state == "missing"
+    assert replace(session, found=result(spec=spec, code=code)).state == "done"
+    assert replace(session, found=result(spec=spec, code="other")).state == "changed"
+    other = suite_rows.fingerprints(row.load({"agent.algorithm.gamma": "0.9"}))
+    assert other[0] != spec
+    assert other[1] == code
+
+
+def test_comments_and_docstrings_are_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    texts = ['"""One."""\ndef f(x):\n    """Two."""\n    return x + 1\n', "def f(x):\n    return x + 1  # three\n"]
+    seen = []
+    for text in [*texts, "def f(x):\n    return x + 2\n"]:
+        path.write_text(text)
+        seen.append(suite_rows._stripped(path))
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_only_names_envs_and_algorithms() -> None:
+    plan = Suite.read("classic")
+    assert len(plan.only("CartPole-v1,ppo")) == 1
+    assert {row.algorithm for row in plan.only("PPO")} == {"PPO"}
+    with pytest.raises(SpecError, match="did you mean 'CartPole-v1'"):
+        plan.only("CartPole-v0")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (None, "did you mean 'classic'"),
+        ([ROW | {"frame": 1}], "rows.0.frame"),
+        ([ROW, ROW], "rows stand twice"),
+        ([ROW | {"spec_name": "reinforce_cartpol"}], "reinforce_cartpole"),
+    ],
+)
+def test_wrong_input_is_one_message(
+    rows: list[object] | None, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "clasic" if rows is None else str(write(tmp_path, rows=rows))
+    with pytest.raises(SystemExit) as ended:
+        suite.main(lambda: suite.app(["status", name], standalone_mode=False))
+    assert ended.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_suite_is_run_once_and_again_where_it_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, rows=[ROW, ROW | {"env": "other", "skip": "not now"}])
+    results = tmp_path / "tiny.csv"
+
+    def call(*words: str | Path) -> str:
+        suite.main(lambda: suite.app([str(w) for w in words], standalone_mode=False))
+        return capsys.readouterr().out
+
+    words = ("run", path, "--parallel", "2", "--out", tmp_path / "out")
+    call(*words)
+    found = Results(results).read()
+    assert [(r.seed, r.frames) for r in found] == [(1000, 400), (1001, 400)]
+    assert found[0].score != found[1].score
+    assert found[0].torch
+    assert "0 sessions to run" in call(*words)
+    assert "not now" in call("status", path)
+    write(tmp_path, seeds=1, rows=[ROW | {"set": ROW["set"] | {"agent.algorithm.gamma": 0.9}}])  # type: ignore[operator]
+    assert "1 sessions to run" in call(*words)
+    assert Results(results).read()[0].spec != found[0].spec
+
+
+def test_a_killed_session_goes_on(tmp_path: Path) -> None:
+    row = Row(**ROW)  # type: ignore[arg-type]
+    job = suite_jobs.job(row, 1000, tmp_path, 2)
+    job.folder.mkdir()
+    (job.folder / "fingerprints").write_text(" ".join(job.prints))
+    calls = 0
+
+    class Killed(BaseException):
+        pass
+
+    log = Training._log
+
+    def dies(self: Training) -> None:
+        nonlocal calls
+        log(self)
+        self._save()
+        calls += 1
+        if calls == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_log", dies)
+        with pytest.raises(Killed):
+            api.run(row.load(), out=job.folder, seed=1000)
+    (folder,) = [p for p in job.folder.iterdir() if p.is_dir()]
+    found = suite_jobs.measure(job)
+    assert [p for p in job.folder.iterdir() if p.is_dir()] == [folder]
+    whole = suite_jobs.measure(suite_jobs.job(row, 1000, tmp_path / "whole", 2))
+    assert {**found, "seconds": 0} == {**whole, "seconds": 0}
