@@ -11,13 +11,15 @@ class BatchNorm(nn.BatchNorm1d):
     """Batch normalization of [B, F] or [B, C, H, W]. Ioffe and Szegedy 2015, arXiv:1502.03167.
 
     By the batch where gradients are taken, by its running statistics where the net only answers. These change outside
-    of what a step of the learner returns, so updates with it are not compiled.
+    of what a step of the learner returns, so updates with it are not compiled. A lone value has no variance: it is
+    normalized by the running statistics, which do not move.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """The shape of x"""
         mean, var, momentum = self.running_mean, self.running_var, self.momentum or 0.0
-        return batch_norm(x, mean, var, self.weight, self.bias, torch.is_grad_enabled(), momentum, self.eps)
+        by_batch = torch.is_grad_enabled() and x.numel() > x.shape[1]
+        return batch_norm(x, mean, var, self.weight, self.bias, by_batch, momentum, self.eps)
 
 
 class BatchRenorm(nn.Module):
@@ -25,7 +27,8 @@ class BatchRenorm(nn.Module):
 
     Where gradients are taken, by the batch, corrected towards the running statistics, which then move on; where the net
     only answers, or is in eval mode, by the running statistics. The first `warmup_steps` batches are normalized without
-    the correction, until there is something to be corrected towards; then in full, as the authors of CrossQ do it.
+    the correction, until there is something to be corrected towards; then in full, as the authors of CrossQ do it. A
+    lone row has no variance: it is normalized by the running statistics, which do not move.
 
     Args:
         num_features: F
@@ -79,7 +82,7 @@ class BatchRenorm(nn.Module):
             raise ValueError(f"expected [B, {len(self.weight)}], got {list(x.shape)}")
         # bfloat16 is too coarse for the small differences of statistics
         x = x.to(self.weight.dtype)
-        if not (self.training and torch.is_grad_enabled()):
+        if not (self.training and torch.is_grad_enabled() and len(x) > 1):
             scale = self.weight / (self.running_var + self.eps).sqrt()
             return (x - self.running_mean) * scale + self.bias
         warm = (self.num_batches_tracked >= self.warmup_steps).to(x.dtype)

@@ -1,15 +1,18 @@
-"""Batch renormalization as a layer: its modes, its warm-up, its running statistics."""
+"""Batch normalization and renormalization as layers: their modes, warm-up, running statistics."""
 
 import pytest
 import torch
+from support.agents import Chance, make_info, make_spec
 from torch import nn
 from torch.nn.functional import batch_norm
 
+from slm_lab.agent.agent import Agent
 from slm_lab.agent.net.arc import ArcBody
-from slm_lab.agent.net.normalization import BatchRenorm
+from slm_lab.agent.net.normalization import BatchNorm, BatchRenorm
+from slm_lab.spec.model import replace
 
 
-def statistics(layer: BatchRenorm) -> list[torch.Tensor]:
+def statistics(layer: nn.Module) -> list[torch.Tensor]:
     return [b.clone() for b in layer.buffers()]
 
 
@@ -87,3 +90,31 @@ def test_in_an_arc() -> None:
     assert (made[0].momentum, made[0].eps, made[0].warmup_steps) == (0.1, 0.01, 7)
     assert all(m.num_batches_tracked == 0 for m in made)
     assert isinstance(body.parts["body"], nn.Sequential)
+
+
+@pytest.mark.parametrize("layer", [BatchNorm(2), BatchRenorm(2), BatchRenorm(2, warmup_steps=0)], ids=repr)
+def test_a_lone_row_is_normalized_by_running_statistics_which_do_not_move(layer: BatchNorm | BatchRenorm) -> None:
+    layer(torch.tensor([[1.0, 5.0], [3.0, -5.0]]))
+    mean, var, *_ = before = statistics(layer)
+    x = torch.tensor([[2.0, 7.0]])
+    torch.testing.assert_close(layer(x), (x - mean) / (var + layer.eps).sqrt())
+    assert all(torch.equal(a, b) for a, b in zip(before, statistics(layer), strict=True))
+
+
+def test_one_image_has_values_enough() -> None:
+    layer = BatchNorm(1)
+    x = torch.tensor([[[[0.0, 2.0]]]])
+    torch.testing.assert_close(layer(x), torch.tensor([[[[-1.0, 1.0]]]]), atol=1e-4, rtol=0)
+    lone = layer(x[..., :1])
+    torch.testing.assert_close(lone, (x[..., :1] - layer.running_mean) / (layer.running_var + layer.eps).sqrt())
+
+
+def test_a_minibatch_of_one_row_is_learned_from() -> None:
+    spec, info = make_spec("ppo", batch_norm=True), make_info()
+    agent = Agent(replace(spec, "agent.algorithm.minibatch_size", 23), info, seed=0)
+    world = Chance(info)
+    for _ in range(8):
+        obs = world.obs
+        agent.observe(obs, agent.act(obs), world.step())
+    assert agent.maybe_update(24) is not None
+    assert agent.opt_step == 8  # two nets, two epochs, of 23 rows and of one
