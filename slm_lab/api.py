@@ -14,15 +14,18 @@ the caller's main module, so no `if __name__ == "__main__"` is needed. What a sp
 belongs in a module that its `meta.plugins` names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slm_lab.agent.metrics import Row
 from slm_lab.experiment import compare as comparison
 from slm_lab.experiment import launch
+from slm_lab.experiment.callbacks import Callbacks, Episode
 from slm_lab.experiment.compare import Comparison
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.evaluate import play
@@ -30,6 +33,8 @@ from slm_lab.experiment.history import read_history
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import find_run
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import silenced
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
@@ -37,6 +42,7 @@ from slm_lab.types import Continuous
 
 __all__ = [
     "Comparison",
+    "Episode",
     "Policy",
     "RunResult",
     "Spec",
@@ -49,7 +55,7 @@ __all__ = [
 ]
 
 
-def run(
+def run(  # noqa: PLR0913  what a run can be asked for
     spec: Spec | str | Path | dict[str, Any],
     name: str | None = None,
     *,
@@ -60,8 +66,15 @@ def run(
     sets: dict[str, str] | None = None,
     log_metrics: bool = False,
     progress: bool = False,
+    quiet: bool = False,
+    on_row: Callable[[int, Row], object] | None = None,
+    on_episode: Callable[[int, Episode], object] | None = None,
+    should_stop: Callable[[], object] | None = None,
 ) -> RunResult:
     """Run a spec in a new run folder.
+
+    The callbacks are called in this process and thread, also for sessions that run in processes of their own. If one
+    raises, the sessions save and stop as after Ctrl-C, and the exception is raised here; `resume` goes on from there.
 
     Args:
         spec: a spec, or what `load_spec` takes.
@@ -74,6 +87,10 @@ def run(
         sets: values of `${variables}`, and of keys by dotted path.
         log_metrics: log and draw the extra metrics.
         progress: live display, where there is a terminal.
+        quiet: print nothing, not even warnings; the log files in the run folder are written all the same.
+        on_row: called with a session's index and each of its log rows, a dict by column name. Not for a search.
+        on_episode: called with a session's index and each finished episode: `epi`, `ret`, `length`. Not for a search.
+        should_stop: called after each row and about ten times a second; true stops the run.
 
     Returns:
         The folder and the metrics; sessions that crashed, with the reason.
@@ -82,22 +99,48 @@ def run(
         LabError: the spec is wrong, or its env can't be made.
     """
     loaded = spec if isinstance(spec, Spec) else load_spec(spec, name, sets=sets)
-    options = Options(out=Path(out).expanduser(), seed=seed, device=device, log_metrics=log_metrics, progress=progress)
-    return launch.run_spec(loaded, Mode(mode), options)
+    if mode == "search" and (on_row or on_episode):
+        raise LabError("on_row, on_episode: a search has none, it runs trials; should_stop works there too")
+    options = Options(
+        out=Path(out).expanduser(),
+        seed=seed,
+        device=device,
+        log_metrics=log_metrics,
+        progress=progress and not quiet,
+    )
+    callbacks = Callbacks(on_row, on_episode, should_stop)
+    with silenced() if quiet else nullcontext():
+        return launch.run_spec(loaded, Mode(mode), options, callbacks=callbacks)
 
 
-def resume(target: str | Path = "latest", *, out: str | Path = "data", progress: bool = False) -> RunResult:
-    """Go on with a run that was interrupted: to the bit as if it had not been.
+def resume(
+    target: str | Path = "latest",
+    *,
+    out: str | Path = "data",
+    progress: bool = False,
+    quiet: bool = False,
+    on_row: Callable[[int, Row], object] | None = None,
+    on_episode: Callable[[int, Episode], object] | None = None,
+    should_stop: Callable[[], object] | None = None,
+) -> RunResult:
+    """Go on with a run that was interrupted: to the bit as if it had not been. Callbacks as for `run`.
 
     Args:
         target: a run folder, or `latest` of `out`.
         out: folder of the run folders.
         progress: live display, where there is a terminal.
+        quiet: print nothing.
+        on_row: see `run`.
+        on_episode: see `run`.
+        should_stop: see `run`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
     """
-    return launch.resume(target, Options(out=Path(out).expanduser(), progress=progress))
+    options = Options(out=Path(out).expanduser(), progress=progress and not quiet)
+    callbacks = Callbacks(on_row, on_episode, should_stop)
+    with silenced() if quiet else nullcontext():
+        return launch.resume(target, options, callbacks=callbacks)
 
 
 class Policy:

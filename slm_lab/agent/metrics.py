@@ -56,6 +56,8 @@ class MetricsTracker:
         """Highest total_reward_ma of any row."""
         self.is_best = False
         """The latest row reached `best`."""
+        self.on_episodes: Callable[[int, list[float], list[int]], None] | None = None
+        """Called with `epi`, returns and lengths when episodes have ended."""
         self._extras = list(dict.fromkeys(e for e in extras if e not in COLUMNS))
         self._columns: list[str] | None = None
         self._returns: deque[float] = deque(maxlen=window)
@@ -76,6 +78,8 @@ class MetricsTracker:
             self.epi += len(returns)
             self._returns.extend(returns)
             self._lengths.extend(lengths)
+            if self.on_episodes is not None:
+                self.on_episodes(self.epi, returns, lengths)
 
     def record(self, **scalars: "float | Tensor") -> None:
         """Keep the latest value of each name. 0-d tensors are kept as they are and read at the next checkpoint only."""

@@ -1,16 +1,24 @@
-"""Where rows go. A sink is called with each row of a tracker and knows nothing of it."""
+"""Where rows go. A sink is called with each row of a tracker and knows nothing of it.
+
+Tables and log lines are the lab's own; `meta.sinks` adds others by name, which may be a plug-in's.
+"""
 
 import csv
 import io
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from loguru import logger
 
 from slm_lab.agent.metrics import Row
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_atomic
+from slm_lab.lib.registry import lookup, register
+from slm_lab.spec.model import SinkSpec
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -86,30 +94,34 @@ class CsvSink:
         return rows
 
 
-class ConsoleSink:
+class LogSink:
     """One compact line of the log per row.
 
     Args:
         label: put first, `t0 s1` say.
         max_frame: length of the session; shows the share done.
+        log: takes a format and its argument.
     """
 
-    def __init__(self, label: str = "", max_frame: int | None = None) -> None:
+    def __init__(
+        self, label: str = "", max_frame: int | None = None, log: Callable[[str, str], None] = logger.info
+    ) -> None:
         self.label = label
         self.max_frame = max_frame
+        self._log = log
 
     def __call__(self, row: Row) -> None:
-        """Log the row at level INFO."""
+        """Log the row."""
         frame = int(row["frame"] or 0)
         share = f" ({100 * frame / self.max_frame:.0f}%)" if self.max_frame else ""
         parts = [f"{self.label} frame {frame}{share}".strip()]
         parts += [f"{text} {value:{form}}" for name, text, form in _SHOWN if (value := row.get(name)) is not None]
-        logger.info("{}", "  ".join(parts))
+        self._log("{}", "  ".join(parts))
 
 
 _SHOWN = (
     ("fps", "fps", ".0f"),
-    ("total_reward", "return", ".2f"),
+    ("total_reward", "total_reward", ".2f"),
     ("total_reward_ma", "ma", ".2f"),
     ("loss", "loss", ".4g"),
     ("lr", "lr", ".3g"),
@@ -118,19 +130,115 @@ _SHOWN = (
 )
 
 
-class TensorBoardSink:
-    """Scalars over frames, as TensorBoard events.
+@dataclass(frozen=True)
+class SinkRun:
+    """The session whose rows a sink gets."""
+
+    name: str
+    """Of the run folder."""
+    trial: int
+    session: int
+    stem: str
+    """Begins the names of the session's files: `ppo_cartpole_t0_s3`."""
+    spec: dict[str, Any]
+    """What is run, as plain data."""
+    folder: Path
+    """For files of the sink; `log` in the run folder."""
+    resumed_at: int | None = None
+    """Frame at which the session was resumed: rows beyond it come again. None: it starts at frame 0."""
+
+    @property
+    def label(self) -> str:
+        """Names the session: `ppo_cartpole_2026_01_31_120000_t0_s3`."""
+        return f"{self.name}_t{self.trial}_s{self.session}"
+
+
+class Sink(ABC):
+    """Base of the sinks that `meta.sinks` names. One is made per session, in the process of that session.
+
+    A subclass is registered with `@register("sink")`. If it raises in `__call__`, the log says so once and training
+    goes on without it; if it raises in `__init__`, the run is refused.
 
     Args:
-        folder: made where missing.
-        purge_after: after a resume: TensorBoard hides what was written beyond this frame before.
+        spec: its own keys, a `Spec` of the class.
+        run: whose rows it gets.
     """
 
-    def __init__(self, folder: Path, purge_after: int | None = None) -> None:
+    Spec: ClassVar[type[SinkSpec]] = SinkSpec
+
+    def __init__(self, spec: Any, run: SinkRun) -> None:
+        self.spec = spec
+        self.run = run
+
+    @abstractmethod
+    def __call__(self, row: Row) -> None:
+        """Take a row; None stands for what is not known yet."""
+
+    def close(self) -> None:
+        """The session has ended."""
+        return
+
+
+class SafeSink:
+    """A sink that can't hurt the training: the first exception is logged, and it gets no more rows.
+
+    Args:
+        spec: which sink; one of `meta.sinks`.
+        run: whose rows it gets.
+
+    Raises:
+        LabError: it can't be made.
+    """
+
+    def __init__(self, spec: SinkSpec, run: SinkRun) -> None:
+        self._name = spec.name
+        try:
+            self._sink: Sink | None = lookup("sink", spec.name)(spec, run)
+        except Exception as e:
+            raise LabError(f"meta.sinks: {spec.name}: {_reason(e)}") from e
+
+    def __call__(self, row: Row) -> None:
+        """Hand the row on."""
+        if self._sink is not None:
+            self._try(lambda sink: sink(row))
+
+    def close(self) -> None:
+        """Close the sink."""
+        if self._sink is not None:
+            self._try(lambda sink: sink.close())
+
+    def _try(self, call: Callable[[Sink], None]) -> None:
+        assert self._sink is not None
+        try:
+            call(self._sink)
+        except Exception as e:  # noqa: BLE001  code of others
+            logger.warning("meta.sinks: {} failed and gets no more rows: {}", self._name, _reason(e))
+            self._sink = None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+class TensorBoardSpec(SinkSpec):
+    """Keys of the sink `tensorboard`: none but its name."""
+
+
+@register("sink", "tensorboard")
+class TensorBoardSink(Sink):
+    """Scalars over frames, as TensorBoard events in `log/events_*`.
+
+    After a resume TensorBoard hides what was written beyond that frame before.
+    """
+
+    Spec = TensorBoardSpec
+
+    def __init__(self, spec: SinkSpec, run: SinkRun) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
-        purge = None if purge_after is None else purge_after + 1
-        self.writer: Any = SummaryWriter(str(folder), purge_step=purge)
+        super().__init__(spec, run)
+        purge = None if run.resumed_at is None else run.resumed_at + 1
+        self.writer: Any = SummaryWriter(str(run.folder / f"events_{run.stem}"), purge_step=purge)
 
     def __call__(self, row: Row) -> None:
         """Write every column that has a value."""

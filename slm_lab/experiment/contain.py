@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from loguru import Message
 
 Event = dict[str, Any]
-"""What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...} or
-{"kind": "log", "level": ..., "message": ...}."""
+"""What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...}, {"kind": "episodes", "episodes":
+[...]} or {"kind": "log", "level": ..., "message": ...}."""
 
 _TOO_LARGE = re.compile(
     r"can't allocate memory|overflow when unpacking long|storage size calculation overflowed|array is too big"
@@ -56,6 +56,7 @@ def to_job(run: Run) -> Job:
         "options": dataclasses.asdict(run.options),
         "cores": run.cores,
         "shared_fd": run.shared_fd,
+        "report_episodes": run.report_episodes,
     }
 
 
@@ -72,6 +73,7 @@ def from_job(job: Job) -> Run:
         options=Options(**job["options"]),
         cores=job["cores"],
         shared_fd=job["shared_fd"],
+        report_episodes=job["report_episodes"],
     )
 
 
@@ -88,7 +90,7 @@ def run_contained(
     """
     crash_file = run.layout.crash(run.trial, run.session)
     report({"kind": "begin"})
-    session = Session(run, report=lambda event: report({"kind": "row", **event}), stop=stop)
+    session = Session(run, report=report, stop=stop)
     with _logging(run, report if forward else None):
         try:
             with _process(run.threads):

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from loguru import logger
 
@@ -15,6 +16,7 @@ from slm_lab.agent.net.check import idle_keys
 from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.build import build_faults
+from slm_lab.experiment.callbacks import Callbacks
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.resources import use_compile
@@ -41,12 +43,25 @@ PATIENCE = 20.0
 """Seconds that a resume waits for what is left of a killed run to end."""
 
 
+class _Around(NamedTuple):
+    """What others have to do with a run while it is at work."""
+
+    beside: Beside | None
+    callbacks: Callbacks
+
+
 class Refused(LabError):
     """What no session could be built from."""
 
 
 def run_spec(
-    spec: Spec, mode: Mode, options: Options, *, folder: str | None = None, beside: Beside | None = None
+    spec: Spec,
+    mode: Mode,
+    options: Options,
+    *,
+    folder: str | None = None,
+    beside: Beside | None = None,
+    callbacks: Callbacks | None = None,
 ) -> RunResult:
     """Run a spec in a new run folder.
 
@@ -56,6 +71,7 @@ def run_spec(
         options: `out` is where the run folder is made.
         folder: its name, `<spec name>_<timestamp>`; by default the time is now.
         beside: entered with the run folder while the run is at work.
+        callbacks: called while the run is at work; an exception of theirs stops it and is raised again.
 
     Raises:
         LabError: the env or the agent can't be made; a mode that runs nothing. There is no run folder then. What goes
@@ -87,9 +103,9 @@ def run_spec(
         write_json(layout.spec(), spec.to_dict())
         if mode is not Mode.SEARCH:
             write_json(layout.trial_spec(0), spec.to_dict())
-        with locked(layout) as held:
+        with locked(layout) as held, _log_file(layout, options):
             file = RunFile.create(layout, mode, options)
-            return _work(spec, mode, layout, options, file, held, beside)
+            return _work(spec, mode, layout, options, file, held, _Around(beside, callbacks or Callbacks()))
     except (Refused, OSError) as e:
         begun = file is not None and not isinstance(e, Refused)
         if fresh and not begun:
@@ -107,6 +123,7 @@ def resume(
     *,
     search: bool | None = None,
     beside: Beside | None = None,
+    callbacks: Callbacks | None = None,
 ) -> RunResult:
     """Go on with a run that was stopped or killed, or whose sessions crashed.
 
@@ -119,6 +136,7 @@ def resume(
         spec_name: takes only runs of that spec for `latest`.
         search: only a search (true), only what is none (false); None: any run.
         beside: as for `run_spec`.
+        callbacks: as for `run_spec`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
@@ -144,7 +162,9 @@ def resume(
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
         logger.info("going on with {}", layout.root)
         layout.make_folders()
-        return _work(spec, file.mode, layout, merged, file.resumed(), held, beside)
+        around = _Around(beside, callbacks or Callbacks())
+        with _log_file(layout, merged):
+            return _work(spec, file.mode, layout, merged, file.resumed(), held, around)
 
 
 def _work(
@@ -154,39 +174,36 @@ def _work(
     options: Options,
     file: RunFile,
     held: Sequence[int],
-    beside: Beside | None,
+    around: _Around,
 ) -> RunResult:
     """Run the trial of a folder that this process holds; keep the run file true."""
     status = Status.STOPPED
+    beside, callbacks = around
     try:
         with ExitStack() as stack:
             if beside is not None:
                 stack.enter_context(beside(layout))
-            stop = stack.enter_context(StopRequest())
+            request = stack.enter_context(StopRequest())
+            stop = callbacks.with_stop(request.is_set)
             workers = worker_count(spec, mode)
             pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None
-            stack.enter_context(_log_file(layout, options))
             logger.info("{} {}: {}", mode.value, spec.name, layout.root)
             saved, sessions = "", 0
             if mode is Mode.SEARCH:
                 from slm_lab.experiment.search.launch import Search  # Ray: not for those who do not search
 
                 try:
-                    done = Search(spec, layout, options, stop.is_set).run()
+                    done = Search(spec, layout, options, stop).run()
                 except LabError as e:
                     if layout.search_file().exists():
                         raise
                     raise Refused(str(e)) from e  # no trial was begun
             else:
-                trial = Trial(spec, mode, layout, options, pool=pool, stop=stop.is_set).run()
+                trial = Trial(spec, mode, layout, options, pool=pool, stop=stop, callbacks=callbacks).run()
                 sessions = session_count(spec, mode)
                 saved = f"{_saved(trial, sessions)}; "
                 done = RunResult(layout.root, trial.metrics, trial.crashed, trial.stopped)
-        if pool is not None and pool.output:
-            path = layout.log(f"{layout.name}_output")
-            # a full disk: there are the results still, to be told
-            with suppress(OSError), path.open("a", encoding="utf-8") as output:
-                output.writelines(pool.output)
+        _keep_output(pool, layout)
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
     except KeyboardInterrupt:
@@ -204,7 +221,18 @@ def _work(
     for fault in faults:
         logger.error("{}", fault.strip())
     _tell_end(done, mode, saved, sessions)
+    if callbacks.error is not None:
+        raise callbacks.error
     return done
+
+
+def _keep_output(pool: Pool | None, layout: Layout) -> None:
+    """What the workers printed goes to a file."""
+    if pool is not None and pool.output:
+        path = layout.log(f"{layout.name}_output")
+        # a full disk: there are the results still, to be told
+        with suppress(OSError), path.open("a", encoding="utf-8") as output:
+            output.writelines(pool.output)
 
 
 def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:

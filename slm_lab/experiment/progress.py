@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from loguru import logger
 
 from slm_lab.agent.metrics import Row
+from slm_lab.lib.log import file_logger
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +74,7 @@ class Progress:
         self._states[session] = ""
         if self._live is not None:
             self._draw()
-        elif not self._quiet:
+        if not self._quiet:
             self._log(session, row)
 
     def state(self, session: int, state: str) -> None:
@@ -123,7 +124,8 @@ class Progress:
             self._logged_at[session] = time.monotonic()
             frames, percent, fps, reward, ma, eta = self._cells(row, "")
             left = f"  {eta} left" if eta else ""
-            logger.info(
+            # a line would tear the table
+            (logger if self._live is None else file_logger).info(
                 "session {}: frame {} ({}%)  fps {}  total_reward {}  ma {}{}",
                 *(session, frames, percent, fps, reward, ma, left),
             )

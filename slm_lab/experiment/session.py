@@ -11,14 +11,16 @@ from torch import Tensor
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.metrics import MetricsTracker, Row
-from slm_lab.agent.sinks import ConsoleSink, CsvSink, TensorBoardSink, read_rows
+from slm_lab.agent.sinks import CsvSink, read_rows
 from slm_lab.env.make import make_env
 from slm_lab.env.names import find
 from slm_lab.experiment import checkpoint
-from slm_lab.experiment.analysis import RunningMetrics, save_session
+from slm_lab.experiment.analysis import save_session
+from slm_lab.experiment.callbacks import Episode, EpisodeFeed
 from slm_lab.experiment.clock import WallClock, next_multiple
 from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.evaluate import Evaluator
+from slm_lab.experiment.outlets import attach_sinks
 from slm_lab.experiment.resources import choose_device, parallel_sessions, use_compile
 from slm_lab.experiment.results import SessionResult
 from slm_lab.experiment.run import Mode, Run
@@ -39,7 +41,8 @@ class Session:
 
     Args:
         run: which session of which trial.
-        report: called after each row with {"session": index, "row": row}.
+        report: called after each row with {"kind": "row", "row": row}; where the run asks for episodes also with
+            {"kind": "episodes", "episodes": [...]}.
         stop: asked before each step; true ends the session after a last checkpoint.
     """
 
@@ -83,6 +86,7 @@ class Session:
             self._begin(state, stack)
             self.begun = True
             stopped = self._loop()
+            self._feed.flush()
             if not stopped:
                 self._log()
                 self._evaluate()
@@ -147,15 +151,12 @@ class Session:
         self._drop_later_rows(self.tracker, self.csv)
         if self.evaluator is not None:
             self._drop_later_rows(self.eval_tracker, self.eval_csv)
-        if run.mode is Mode.DEV:
-            folder = run.layout.tensorboard(run.trial, run.session)
-            tensorboard = TensorBoardSink(folder, purge_after=None if state is None else self.frame)
-            stack.callback(tensorboard.close)
-            self.tracker.sinks += [tensorboard, ConsoleSink(f"session {run.session}", run.spec.env.max_frame)]
+        attach_sinks(run, self.tracker, self.env.info.name, None if state is None else self.frame, stack)
+        self._feed = EpisodeFeed(self._report_episodes)
+        if run.report_episodes:
+            self.tracker.on_episodes = self._feed.add
         self._saved_at, self._save_cost = time.perf_counter(), 0.0
         self._before = None if state is None else state.get("setting")
-        if run.options.log_metrics:
-            self.tracker.sinks.append(RunningMetrics(self.env.info.name, f"session {run.session}", self.tracker.rows))
 
     def _join(self, commons: Commons) -> None:
         """Learn with the other sessions of a distributed trial from here on."""
@@ -252,25 +253,42 @@ class Session:
         if self.tracker.frame == self.frame:
             return
         self._record()
+        before = max(self.tracker.frame, 0)
         if self._commons is not None:
             # all sessions have as many rows, one for each multiple, whatever the others did while this one learned
             every = self.lab_run.spec.meta.log_frequency
-            for missed in range(next_multiple(max(self.tracker.frame, 0), every), self.frame // every * every, every):
+            for missed in range(next_multiple(before, every), self.frame // every * every, every):
                 self._report_row(self.tracker.checkpoint(**self._now() | {"frame": missed}))
         row = self.tracker.checkpoint(**self._now())
         if self.tracker.is_best:
-            self._best = {
-                **self._identity(),
-                "counters": {"frame": self.frame, "t": self.t},
-                "total_reward_ma": row["total_reward_ma"],
-                "policy": self.agent.policy_state(),
-                "normalizer": self.env.normalizer_state(),
-            }
+            self._best = self._policy(row)
             self._best_weights = {name: w.detach().clone() for name, w in self.agent.weights().items()}
+        if self._is_kept(before):
+            run = self.lab_run
+            checkpoint.save(run.layout.kept(run.trial, run.session, self.frame), self._policy(row), keep=False)
         self._report_row(row)
 
+    def _is_kept(self, before: int) -> bool:
+        """Whether a multiple of max_frame / keep_checkpoints was reached since the frame `before`."""
+        count, max_frame = self.lab_run.spec.meta.keep_checkpoints, self.lab_run.spec.env.max_frame
+        return self.frame * count // max_frame > before * count // max_frame
+
+    def _policy(self, row: Row) -> State:
+        """What is needed to act as now."""
+        return {
+            **self._identity(),
+            "counters": {"frame": self.frame, "t": self.t},
+            "total_reward_ma": row["total_reward_ma"],
+            "policy": self.agent.policy_state(),
+            "normalizer": self.env.normalizer_state(),
+        }
+
     def _report_row(self, row: Row) -> None:
-        self._report({"session": self.lab_run.session, "row": row})
+        self._feed.flush()
+        self._report({"kind": "row", "row": row})
+
+    def _report_episodes(self, episodes: list[Episode]) -> None:
+        self._report({"kind": "episodes", "episodes": episodes})
 
     def _evaluate(self) -> None:
         if self.evaluator is None or self.eval_tracker.frame == self.frame:

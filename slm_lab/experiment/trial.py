@@ -11,6 +11,7 @@ from loguru import logger
 
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment.analysis import Metrics, save_trial
+from slm_lab.experiment.callbacks import Callbacks
 from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.contain import Event, run_contained, to_job, write_crash
 from slm_lab.experiment.pool import Job, Pool
@@ -75,6 +76,7 @@ class Trial:
         stop: asked now and then; true makes the sessions save and stop. By default SIGINT and SIGTERM do.
         cores: that the trial may use; by default all of the machine.
         listen: called with each session and row, and with None where a session crashed.
+        callbacks: of whoever began the run.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Trial:
         stop: Callable[[], bool] | None = None,
         cores: int | None = None,
         listen: Callable[[int, Row | None], None] | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.spec = spec
         self.layout = layout
@@ -97,10 +100,14 @@ class Trial:
         self._pool = pool
         self._stop = stop
         self._listen = listen or (lambda session, row: None)
+        self._callbacks = callbacks or Callbacks()
         cores = cores or available_cores()
         threads = session_threads(spec, cores)
         self.runs = [
-            Run(spec, mode, layout, trial, session, threads, options, cores)
+            Run(
+                *(spec, mode, layout, trial, session, threads, options, cores),
+                report_episodes=self._callbacks.wants_episodes,
+            )
             for session in range(session_count(spec, mode))
         ]
         self._workers = worker_count(spec, mode)
@@ -161,6 +168,9 @@ class Trial:
         if event["kind"] == "row":
             self._progress.row(session, event["row"])
             self._listen(session, event["row"])
+            self._callbacks.row(session, event["row"])
+        elif event["kind"] == "episodes":
+            self._callbacks.episodes(session, event["episodes"])
         elif event["kind"] == "begin":
             self._progress.state(session, "starting")
         elif event["message"] not in self._said:

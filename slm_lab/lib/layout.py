@@ -112,6 +112,10 @@ class Layout:
         """Agent and normalizers at the best total_reward_ma of the session."""
         return self.root / "model" / f"{self.s(trial, session)}_ckpt-best.pt"
 
+    def kept(self, trial: int, session: int, frame: int) -> Path:
+        """Agent and normalizers at a frame of the session (`meta.keep_checkpoints`)."""
+        return self.root / "model" / f"{self.s(trial, session)}_ckpt-{frame}.pt"
+
     def weights(self, trial: int, session: int, *, best: bool = False) -> Path:
         """The nets' weights alone, for use elsewhere."""
         tag = "_ckpt-best" if best else ""
@@ -157,10 +161,6 @@ class Layout:
         """All files of a trial that there are."""
         own = re.compile(rf"{re.escape(self.t(trial))}[_.]")
         return [p for p in sorted(self.root.rglob("*")) if own.match(p.name) and p.is_file()]
-
-    def tensorboard(self, trial: int, session: int) -> Path:
-        """Folder of TensorBoard events."""
-        return self.root / "log" / f"events_{self.s(trial, session)}"
 
     def make_folders(self) -> None:
         """Create info, graph, log and model."""

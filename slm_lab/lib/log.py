@@ -7,6 +7,9 @@ the level is never put together. Who runs them sets up, once per process, where 
 import functools
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +19,16 @@ from slm_lab.lib.errors import LabError
 from slm_lab.lib.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from loguru import Message
+    from loguru import Message, Record
     from rich.console import Console
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 CONSOLE_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <8} {name}:{line} {message}"
+file_logger = logger.bind(file_only=True)
+"""Logs to files alone: what the console shows in another form."""
+_silent = threading.Event()
+"""Set: the console gets nothing."""
 
 
 def check_level(level: str) -> str:
@@ -56,16 +63,41 @@ def setup(level: str = "INFO", file: Path | None = None, console: "bool | Consol
         logger.add(file, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
     if console is True:
         colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        logger.add(_to_stderr, level=level, format=CONSOLE_FORMAT, colorize=colour, backtrace=False, diagnose=False)
+        logger.add(
+            _to_stderr,
+            level=level,
+            format=CONSOLE_FORMAT,
+            filter=_for_console,
+            colorize=colour,
+            backtrace=False,
+            diagnose=False,
+        )
     elif console is not False:
         logger.add(
             _RichSink(console),
             level=level,
             format=CONSOLE_FORMAT,
+            filter=_for_console,
             colorize=console.is_terminal and not console.no_color,
             backtrace=False,
             diagnose=False,
         )
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Nothing of the log goes to the console inside; files, and handlers that the caller added, get it all the same."""
+    with suppress(ValueError):
+        # the handler that loguru starts with can't be silenced: one that can takes its place
+        logger.remove(0)
+        logger.add(_to_stderr, filter=_for_console, colorize=sys.stderr.isatty())
+    before = _silent.is_set()
+    _silent.set()
+    try:
+        yield
+    finally:
+        if not before:
+            _silent.clear()
 
 
 @functools.cache
@@ -74,9 +106,14 @@ def note(text: str) -> None:
     logger.info("{}", text)
 
 
+def _for_console(record: "Record") -> bool:
+    return "file_only" not in record["extra"]
+
+
 def _to_stderr(message: "Message") -> None:
     # looked up at each line: a live display and pytest put their own stream there
-    sys.stderr.write(message)
+    if not _silent.is_set():
+        sys.stderr.write(message)
 
 
 class _RichSink:

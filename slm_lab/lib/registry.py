@@ -18,7 +18,9 @@ PACKAGES = {
     "algorithm": "slm_lab.agent.algorithm",
     "memory": "slm_lab.agent.memory",
     "net": "slm_lab.agent.net",
+    "sink": "slm_lab.agent.sinks",
 }
+"""The package, or the module, that holds the lab's own classes of a kind."""
 _classes: dict[str, dict[str, type]] = {kind: {} for kind in PACKAGES}
 _swept: set[str] = set()
 
@@ -114,5 +116,5 @@ def _sweep(kind: str) -> None:
         return
     _swept.add(kind)
     package = importlib.import_module(PACKAGES[kind])
-    for module in pkgutil.iter_modules(package.__path__):
+    for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
         importlib.import_module(f"{PACKAGES[kind]}.{module.name}")

@@ -10,19 +10,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import pydash
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     SerializeAsAny,
-    ValidationError,
     create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from slm_lab.lib.registry import UnknownName, lookup, names
+from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.named import Nested, by_name
 from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
 from slm_lab.spec.search_keys import SearchResourcesSpec, SearchSchedulerSpec
 
@@ -45,6 +44,7 @@ __all__ = [
     "Positive",
     "Real",
     "ScheduleSpec",
+    "SinkSpec",
     "Spec",
     "SpecModel",
     "Unit",
@@ -198,53 +198,14 @@ def with_role_keys(cls: type[NetSpec]) -> type[NetSpec]:
     return model
 
 
-class Nested(PydanticCustomError):
-    """Carries the faults of a part of the spec that another model checked; `spec.explain` unfolds them.
-
-    Args:
-        inner: the faults, their places relative to the part
-        model: what checked the part
-    """
-
-    def __new__(cls, inner: ValidationError, model: type[BaseModel]) -> Self:
-        """Fill in type, message and context."""
-        errors = inner.errors(include_url=False)
-        return super().__new__(
-            cls, "nested", "{count} faults inside", {"count": len(errors), "errors": errors, "model": model}
-        )
-
-
-def _by_name(kind: str, key: str, base: type[SpecModel]) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if isinstance(value, base):
-            return value
-        if not isinstance(value, dict):
-            raise PydanticCustomError("object", "must be an object")
-        if key not in value:
-            raise PydanticCustomError("no_name", "{key} is missing", {"key": key})
-        name = value[key]
-        if not isinstance(name, str):
-            raise PydanticCustomError("unknown_name", "{why}", {"why": "must be text", "key": key, "got": name})
-        try:
-            model = lookup(kind, name).Spec
-        except UnknownName as e:
-            raise PydanticCustomError("unknown_name", "{why}", {"why": str(e), "key": key}) from None
-        try:
-            return model.model_validate(value)
-        except ValidationError as e:
-            raise Nested(e, model) from None
-
-    return BeforeValidator(check)
-
-
 class AgentSpec(SpecModel):
     """Who learns."""
 
     name: str
     """A free label."""
-    algorithm: Annotated[SerializeAsAny[AlgorithmSpec], _by_name("algorithm", "name", AlgorithmSpec)]
-    memory: Annotated[SerializeAsAny[MemorySpec], _by_name("memory", "name", MemorySpec)]
-    net: Annotated[SerializeAsAny[NetSpec], _by_name("net", "type", NetSpec)]
+    algorithm: Annotated[SerializeAsAny[AlgorithmSpec], by_name("algorithm", "name", AlgorithmSpec)]
+    memory: Annotated[SerializeAsAny[MemorySpec], by_name("memory", "name", MemorySpec)]
+    net: Annotated[SerializeAsAny[NetSpec], by_name("net", "type", NetSpec)]
 
     @model_validator(mode="after")
     def _memory_fits(self) -> Self:
@@ -322,6 +283,12 @@ class EnvSpec(SpecModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+class SinkSpec(SpecModel):
+    """Keys that every sink has: something outside the run folder that gets a copy of each log row."""
+
+    name: str
+
+
 class MetaSpec(SpecModel):
     """How it is run and measured."""
 
@@ -343,6 +310,17 @@ class MetaSpec(SpecModel):
     """Episodes of each evaluation, on envs of its own; 0: none."""
     checkpoint_interval: NonNegative = 2.0
     """Least seconds between two checkpoints on disk; the end of a session is always saved. 0: one at every log row."""
+    keep_checkpoints: Natural = 0
+    """Policies kept along the way, at the log rows that reach 1/N, 2/N ... of max_frame; 0: none. The latest and the
+    best are kept in any case."""
+    sinks: list[
+        Annotated[
+            SerializeAsAny[SinkSpec],
+            by_name("sink", "name", SinkSpec),
+            BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
+        ]
+    ] = Field(default_factory=list)
+    """Where log rows go as well, by name, or as an object with a name and its keys: tensorboard, or a plug-in's."""
     random_seed: Natural | None = None
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"

@@ -17,6 +17,7 @@ _NAMED: tuple[tuple[str, str, str], ...] = (
     ("algorithm", "name", "AlgorithmSpec"),
     ("memory", "name", "MemorySpec"),
     ("net", "type", "NetSpec"),
+    ("sink", "name", "SinkSpec"),
 )
 _VARIABLE = {"type": "string", "pattern": r"^\$\{\w+\}$", "description": "Filled in with -s name=value."}
 
@@ -33,6 +34,9 @@ def file_schema() -> Schema:
     for kind, key, base in _NAMED:
         choices = {name: refs[model, "validation"] for name, model in classes[kind].items()}
         defs[base] = _by_name(key, choices, f"{kind.capitalize()}, chosen by '{key}'.")
+    # a sink without keys may be given by its name alone
+    sinks: Schema = defs["MetaSpec"]["properties"]["sinks"]
+    sinks["items"] = {"anyOf": [{"type": "string"}, sinks["items"]]}
     for model in models:
         if issubclass(model, NetSpec):
             _drop_role_defaults(defs[_def_name(refs[model, "validation"])])

@@ -3,12 +3,22 @@
 import io
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 from loguru import logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from slm_lab.agent.sinks import ConsoleSink, CsvSink, TensorBoardSink, read_rows
+from slm_lab.agent.sinks import (
+    CsvSink,
+    LogSink,
+    SafeSink,
+    Sink,
+    SinkRun,
+    TensorBoardSink,
+    TensorBoardSpec,
+    read_rows,
+)
 from slm_lab.lib.errors import LabError
 
 ROWS = [
@@ -99,25 +109,73 @@ def test_console_line():
     text = io.StringIO()
     handler = logger.add(text, level="INFO", format="{message}")
     try:
-        sink = ConsoleSink("t0 s1", max_frame=200)
+        sink = LogSink("t0 s1", max_frame=200)
         sink(
             {"total_reward": 21.456, "total_reward_ma": 20.0, "loss": 0.12345, "fps": 3021.4, "frame": 100, "lr": 3e-4}
         )
-        ConsoleSink()({"total_reward": None, "frame": 100})
+        LogSink()({"total_reward": None, "frame": 100})
     finally:
         logger.remove(handler)
     assert text.getvalue().splitlines() == [
-        "t0 s1 frame 100 (50%)  fps 3021  return 21.46  ma 20.00  loss 0.1235  lr 0.0003",
+        "t0 s1 frame 100 (50%)  fps 3021  total_reward 21.46  ma 20.00  loss 0.1235  lr 0.0003",
         "frame 100",
     ]
 
 
+def about(folder):
+    return SinkRun("tiny_2026_01_31_120000", 0, 1, "tiny_t0_s1", {}, folder)
+
+
+def test_the_label_of_a_session(tmp_path):
+    assert about(tmp_path).label == "tiny_2026_01_31_120000_t0_s1"
+
+
+class Breaks(Sink):
+    """Takes one row."""
+
+    got: ClassVar[list] = []
+
+    def __call__(self, row):
+        if len(self.got) == 1:
+            raise ConnectionError("gone\naway")
+        self.got.append(row)
+
+
+class Refuses(Sink):
+    """Can't be made."""
+
+    def __init__(self, spec, run):
+        raise ConnectionError("no server")
+
+    def __call__(self, row):
+        raise AssertionError
+
+
+def test_a_sink_that_fails_is_told_once_and_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("slm_lab.agent.sinks.lookup", lambda kind, name: {"breaks": Breaks, "refuses": Refuses}[name])
+    lines = []
+    handler = logger.add(lines.append, level="WARNING", format="{message}")
+    try:
+        sink = SafeSink(TensorBoardSpec(name="breaks"), about(tmp_path))
+        for row in ROWS:
+            sink(row)
+        sink.close()
+    finally:
+        logger.remove(handler)
+    assert Breaks.got == ROWS[:1]
+    assert [line.strip() for line in lines] == [
+        "meta.sinks: breaks failed and gets no more rows: ConnectionError: gone away"
+    ]
+    with pytest.raises(LabError, match=r"^meta.sinks: refuses: ConnectionError: no server$"):
+        SafeSink(TensorBoardSpec(name="refuses"), about(tmp_path))
+
+
 def test_tensorboard_events(tmp_path):
-    sink = TensorBoardSink(tmp_path / "events")
+    sink = TensorBoardSink(TensorBoardSpec(name="tensorboard"), about(tmp_path))
     for row in ({"total_reward": None, "loss": 0.5, "frame": 100}, {"total_reward": 2.0, "loss": 0.25, "frame": 200}):
         sink(row)
     sink.close()
-    events = EventAccumulator(str(tmp_path / "events"))
+    events = EventAccumulator(str(tmp_path / "events_tiny_t0_s1"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(100, 0.5), (200, 0.25)]
     assert [(e.step, e.value) for e in events.Scalars("total_reward")] == [(200, 2.0)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.sinks import CsvSink, read_rows
@@ -105,7 +106,7 @@ def test_rows_are_reported_and_hold_what_is_known(new_run: NewRun) -> None:
     run = new_run()
     result = Session(run, report=events.append).run()
     assert [e["row"] for e in events] == result.rows
-    assert {e["session"] for e in events} == {0}
+    assert {e["kind"] for e in events} == {"row"}
     last = result.rows[-1]
     # 250 vector steps, an update after each 16, of two nets
     assert last["opt_step"] == 250 // 16 * 2
@@ -274,7 +275,7 @@ def test_dev_mode_writes_tensorboard_events_and_gradient_norms(new_run: NewRun) 
     run = new_run(Mode.DEV)
     rows = Session(run).run().rows
     assert rows[-1]["grad_norm"] > 0
-    assert any(run.layout.tensorboard(0, 0).iterdir())
+    assert any((run.layout.root / "log" / "events_tiny_t0_s0").iterdir())
 
 
 def test_a_loss_that_is_not_finite_stops_the_session_and_keeps_the_checkpoint(new_run: NewRun) -> None:
@@ -302,3 +303,23 @@ def test_a_spec_that_changed_since_the_checkpoint_is_told(new_run: NewRun, log_t
             Session(other).run()
     Session(dataclasses.replace(run, spec=replace(run.spec, "agent.algorithm.gamma", 0.9))).run()
     assert sum("has changed since the checkpoint was made: agent.algorithm.gamma" in line for line in log_text) == 1
+
+
+def test_policies_are_kept_along_the_way(new_run: NewRun) -> None:
+    run = new_run(meta__keep_checkpoints=3)
+    Session(run).run()
+    frames = [400, 800, 1000]  # the first rows at or behind 333, 667 and 1000
+    assert sorted(int(p.stem.rpartition("-")[2]) for p in run.layout.root.glob("model/*_ckpt-[0-9]*.pt")) == frames
+    kept = [SavedPolicy.open(run.layout.kept(0, 0, frame)) for frame in frames]
+    assert [policy.frame for policy in kept] == frames
+    first, _, last = ({f"{k}.{n}": w for k, net in p.state.items() for n, w in net.items()} for p in kept)
+    assert same(weights(run), last)
+    assert not same(first, last)
+
+
+def test_a_sink_of_the_spec_gets_the_rows_in_training(new_run: NewRun) -> None:
+    run = new_run(meta__sinks=["tensorboard"])
+    rows = Session(run).run().rows
+    events = EventAccumulator(str(run.layout.root / "log" / "events_tiny_t0_s0"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("total_reward_ma")] == [row["frame"] for row in rows]

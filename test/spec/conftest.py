@@ -14,6 +14,7 @@ from slm_lab.spec.model import (
     MemorySpec,
     NetSpec,
     NonNegativeSchedule,
+    SinkSpec,
     Unit,
     with_role_keys,
 )
@@ -49,6 +50,12 @@ class BootSpec(NetSpec):
     """Widths."""
 
 
+class SpringSpec(SinkSpec):
+    """Keys of the toy sink."""
+
+    depth: Count = 1
+
+
 def _toy(name: str, spec: type, **attributes: Any) -> type:
     return type(name, (), {"Spec": spec, **attributes})
 
@@ -63,6 +70,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
             "algorithm": {n: _toy(n, ClimberSpec, on_policy=True) for n in ("Climber", "Walker")},
             "memory": {"Rope": _toy("Rope", RopeSpec, on_policy=True), "Bag": _toy("Bag", RopeSpec, on_policy=False)},
             "net": {"Boot": _toy("Boot", BootSpec)},
+            "sink": {"Spring": _toy("Spring", SpringSpec)},
         },
     )
     monkeypatch.setattr(registry, "_swept", set(registry.PACKAGES))

@@ -134,6 +134,8 @@ def test_the_bundled_files_fit(path: Path) -> None:
         ("env.continuous", True, None),
         ("meta.compile", "of", ".x.meta.compile"),
         ("meta.max_session", True, ".x.meta.max_session"),
+        ("meta.sinks", ["a plug-in's", {"name": "Spring", "depth": 3}], None),
+        ("meta.sinks", [{"name": "Spring", "deep": 3}], ".x.meta.sinks[0]"),
         ("body", {}, ".x.body"),
     ],
 )
