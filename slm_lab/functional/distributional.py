@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 
-def make_support(v_min: float, v_max: float, atoms: int) -> Tensor:
+def make_support(v_min: float, v_max: float, atoms: int, device: torch.device | None = None) -> Tensor:
     """`z_i = v_min + i * (v_max - v_min) / (K - 1)`. Bellemare et al. 2017, arXiv:1707.06887, section 4.1.
 
     Args:
         v_min: lowest return that can be told apart
         v_max: highest one
         atoms: K, at least 2
+        device: of the result
 
     Returns:
         [K]
@@ -23,7 +24,7 @@ def make_support(v_min: float, v_max: float, atoms: int) -> Tensor:
     >>> make_support(-1.0, 1.0, 5)
     tensor([-1.0000, -0.5000,  0.0000,  0.5000,  1.0000])
     """
-    return torch.linspace(v_min, v_max, atoms)
+    return torch.linspace(v_min, v_max, atoms, device=device)
 
 
 def categorical_mean(logits: Tensor, support: Tensor) -> Tensor:
@@ -88,11 +89,12 @@ def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
     return -(target.detach() * logits.log_softmax(-1)).sum(-1)
 
 
-def quantile_fractions(n: int) -> Tensor:
+def quantile_fractions(n: int, device: torch.device | None = None) -> Tensor:
     """`tau_i = (2i - 1) / 2N`, the middles of N equal parts of [0, 1]. Dabney et al. 2018, arXiv:1710.10044, Lemma 2.
 
     Args:
         n: N, quantiles
+        device: of the result
 
     Returns:
         [N]
@@ -100,7 +102,7 @@ def quantile_fractions(n: int) -> Tensor:
     >>> quantile_fractions(4)
     tensor([0.1250, 0.3750, 0.6250, 0.8750])
     """
-    return (torch.arange(n) + 0.5) / n
+    return (torch.arange(n, device=device) + 0.5) / n
 
 
 def quantile_huber_loss(quantile: Tensor, target: Tensor, fraction: Tensor, kappa: float = 1.0) -> Tensor:

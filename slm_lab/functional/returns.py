@@ -91,3 +91,30 @@ def gae(
     next_value = torch.where(done, final_value, value[1:])
     delta = reward + gamma * next_value - value[:-1]
     return discounted_scan(delta, gamma * lam * (~done).to(reward.dtype))
+
+
+def lambda_returns(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, value: Tensor, final_value: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """`G_t = r_t + gamma * ((1 - lam) * v' + lam * G_{t+1})`. Sutton and Barto 2018, (12.18).
+
+    `v'` as in `gae`; where the episode ended, and at the last step, lam is 0 and `r_t + gamma * v'` the whole return.
+    With values `max_a Q(s, a)` these are the targets of Peng's Q(lambda): Peng and Williams 1996; arXiv:2407.04811.
+
+    Args:
+        reward: [T, N]
+        terminated: [T, N] bool
+        truncated: [T, N] bool
+        value: [T+1, N]
+        final_value: [T, N], V of the true successor where truncated, else 0
+        gamma: discount per step
+        lam: 0 to 1
+
+    Returns:
+        [T, N]
+
+    >>> r, no = torch.tensor([[1.0], [1.0]]), torch.zeros(2, 1, dtype=torch.bool)
+    >>> lambda_returns(r, no, no, torch.tensor([[9.0], [2.0], [4.0]]), torch.zeros(2, 1), 0.5, 0.5).squeeze(-1)
+    tensor([2.2500, 3.0000])
+    """
+    return gae(reward, terminated, truncated, value, final_value, gamma, lam) + value[:-1]

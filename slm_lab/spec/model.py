@@ -218,6 +218,17 @@ class AgentSpec(SpecModel):
         return self
 
     @model_validator(mode="after")
+    def _noise_is_drawn(self) -> Self:
+        cls = lookup("algorithm", self.algorithm.name)
+        for key in ("noisy_std", *(f"{role}_noisy_std" for role in NetSpec.roles)):
+            if getattr(self.net, key, None) is not None and not getattr(cls, "noisy", False):
+                able = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "noisy", False)]
+                why = f"{self.algorithm.name} draws no noise for it, these do: {', '.join(able)}"
+                got = getattr(self.net, key)
+                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": f"net.{key}", "got": got})
+        return self
+
+    @model_validator(mode="after")
     def _net_fits(self) -> Self:
         algorithm, net = self.algorithm.name, self.net.type
         if getattr(lookup("net", net), "recurrent", False):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slm_lab.functional.returns import discounted_returns, discounted_scan, gae
+from slm_lab.functional.returns import discounted_returns, discounted_scan, gae, lambda_returns
 
 
 def naive_gae(
@@ -43,6 +43,26 @@ def random_rollout(seed: int, horizon: int, envs: int) -> tuple[Tensor, Tensor, 
     return reward, terminated, truncated, value, final_value
 
 
+def naive_lambda_returns(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, value: Tensor, final_value: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """From the last step to the first, env by env."""
+    horizon, envs = reward.shape
+    ret = torch.zeros(horizon, envs, dtype=reward.dtype)
+    for n in range(envs):
+        for t in reversed(range(horizon)):
+            if terminated[t, n]:
+                rest = 0.0
+            elif truncated[t, n]:
+                rest = float(final_value[t, n])
+            elif t == horizon - 1:
+                rest = float(value[horizon, n])
+            else:
+                rest = (1 - lam) * float(value[t + 1, n]) + lam * float(ret[t + 1, n])
+            ret[t, n] = float(reward[t, n]) + gamma * rest
+    return ret
+
+
 rollouts = st.tuples(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 4))
 unit = st.floats(0.0, 1.0)
 
@@ -52,6 +72,26 @@ unit = st.floats(0.0, 1.0)
 def test_gae_equals_its_definition(rollout: tuple[int, int, int], gamma: float, lam: float) -> None:
     args = random_rollout(*rollout)
     torch.testing.assert_close(gae(*args, gamma, lam), naive_gae(*args, gamma, lam), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rollouts, unit, unit)
+def test_lambda_returns_equal_their_definition(rollout: tuple[int, int, int], gamma: float, lam: float) -> None:
+    args = random_rollout(*rollout)
+    expected = naive_lambda_returns(*args, gamma, lam)
+    torch.testing.assert_close(lambda_returns(*args, gamma, lam), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_lambda_returns_by_hand() -> None:
+    """Three steps of two envs: one terminates at its second step, the other is truncated there."""
+    reward = torch.tensor([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
+    terminated = torch.tensor([[False, False], [True, False], [False, False]])
+    truncated = torch.tensor([[False, False], [False, True], [False, False]])
+    value = torch.tensor([[50.0, 50.0], [8.0, 8.0], [60.0, 60.0], [10.0, 10.0]])
+    final_value = torch.tensor([[0.0, 0.0], [0.0, 6.0], [0.0, 0.0]])
+    found = lambda_returns(reward, terminated, truncated, value, final_value, 0.5, 0.25)
+    # from the last step to the first: y of step 0 is 1 + (0.75 * 8 + 0.25 * y of step 1) / 2
+    torch.testing.assert_close(found, torch.tensor([[4.25, 4.625], [2.0, 5.0], [9.0, 9.0]]))
 
 
 @settings(max_examples=60, deadline=None)

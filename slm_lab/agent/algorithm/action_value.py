@@ -12,7 +12,7 @@ from slm_lab.agent.net.init import loss_function
 from slm_lab.functional.exploration import EXPLORATION
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
-from slm_lab.spec.model import AlgorithmSpec, Count, LossSpec, NonNegativeSchedule
+from slm_lab.spec.model import AlgorithmSpec, LossSpec, NetSpec, NonNegativeSchedule
 from slm_lab.types import Discrete
 
 
@@ -24,8 +24,7 @@ class ActionValueSpec(AlgorithmSpec):
     action_policy: Literal["default", "epsilon_greedy", "boltzmann"] = "default"
     """How to explore: epsilon_greedy (the default), or boltzmann, `softmax(Q / tau)`."""
     explore_var_spec: NonNegativeSchedule | None = None
-    """Epsilon or tau, by frame. None: no exploration."""
-    training_frequency: Count
+    """Epsilon or tau, by frame. None: no exploration. Not used where the net has a noisy_std: its noise explores."""
 
     @model_validator(mode="after")
     def _epsilon_is_a_share(self) -> Self:
@@ -55,21 +54,22 @@ class Explorer:
     Args:
         spec: says how
         setting: the algorithm's
+        greedy: something else explores
 
     Raises:
         SpecError: the env's actions are not discrete
     """
 
-    def __init__(self, spec: ActionValueSpec, setting: Setting) -> None:
+    def __init__(self, spec: ActionValueSpec, setting: Setting, *, greedy: bool = False) -> None:
         action = setting.info.action
         if not isinstance(action, Discrete):
             kind = type(action).__name__
             raise SpecError([f"agent.algorithm.name: {spec.name} needs discrete actions (the env has {kind} ones)"])
         self.n = action.n
         """Number of actions."""
-        name = "epsilon_greedy" if spec.action_policy == "default" else spec.action_policy
+        name = "epsilon_greedy" if greedy or spec.action_policy == "default" else spec.action_policy
         self._way = EXPLORATION[name]
-        self.var = Schedule(spec.explore_var_spec, setting.device)
+        self.var = Schedule(None if greedy else spec.explore_var_spec, setting.device)
         """Epsilon or tau."""
         self.noise = NoiseStream(self._way, action, setting.info.num_envs, setting.generator)
 
@@ -88,10 +88,10 @@ class Explorer:
         return self._way.choose(q, var, noise)
 
 
-def q_net(setting: Setting, n: int) -> nn.Module:
-    """A net with one head of n action values."""
-    spec = setting.spec.net
-    net: nn.Module = lookup("net", spec.type)(spec.for_role("critic"), setting.info.obs_shape, {"q": n})
+def q_net(setting: Setting, spec: NetSpec, n: int, each: int = 1) -> nn.Module:
+    """A net with one head, of so many numbers for each of n actions; spec as its role sees it."""
+    size = n if each == 1 else (n, each)
+    net: nn.Module = lookup("net", spec.type)(spec, setting.info.obs_shape, {"q": size})
     return net.to(setting.device)
 
 

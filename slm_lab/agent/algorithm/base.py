@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -69,6 +69,8 @@ class Algorithm(ABC):
     """Whether it can learn with a net that has a memory: from whole sequences, in order."""
     has_target: ClassVar[bool] = False
     """Whether there is a target net, which the net's `update_type`, `update_frequency` and `polyak_coef` are about."""
+    noisy: ClassVar[bool] = False
+    """Whether it draws the noise of noisy layers (the net's `noisy_std`)."""
     roles: ClassVar[tuple[str, ...]] = NetSpec.roles
     """Nets that it has: those whose prefix a key of the net may have."""
     moves_each_step: ClassVar[bool] = False
@@ -152,6 +154,22 @@ class Algorithm(ABC):
         if self.recall is not None:
             return self.recall.sequences(rollout, fields)
         return tuple(x.flatten(0, 1) for x in (rollout.obs[:-1], *fields))
+
+    def minibatches(self, data: Sequence[Tensor], size: int, epochs: int) -> Iterator[Tensor]:
+        """Rows of random minibatches of what `learner_data` gave, each row once an epoch.
+
+        Args:
+            data: [B, ...] each; with recurrent nets rows are sequences
+            size: transitions of a minibatch; the last of an epoch may have fewer
+            epochs: passes over the data
+
+        Yields:
+            [b] int64
+        """
+        rows = size if self.recall is None else max(1, size // self.recall.seq_len)
+        for _ in range(epochs):
+            order = torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
+            yield from order.split(rows)
 
     def set_frame(self, frame: int) -> None:
         """Move every schedule to this frame."""

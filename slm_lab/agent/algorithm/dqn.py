@@ -19,35 +19,44 @@ They differ in what V(s') is:
     DQN          max_a Q_target(s', a)                       of a slow copy, the target net
     DoubleDQN    Q_target(s', argmax_a Q(s', a))             the net chooses, the copy judges: less optimism
 
+With `atoms` the net gives not the mean of the return but its distribution, over that many values from `v_min` to
+`v_max` (C51). With `net.noisy_std` its linear layers are noisy and explore: noise is drawn anew for each act and, of
+the net and its target apart, for each gradient step.
+
 The target net is equal to the net at the start. After the first training past each multiple of `update_frequency`
 frames it is replaced, or moved by `polyak_coef`. The weights w are 1, unless a PrioritizedReplay has a `beta_spec`.
 
 Papers: arXiv:1312.5602 (VanillaDQN), Mnih et al. 2015 in Nature (DQN), arXiv:1509.06461 (DoubleDQN), arXiv:1511.05952
-(PrioritizedReplay), arXiv:1511.06581 (a net of type DuelingMLPNet makes a dueling one of each). Differs from them:
-several envs, any optimizer and loss; rewards are not clipped.
+(PrioritizedReplay), arXiv:1511.06581 (a net of type DuelingMLPNet makes a dueling one of each), arXiv:1707.06887
+(C51), arXiv:1706.10295 (noisy nets). Differs from them: several envs, any optimizer and loss; rewards are not clipped;
+one draw of noise for all envs of a step.
 """
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.action_value import ActionValueSpec, Explorer, q_net, sample_loss
 from slm_lab.agent.algorithm.base import Algorithm, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
+from slm_lab.agent.algorithm.return_head import CategoricalHead, MeanHead, ReturnHead
 from slm_lab.agent.memory.replay import Replay
+from slm_lab.agent.net.noisy import LayerNoise
 from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
-from slm_lab.functional.targets import double_value, max_value, taken_value, td_target
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import Count, Natural
+from slm_lab.spec.basics import NUMBER
+from slm_lab.spec.model import Count, Natural, NetSpec, Real
 from slm_lab.types import Act, Stats
 
 
-class DQNSpec(ActionValueSpec):
-    """Keys of VanillaDQN, DQN and DoubleDQN."""
+class DQNBaseSpec(ActionValueSpec):
+    """Keys that all of the DQN family have."""
 
     training_frequency: Count
     """Frames between two trainings, whatever num_envs is."""
@@ -59,30 +68,55 @@ class DQNSpec(ActionValueSpec):
     """Frames to be passed before the first training. None: batch_size of the memory."""
 
 
+class DQNSpec(DQNBaseSpec):
+    """Keys of VanillaDQN, DQN and DoubleDQN."""
+
+    atoms: Annotated[int, Field(ge=2), NUMBER] | None = None
+    """K, values of the return that the net gives probabilities for: 51 is usual. None: the net gives its mean."""
+    v_min: Real | None = None
+    """Lowest of them, in units of the discounted return; what lies below is taken for it."""
+    v_max: Real | None = None
+    """Highest of them."""
+
+    @model_validator(mode="after")
+    def _support_is_stated(self) -> Self:
+        if self.atoms is None:
+            return self
+        for key in ("v_min", "v_max"):
+            if getattr(self, key) is None:
+                raise PydanticCustomError("support", "missing: atoms needs it", {"key": key})
+        if self.v_min >= self.v_max:  # type: ignore[operator]
+            raise PydanticCustomError("support", "must be less than v_max", {"key": "v_min", "got": self.v_min})
+        return self
+
+
 @register("algorithm")
 class VanillaDQN(Algorithm):
     """One Q net.
 
-    Hooks for subclasses: `next_value`, and `has_target`.
+    Hooks for subclasses: `next_return`, `has_target`, `net_spec` and `make_head`.
     """
 
-    Spec = DQNSpec
+    Spec: ClassVar[type[DQNBaseSpec]] = DQNSpec
     on_policy = False
     stat_names = ("q_value",)
     roles = ("critic",)
+    noisy = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        spec: Any = setting.spec.net.for_role("critic")
-        self.explorer = Explorer(self.spec, setting)
-        self.net = q_net(setting, self.explorer.n)
+        spec = self.net_spec()
+        noisy = getattr(spec, "noisy_std", None) is not None
+        self.explorer = Explorer(self.spec, setting, greedy=noisy)
+        self.head = self.make_head(spec)
+        self.net = q_net(setting, spec, self.explorer.n, self.head.each)
         self.target = TargetNet(self.net, spec) if self.has_target else None
+        self.noise = LayerNoise(self.net, setting.generator)
+        self.target_noise = None if self.target is None else LayerNoise(self.target.net, setting.generator)
         self.nets = {"net": self.net}
         self.optims = {"net": Optim(self.net, spec, self.spec.lr)}
         self.schedules = {"explore_var": self.explorer.var}
-        self.sample_loss = sample_loss(spec.loss_spec)
-        memory = setting.spec.memory
-        self._errors = bool(getattr(lookup("memory", memory.name), "prioritized", False))
+        self._errors = self.prioritized()
         stage = Stage(("net",), self.loss, self.stat_names, outputs=("error",) if self._errors else ())
         nets, frozen = dict(self.nets), {}
         if self.target is not None:
@@ -91,9 +125,23 @@ class VanillaDQN(Algorithm):
         self.actor = Actor(self.nets, params, self.choose, compile=setting.compile)
         self.learner = Learner(nets, self.optims, [stage], frozen=frozen, compile=setting.compile)
 
+    def net_spec(self) -> Any:
+        """Of the net, as its role sees it."""
+        return self.setting.spec.net.for_role("critic")
+
+    def make_head(self, spec: NetSpec) -> ReturnHead:
+        """What the net says of returns."""
+        if self.spec.atoms is None:
+            return MeanHead(sample_loss(spec.loss_spec))
+        return CategoricalHead(self.spec.v_min, self.spec.v_max, self.spec.atoms)
+
+    def prioritized(self) -> bool:
+        """Whether the memory is told how wrong predictions were."""
+        return bool(getattr(lookup("memory", self.setting.spec.memory.name), "prioritized", False))
+
     @property
     def training_start_step(self) -> int:
-        """Frames to be passed before the first update."""
+        """Frames to be passed before the first training."""
         stated = self.spec.training_start_step
         return int(getattr(self.setting.spec.memory, "batch_size", 0) if stated is None else stated)
 
@@ -105,26 +153,28 @@ class VanillaDQN(Algorithm):
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N]"""
         if not explore:
-            return Act(self.explorer.choose(self.net(obs)[0], explore=False))
+            with self.noise.off():
+                return Act(self.head.q(self.net(obs)[0]).argmax(-1))
+        self.noise.draw_()
         return self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor)
 
     def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
         """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
-        return Act(self.explorer.pick(self.net(obs)[0], noise, var))
+        return Act(self.explorer.pick(self.head.q(self.net(obs)[0]), noise, var))
 
-    def next_value(self, next_obs: Tensor) -> Tensor:
-        """V(s'), [B]: `max_a Q(s', a)`."""
-        return max_value(self.net(next_obs)[0])
+    def next_return(self, next_obs: Tensor) -> Tensor:
+        """The return from s' on, `max_a Q(s', a)`: [B], or with a distribution [B, K]."""
+        return self.head.best(self.net(next_obs)[0])
 
     def loss(
         self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, terminated: Tensor, weight: Tensor
     ) -> tuple[Tensor, Stats]:
-        """What is descended on above, over a batch [B, ...]; `error` is y - Q(s, a), [B]."""
-        q = taken_value(self.net(obs)[0], action)
+        """What is descended on above, over a batch [B, ...]; `error` is how wrong Q(s, a) was, [B]."""
+        raw = self.net(obs)[0]
         with torch.no_grad():
-            target = td_target(reward, terminated, self.next_value(next_obs), self.spec.gamma)
-        loss = (weight * self.sample_loss(q, target)).mean()
-        return loss, {"q_value": q.mean(), "error": target - q}
+            best = self.next_return(next_obs)
+        loss, q, error = self.head.loss(raw, action, reward, terminated, best, self.spec.gamma)
+        return (weight * loss).mean(), {"q_value": q.mean(), "error": error}
 
     def update(self, batch: Replay, frame: int) -> Stats:
         """Draw batches from the memory and learn from them; then the target net follows."""
@@ -140,6 +190,9 @@ class VanillaDQN(Algorithm):
         drawn = memory.sample()
         data = (drawn.obs, drawn.action, drawn.reward, drawn.next_obs, drawn.terminated, drawn.weight)
         for _ in range(self.spec.training_batch_iter):
+            self.noise.draw_()
+            if self.target_noise is not None:
+                self.target_noise.draw_()
             outputs = self.learner.step(data, None, ())
         if self._errors:
             memory.update_priority(drawn.index, outputs[0])
@@ -164,10 +217,10 @@ class DQN(VanillaDQN):
 
     has_target = True
 
-    def next_value(self, next_obs: Tensor) -> Tensor:
-        """V(s'), [B]: `max_a Q_target(s', a)`."""
+    def next_return(self, next_obs: Tensor) -> Tensor:
+        """The return from s' on, `max_a Q_target(s', a)`: [B], or with a distribution [B, K]."""
         assert self.target is not None
-        return max_value(self.target.net(next_obs)[0])
+        return self.head.best(self.target.net(next_obs)[0])
 
 
 @register("algorithm")
@@ -176,7 +229,7 @@ class DoubleDQN(VanillaDQN):
 
     has_target = True
 
-    def next_value(self, next_obs: Tensor) -> Tensor:
-        """V(s'), [B]: `Q_target(s', argmax_a Q(s', a))`."""
+    def next_return(self, next_obs: Tensor) -> Tensor:
+        """The return from s' on, `Q_target(s', argmax_a Q(s', a))`: [B], or with a distribution [B, K]."""
         assert self.target is not None
-        return double_value(self.net(next_obs)[0], self.target.net(next_obs)[0])
+        return self.head.best(self.target.net(next_obs)[0], self.net(next_obs)[0])

@@ -111,13 +111,8 @@ class PPO(ActorCritic):
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
         """K epochs over the rollout in random minibatches."""
-        rows = self.spec.minibatch_size
-        if self.recall is not None:
-            rows = max(1, rows // self.recall.seq_len)
-        for _ in range(self.spec.training_epoch):
-            order = torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
-            for index in order.split(rows):
-                self.learner.step(data, index, self.coefs())
+        for index in self.minibatches(data, self.spec.minibatch_size, self.spec.training_epoch):
+            self.learner.step(data, index, self.coefs())
 
     def state_dict(self) -> State:
         """Nets, optimizers, noise, scales."""

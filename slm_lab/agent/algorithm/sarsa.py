@@ -25,11 +25,15 @@ from slm_lab.agent.net.optim import Optim
 from slm_lab.functional.targets import taken_value, td_target
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
+from slm_lab.spec.model import Count
 from slm_lab.types import Act, Rollout, Sequences, Stats
 
 
 class SARSASpec(ActionValueSpec):
-    """Keys of SARSA; training_frequency is T, steps per env between two updates (or episodes, with OnPolicyReplay)."""
+    """Keys of SARSA."""
+
+    training_frequency: Count
+    """T, steps per env between two updates (or episodes, with OnPolicyReplay)."""
 
 
 @register("algorithm")
@@ -47,7 +51,7 @@ class SARSA(Algorithm):
         super().__init__(setting)
         spec: Any = setting.spec.net.for_role("critic")
         self.explorer = Explorer(self.spec, setting)
-        self.net = q_net(setting, self.explorer.n)
+        self.net = q_net(setting, spec, self.explorer.n)
         self.nets = {"net": self.net}
         self.optims = {"net": Optim(self.net, spec, self.spec.lr)}
         self.schedules = {"explore_var": self.explorer.var}

@@ -1,15 +1,32 @@
 """What every net is: a body and named heads. A net owns no optimizer, no loss and no device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.init import activation
+from slm_lab.agent.net.noisy import NoisyLinear
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.spec.model import NetSpec
+
+Linear = Callable[[int, int], nn.Module]
+"""Makes a linear layer from the numbers of its inputs and outputs."""
+HeadSize = int | tuple[int, int]
+"""Width of a head; or (n, K): K numbers for each of n actions, side by side in n * K outputs."""
+
+
+def linear_layer(noisy_std: float | None) -> Linear:
+    """Makes linear layers, noisy ones where their initial standard deviation is given."""
+    return nn.Linear if noisy_std is None else partial(NoisyLinear, std=noisy_std)
+
+
+def linear_head(linear: Linear, width: int, n: int, each: int = 1) -> nn.Module:
+    """A head that is one linear layer: [B, F] -> [B, n * K]."""
+    return linear(width, n * each)
 
 
 def real(obs: Tensor) -> Tensor:
@@ -33,11 +50,14 @@ class Net(nn.Module, ABC):
         heads: name -> width, in the order of the outputs
     """
 
+    head: ClassVar[Callable[..., nn.Module]] = staticmethod(linear_head)
+    """Makes a head from what makes its linear layers, the number of features and its size."""
+
     Spec: ClassVar[type[NetSpec]]
     recurrent: ClassVar[bool] = False
     """Whether it has a memory: only algorithms that learn from whole sequences can use it (`Algorithm.recurrent`)."""
 
-    def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+    def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__()
         self.spec = spec
         self.obs_shape = obs_shape
@@ -45,14 +65,11 @@ class Net(nn.Module, ABC):
         self.state_size = 0
         """Numbers in the hidden state of one env; 0: no memory."""
 
-    def add_heads(self, width: int, head: Callable[[int, int], nn.Module] = nn.Linear) -> None:
-        """Make the heads, as their initialization and `forward` want them.
-
-        Args:
-            width: F, of the features
-            head: makes one from F and its width
-        """
-        self.heads = nn.ModuleDict({name: head(width, size) for name, size in self.head_sizes.items()})
+    def add_heads(self, width: int) -> None:
+        """Make the heads, for features [B, F] of that width."""
+        linear = linear_layer(getattr(self.spec, "noisy_std", None))
+        sizes = {name: size if isinstance(size, tuple) else (size,) for name, size in self.head_sizes.items()}
+        self.heads = nn.ModuleDict({name: self.head(linear, width, *size) for name, size in sizes.items()})
         activation_name = self.spec.out_layer_activation
         self.out = activation(activation_name) if activation_name else None
 

@@ -3,17 +3,17 @@
 `"conv_hid_layers": [[32, 8, 4, 0, 1], [64, 4, 2, 0, 1], [64, 3, 1, 0, 1]], "fc_hid_layers": [512]`
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.base import HeadSize, Net, linear_layer
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.normalization import BatchNorm
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
-from slm_lab.spec.model import Count, Natural, NetSpec, with_role_keys
+from slm_lab.spec.model import Count, Natural, NetSpec, NonNegative, with_role_keys
 
 
 @with_role_keys
@@ -26,42 +26,48 @@ class ConvNetSpec(NetSpec):
     """Widths of the linear layers behind them; [512] say."""
     normalize: bool = True
     """Divide uint8 images by 255. Images of reals are taken as they are."""
+    layer_norm: bool = False
+    """LayerNorm before each activation: over channels, rows and columns of an image, with a scale and a shift for each
+    channel; over the outputs of a linear layer."""
     batch_norm: bool = False
-    """Batch normalization behind the activation of each convolution but the first. Updates are not compiled then."""
+    """Batch normalization behind the activation of each convolution but the first, in place of LayerNorm. Updates are
+    not compiled then."""
+    noisy_std: NonNegative | None = None
+    """sigma_0 of factorised noise in every linear layer, which explores in place of epsilon: 0.5 is usual. None: no
+    noise. For the DQN family."""
 
 
 @register("net")
 class ConvNet(Net):
-    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head.
-
-    Hook for subclasses: `head`.
-    """
+    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head."""
 
     Spec = ConvNetSpec
-    head: ClassVar[type[nn.Module]] = nn.Linear
-    """Makes a head from the number of features and its width."""
 
-    def __init__(self, spec: ConvNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+    def __init__(self, spec: ConvNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
         if len(obs_shape) != 3:
             raise SpecError([f"agent.net.type: ConvNet wants images [channels, height, width] (got {list(obs_shape)})"])
         channels = obs_shape[0]
         layers: list[nn.Module] = []
         for i, (out, kernel, stride, padding, dilation) in enumerate(spec.conv_hid_layers):
-            layers += [
-                nn.Conv2d(channels, out, kernel, stride, padding, dilation),
-                activation(spec.hid_layers_activation),
-            ]
+            layers.append(nn.Conv2d(channels, out, kernel, stride, padding, dilation))
+            if spec.layer_norm and not spec.batch_norm:
+                layers.append(nn.GroupNorm(1, out))
+            layers.append(activation(spec.hid_layers_activation))
             if spec.batch_norm and i > 0:
                 layers.append(BatchNorm(out))
             channels = out
         width = _flat_size(nn.Sequential(*layers), obs_shape)
         layers.append(nn.Flatten())
+        linear = linear_layer(spec.noisy_std)
         for hidden in spec.fc_hid_layers:
-            layers += [nn.Linear(width, hidden), activation(spec.hid_layers_activation)]
+            layers.append(linear(width, hidden))
+            if spec.layer_norm and not spec.batch_norm:
+                layers.append(nn.LayerNorm(hidden))
+            layers.append(activation(spec.hid_layers_activation))
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.add_heads(width, type(self).head)
+        self.add_heads(width)
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
         self.init_heads()

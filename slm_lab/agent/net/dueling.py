@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from slm_lab.agent.net.base import Linear
 from slm_lab.agent.net.conv import ConvNet
 from slm_lab.agent.net.mlp import MLPNet
 from slm_lab.lib.registry import register
@@ -12,21 +13,27 @@ class DuelingHead(nn.Module):
 
     In most states it matters little what one does; V is then learned from every action.
 
+    With K numbers for each action (a distribution of returns), each of the K by itself: Hessel et al. 2018,
+    arXiv:1710.02298.
+
     Args:
+        linear: makes linear layers
         width: F, features
-        size: n, actions
+        n: actions
+        each: K, numbers for each action
     """
 
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, linear: Linear, width: int, n: int, each: int = 1) -> None:
         super().__init__()
-        self.value = nn.Linear(width, 1)
-        self.advantage = nn.Linear(width, size)
+        self.value = linear(width, each)
+        self.advantage = linear(width, n * each)
+        self._sizes = (n, each)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F] -> Q [B, n]"""
-        advantage: Tensor = self.advantage(features)
-        value: Tensor = self.value(features)
-        return value + advantage - advantage.mean(-1, keepdim=True)
+        """[B, F] -> Q [B, n * K]"""
+        advantage: Tensor = self.advantage(features).unflatten(-1, self._sizes)
+        value: Tensor = self.value(features).unsqueeze(-2)
+        return (value + advantage - advantage.mean(-2, keepdim=True)).flatten(-2)
 
 
 @register("net")
@@ -41,3 +48,7 @@ class DuelingConvNet(ConvNet):
     """ConvNet with dueling heads."""
 
     head = DuelingHead
+
+
+PLAIN = {"DuelingMLPNet": "MLPNet", "DuelingConvNet": "ConvNet"}
+"""The same nets with one head."""

@@ -131,6 +131,8 @@ def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
         own = isinstance(m, nn.RNNCellBase)
         if own or isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d):
             for name, p in m.named_parameters(recurse=False):
+                if name.endswith("_std"):
+                    continue  # of noise
                 if "bias" in name:
                     nn.init.zeros_(p)
                 elif p.dim() > 1:

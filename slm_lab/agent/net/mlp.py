@@ -1,14 +1,14 @@
 """The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from slm_lab.agent.net.base import Net, real
+from slm_lab.agent.net.base import HeadSize, Net, linear_layer, real
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.normalization import BatchNorm
 from slm_lab.lib.registry import register
-from slm_lab.spec.model import Count, NetSpec, with_role_keys
+from slm_lab.spec.model import Count, NetSpec, NonNegative, with_role_keys
 
 
 @with_role_keys
@@ -21,27 +21,26 @@ class MLPNetSpec(NetSpec):
     """LayerNorm behind each hidden linear layer, before its activation."""
     batch_norm: bool = False
     """Batch normalization there, in place of LayerNorm. Updates are not compiled then."""
+    noisy_std: NonNegative | None = None
+    """sigma_0 of factorised noise in every linear layer, which explores in place of epsilon: 0.5 is usual. None: no
+    noise. For the DQN family."""
 
 
 @register("net")
 class MLPNet(Net):
-    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] a head.
-
-    Hook for subclasses: `head`.
-    """
+    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] a head."""
 
     Spec = MLPNetSpec
-    head: ClassVar[type[nn.Module]] = nn.Linear
-    """Makes a head from the number of features and its width."""
 
-    def __init__(self, spec: MLPNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+    def __init__(self, spec: MLPNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
         width = 1
         for size in obs_shape:
             width *= size
         layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
+        linear = linear_layer(spec.noisy_std)
         for hidden in spec.hid_layers:
-            layers.append(nn.Linear(width, hidden))
+            layers.append(linear(width, hidden))
             if spec.batch_norm:
                 layers.append(BatchNorm(hidden))
             elif spec.layer_norm:
@@ -49,7 +48,7 @@ class MLPNet(Net):
             layers.append(activation(spec.hid_layers_activation))
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.add_heads(width, type(self).head)
+        self.add_heads(width)
         if spec.init_fn:
             init_weights(self, spec.init_fn, spec.hid_layers_activation)
         self.init_heads()

@@ -5,7 +5,7 @@ episode ends. Training runs the net over the same observations in the same order
 beginning. `agent.algorithm.recall` does the carrying; this file is the net alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from slm_lab.agent.net.base import Net, real
+from slm_lab.agent.net.base import HeadSize, Net, real
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.functional.recurrent import CELLS, through_time
@@ -32,6 +32,8 @@ class RecurrentNetSpec(NetSpec):
 
     fc_hid_layers: tuple[Count, ...] = ()
     """Widths of the linear layers before the cells; none by default."""
+    layer_norm: bool = False
+    """LayerNorm behind each of them, before its activation."""
     cell_type: Literal["GRU", "LSTM", "RNN"] = "GRU"
     """Kind of cell."""
     rnn_hidden_size: Count
@@ -62,14 +64,15 @@ class RecurrentNet(Net):
     Spec = RecurrentNetSpec
     recurrent: ClassVar[bool] = True
 
-    def __init__(self, spec: RecurrentNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+    def __init__(self, spec: RecurrentNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
         width = 1
         for size in obs_shape:
             width *= size
         layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
         for hidden in spec.fc_hid_layers:
-            layers += [nn.Linear(width, hidden), activation(spec.hid_layers_activation)]
+            layers += [nn.Linear(width, hidden), *([nn.LayerNorm(hidden)] if spec.layer_norm else [])]
+            layers.append(activation(spec.hid_layers_activation))
             width = hidden
         self.body = nn.Sequential(*layers)
         self._cell = CELLS[spec.cell_type]

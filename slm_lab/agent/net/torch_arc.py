@@ -1,12 +1,13 @@
 """The net whose body stands in the spec, layer by layer (see `arc`)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from slm_lab.agent.net.arc import ArcBody
-from slm_lab.agent.net.base import Net, real
+from slm_lab.agent.net.base import HeadSize, Net, real
 from slm_lab.agent.net.init import init_weights
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
@@ -29,7 +30,7 @@ class TorchArcNet(Net):
 
     Spec = TorchArcNetSpec
 
-    def __init__(self, spec: TorchArcNetSpec, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+    def __init__(self, spec: TorchArcNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
         if spec.arc is None:
             raise SpecError(["agent.net.arc: missing (or actor_arc and critic_arc)"])

@@ -1,11 +1,12 @@
 """A recurrent net for single steps of the past: it reads the last few observations, from a hidden state of zeros."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slm_lab.agent.net.base import Net
+from slm_lab.agent.net.base import HeadSize, Net
 from slm_lab.agent.net.init import init_weights
 from slm_lab.agent.net.recurrent import RecurrentNet, RecurrentNetSpec
 from slm_lab.lib.errors import SpecError
@@ -28,7 +29,7 @@ class RecurrentWindowNet(Net):
 
     Spec = RecurrentWindowNetSpec
 
-    def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: dict[str, int]) -> None:
+    def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
         if len(obs_shape) < 2 or obs_shape[0] != spec.seq_len:
             wanted = f'say env.frame_op "stack" and env.frame_op_len {spec.seq_len} (got {list(obs_shape)})'

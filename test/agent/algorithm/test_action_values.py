@@ -5,9 +5,9 @@ import io
 from typing import Any
 
 import numpy as np
-import pydash
 import pytest
 import torch
+from support.values import EPSILON, PER, RAW, World, batch, live, make
 from torch import Tensor
 
 from slm_lab.agent.agent import Agent
@@ -26,70 +26,6 @@ from slm_lab.types import (
 )
 
 FAMILY = ("VanillaDQN", "DQN", "DoubleDQN")
-PER = {"name": "PrioritizedReplay", "batch_size": 8, "max_size": 200, "alpha": 0.6, "epsilon": 1e-4}
-EPSILON = {"name": "linear_decay", "start_val": 1.0, "end_val": 0.1, "end_step": 100}
-RAW: dict[str, Any] = {
-    "name": "tiny",
-    "agent": {
-        "name": "DQN",
-        "algorithm": {"name": "DQN", "gamma": 0.9, "explore_var_spec": EPSILON, "training_frequency": 4},
-        "memory": {"name": "Replay", "batch_size": 8, "max_size": 200},
-        "net": {"type": "MLPNet", "hid_layers": [16], "optim_spec": {"name": "Adam", "lr": 0.01}},
-    },
-    "env": {"name": "Fake-v0", "num_envs": 2, "max_frame": 1000},
-    "meta": {},
-}
-
-
-def make(name: str = "DQN", action: ActionSpace | None = None, **changes: Any) -> Agent:
-    """Keyword arguments change keys of the agent, `__` for the dots; `compile`, `seed` go to the Agent."""
-    raw = copy.deepcopy(RAW)
-    raw["agent"]["algorithm"]["name"] = name
-    if name == "SARSA":
-        raw["agent"]["memory"] = {"name": "OnPolicyBatchReplay"}
-    more = {k: changes.pop(k) for k in ("compile", "seed") if k in changes}
-    for key, value in changes.items():
-        pydash.set_(raw["agent"], key.replace("__", "."), value)
-    info = EnvInfo("Fake-v0", (3,), "float32", action or Discrete(4), 2, None)
-    return Agent(load_spec(raw), info, **{"seed": 0, **more})
-
-
-class World:
-    """Observations, rewards and ends at random, from a seed."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.obs = self.rng.normal(size=(2, 3)).astype(np.float32)
-
-    def step(self) -> Step:
-        final = self.rng.normal(size=(2, 3)).astype(np.float32)
-        end = self.rng.random(2) < 0.2
-        terminated = end & (self.rng.random(2) < 0.5)
-        obs = np.where(end[:, None], self.rng.normal(size=(2, 3)), final).astype(np.float32)
-        self.obs = obs
-        reward = self.rng.normal(size=2).astype(np.float32)
-        return Step(obs, reward, terminated, end & ~terminated, final, [0.0] * int(end.sum()), [1] * int(end.sum()))
-
-
-def live(agent: Agent, world: World, steps: int, frame: int = 0) -> tuple[list[list[int]], list[dict[str, Tensor]]]:
-    actions, stats = [], []
-    for _ in range(steps):
-        obs = world.obs
-        action = agent.act(obs)
-        actions.append(action.tolist())
-        agent.observe(obs, action, world.step())
-        frame += 2
-        told = agent.maybe_update(frame)
-        if told is not None:
-            stats.append(told)
-    return actions, stats
-
-
-def batch(n: int = 6) -> tuple[Tensor, ...]:
-    g = torch.Generator().manual_seed(1)
-    obs, next_obs = torch.randn(2, n, 3, generator=g)
-    terminated = torch.tensor([0.0, 1.0] * (n // 2))
-    return obs, torch.arange(n) % 4, torch.randn(n, generator=g), next_obs, terminated, torch.ones(n)
 
 
 def errors(agent: Agent, data: tuple[Tensor, ...]) -> Tensor:
@@ -230,7 +166,7 @@ def test_training_starts_behind_the_first_batch() -> None:
     assert make(algorithm__training_start_step=0).training_start_step == 0
 
 
-@pytest.mark.parametrize("name", ["SARSA", *FAMILY])
+@pytest.mark.parametrize("name", ["SARSA", "PQN", *FAMILY, "QRDQN"])
 def test_exploration_falls_with_every_vector_step(name: str) -> None:
     agent = make(name)
     world = World()
@@ -240,7 +176,7 @@ def test_exploration_falls_with_every_vector_step(name: str) -> None:
         live(agent, world, 1, frame)
 
 
-@pytest.mark.parametrize("name", ["SARSA", *FAMILY])
+@pytest.mark.parametrize("name", ["SARSA", "PQN", *FAMILY])
 def test_acting_without_exploration_takes_the_best_action(name: str) -> None:
     agent = make(name)
     obs = World().obs
@@ -251,7 +187,7 @@ def test_acting_without_exploration_takes_the_best_action(name: str) -> None:
     assert agent.act(obs[:1], explore=False).shape == (1,)
 
 
-@pytest.mark.parametrize("name", ["SARSA", *FAMILY])
+@pytest.mark.parametrize("name", ["SARSA", "PQN", *FAMILY, "QRDQN"])
 def test_a_saved_policy_explores_as_at_the_end(name: str) -> None:
     agent = make(name)
     agent.load_policy_state(agent.policy_state())
@@ -358,6 +294,17 @@ CASES = {
         "memory": PER | {"beta_spec": {"name": "linear_decay", "start_val": 0.4, "end_val": 1.0, "end_step": 100}},
     },
     "dueling": {"name": "DoubleDQN", "net__type": "DuelingMLPNet", "net__loss_spec": {"name": "SmoothL1Loss"}},
+    "c51": {"name": "DoubleDQN", "algorithm__atoms": 11, "algorithm__v_min": -3.0, "algorithm__v_max": 3.0},
+    "qrdqn": {"name": "QRDQN", "algorithm__quantiles": 5, "memory": PER},
+    "noisy": {"name": "DQN", "net__noisy_std": 0.5},
+    "rainbow": {
+        "name": "Rainbow",
+        "memory": PER,
+        "algorithm__atoms": 11,
+        "algorithm__v_min": -3.0,
+        "algorithm__v_max": 3.0,
+    },
+    "pqn": {"name": "PQN", "net__layer_norm": True},
     "random": {"name": "Random", "algorithm": {"name": "Random"}},
 }
 
@@ -383,10 +330,10 @@ def test_a_restored_agent_goes_on_bitwise(case: str, before: int) -> None:
     assert all(torch.equal(weights[k], same[k]) for k in weights)
 
 
-SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("vanilla", "dqn", "dueling")]
+SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("vanilla", "dqn", "dueling", "c51", "qrdqn", "pqn")]
 
 
-@pytest.mark.parametrize("case", ["sarsa", "ddqn_per", *SLOW])
+@pytest.mark.parametrize("case", ["sarsa", "ddqn_per", "rainbow", *SLOW])
 def test_compiled_equals_eager(case: str) -> None:
     one, other = make(**CASES[case]), make(**CASES[case], compile=True)
     # acts are the same as long as the nets agree

@@ -13,13 +13,24 @@ CONV = {"conv_hid_layers": [[4, 3, 1, 0, 1]], "fc_hid_layers": [8]}
 
 
 def test_values_by_hand() -> None:
-    head = DuelingHead(1, 3)
+    head = DuelingHead(nn.Linear, 1, 3)
     with torch.no_grad():
         head.value.weight.fill_(10.0)
         head.value.bias.fill_(0.0)
         head.advantage.weight.copy_(torch.tensor([[1.0], [2.0], [6.0]]))
         head.advantage.bias.fill_(100.0)
     assert head(torch.tensor([[1.0]])).tolist() == [[8.0, 9.0, 13.0]]
+
+
+def test_each_number_of_a_distribution_by_itself() -> None:
+    head = DuelingHead(nn.Linear, 1, 2, 3)
+    with torch.no_grad():
+        head.value.weight.copy_(torch.tensor([[1.0], [2.0], [3.0]]))
+        head.value.bias.fill_(0.0)
+        head.advantage.weight.copy_(torch.tensor([[10.0], [0.0], [2.0], [30.0], [4.0], [2.0]]))
+        head.advantage.bias.fill_(100.0)
+    # of action 0: 10, 0, 2; of action 1: 30, 4, 2; their means over actions are 20, 2, 2
+    assert head(torch.tensor([[1.0]])).tolist() == [[-9.0, 0.0, 3.0, 11.0, 4.0, 3.0]]
 
 
 @pytest.mark.parametrize(

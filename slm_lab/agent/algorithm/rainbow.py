@@ -1,0 +1,102 @@
+"""Rainbow: the improvements of DQN in one agent. Hessel et al. 2018, arXiv:1710.02298.
+
+The idea: each of the improvements cures another ill of DQN, so their cures add up.
+
+    double          the net chooses the next action, the target net judges it       less optimism
+    prioritized     what was predicted badly is drawn again sooner                  memory: PrioritizedReplay
+    dueling         V(s) and A(s, a) apart                                          net: the dueling form of its type
+    distributional  the distribution of the return, over fixed values (C51)         atoms, v_min, v_max
+    noisy           noise in the linear layers explores, and fades where it should  net.noisy_std, 0.5 by default
+
+    as DQN (see `dqn`), with
+        p' = the distribution of Q_target(s', argmax_a Q(s', a))
+        m = p' on the values r + gamma z, projected onto z
+        descend on the mean of w * cross_entropy(m, p(s, a)); the priority is KL(m || p(s, a))
+
+`without` leaves parts out, as the paper does to see what each is worth: one spec is the whole ablation. Keys of a part
+that is left out are not read; without noisy layers `explore_var_spec` explores.
+
+Differs from the paper: several envs, any optimizer; rewards are not clipped; one draw of noise for all envs of a step.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from slm_lab.agent.algorithm.action_value import sample_loss
+from slm_lab.agent.algorithm.base import Setting
+from slm_lab.agent.algorithm.dqn import DQNSpec, VanillaDQN
+from slm_lab.agent.algorithm.return_head import MeanHead, ReturnHead
+from slm_lab.agent.net.dueling import PLAIN
+from slm_lab.lib.errors import SpecError
+from slm_lab.lib.registry import register
+from slm_lab.spec.basics import NUMBER
+from slm_lab.spec.model import NetSpec
+
+Part = Literal["double", "prioritized", "dueling", "distributional", "noisy"]
+USUAL_STD = 0.5
+"""sigma_0 of the paper."""
+
+
+class RainbowSpec(DQNSpec):
+    """Keys of Rainbow."""
+
+    without: tuple[Part, ...] = ()
+    """Parts left out: any of double, prioritized, dueling, distributional, noisy."""
+    atoms: Annotated[int, Field(ge=2), NUMBER] = 51
+    """K, values of the return that the net gives probabilities for."""
+
+
+@register("algorithm")
+class Rainbow(VanillaDQN):
+    """A noisy, dueling net of distributions and its target net, learning from a prioritized memory."""
+
+    Spec = RainbowSpec
+    has_target = True
+
+    def __init__(self, setting: Setting) -> None:
+        self._without = setting.spec.algorithm.without  # type: ignore[attr-defined]
+        super().__init__(setting)
+        if "prioritized" not in self._without and not super().prioritized():
+            name = setting.spec.memory.name
+            why = f"Rainbow needs PrioritizedReplay, or agent.algorithm.without prioritized (got '{name}')"
+            raise SpecError([f"agent.memory.name: {why}"])
+
+    def net_spec(self) -> Any:
+        """The dueling form of the net, with noise; or what of it is not left out."""
+        spec: Any = super().net_spec()
+        plain = PLAIN.get(spec.type, spec.type)
+        dueling = next((name for name, one in PLAIN.items() if one == plain), None)
+        lacking = [
+            part
+            for part, has in (("dueling", dueling is not None), ("noisy", "noisy_std" in type(spec).model_fields))
+            if not has and part not in self._without
+        ]
+        if lacking:
+            why = (
+                f"{spec.type} can't be {' and '.join(lacking)}, as Rainbow's net is unless agent.algorithm.without says"
+            )
+            raise SpecError([f"agent.net.type: {why} {lacking} (known: {', '.join(PLAIN.values())})"])
+        changes: dict[str, Any] = {"type": plain if "dueling" in self._without else dueling}
+        if "noisy" in self._without:
+            changes["noisy_std"] = None
+        elif spec.noisy_std is None:
+            changes["noisy_std"] = USUAL_STD
+        return spec.model_copy(update=changes)
+
+    def make_head(self, spec: NetSpec) -> ReturnHead:
+        """A distribution; or the mean alone."""
+        if "distributional" in self._without:
+            return MeanHead(sample_loss(spec.loss_spec))
+        return super().make_head(spec)
+
+    def prioritized(self) -> bool:
+        """Whether the memory is told how wrong predictions were: else all keep the priority they came with."""
+        return "prioritized" not in self._without and super().prioritized()
+
+    def next_return(self, next_obs: Tensor) -> Tensor:
+        """The return from s' on, of the action that the net (without double: the target net) finds best."""
+        assert self.target is not None
+        chooser = None if "double" in self._without else self.net(next_obs)[0]
+        return self.head.best(self.target.net(next_obs)[0], chooser)

@@ -1,0 +1,172 @@
+"""What a Q net says of the return of each action: its mean, or its distribution. The DQN family learns either.
+
+`raw` is what the net's head gives, [B, n * K]: K numbers for each of n actions.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from slm_lab.functional.distributional import (
+    categorical_loss,
+    categorical_mean,
+    categorical_projection,
+    make_support,
+    quantile_fractions,
+    quantile_huber_loss,
+)
+from slm_lab.functional.targets import double_value, max_value, taken_value, td_target
+
+
+class ReturnHead(Protocol):
+    """How the return of n actions is written down."""
+
+    each: int
+    """K, numbers for each action."""
+
+    def q(self, raw: Tensor) -> Tensor:
+        """[B, n * K] -> mean returns [B, n]"""
+        ...
+
+    def best(self, judge: Tensor, chooser: Tensor | None = None) -> Tensor:
+        """The return of the action that the chooser finds best, as the judge sees it.
+
+        Args:
+            judge: [B, n * K]
+            chooser: [B, n * K]; None: the judge
+
+        Returns:
+            [B] where K is 1, else [B, K]
+        """
+        ...
+
+    def loss(
+        self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare the return of the actions taken with its target.
+
+        Args:
+            raw: [B, n * K], carries the gradient
+            action: [B]
+            reward: [B]
+            terminated: [B], 1 where nothing may be bootstrapped
+            best: the return from the successor on, as `best` gave it; a constant
+            gamma: discount of it
+
+        Returns:
+            the loss of each sample, Q(s, a), and how wrong it was; [B] each
+        """
+        ...
+
+
+class MeanHead:
+    """The mean alone, as in DQN.
+
+    Args:
+        sample_loss: Q(s, a) [B], target [B] -> [B]
+    """
+
+    each = 1
+
+    def __init__(self, sample_loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._sample_loss = sample_loss
+
+    def q(self, raw: Tensor) -> Tensor:
+        """[B, n], as it is"""
+        return raw
+
+    def best(self, judge: Tensor, chooser: Tensor | None = None) -> Tensor:
+        """[B]"""
+        return max_value(judge) if chooser is None else double_value(chooser, judge)
+
+    def loss(
+        self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`loss(Q(s, a), r + gamma * V(s'))`; wrong by the TD error."""
+        q = taken_value(raw, action)
+        target = td_target(reward, terminated, best, gamma)
+        return self._sample_loss(q, target), q, target - q
+
+
+class _Distribution:
+    """What both ways to write down a distribution share."""
+
+    each: int
+
+    def q(self, raw: Tensor) -> Tensor:
+        """[B, n * K] -> [B, n]"""
+        return self.mean(raw.unflatten(-1, (-1, self.each)))
+
+    def best(self, judge: Tensor, chooser: Tensor | None = None) -> Tensor:
+        """[B, K]"""
+        return self._taken(judge, self.q(judge if chooser is None else chooser).argmax(-1))
+
+    def mean(self, one: Tensor) -> Tensor:
+        """[..., K] -> [...]"""
+        raise NotImplementedError
+
+    def _taken(self, raw: Tensor, action: Tensor) -> Tensor:
+        """[B, n * K], [B] -> [B, K]"""
+        index = action.view(-1, 1, 1).expand(-1, 1, self.each)
+        return raw.unflatten(-1, (-1, self.each)).gather(1, index).squeeze(1)
+
+
+class CategoricalHead(_Distribution):
+    """A probability for each of K fixed returns (C51). Bellemare et al. 2017, arXiv:1707.06887.
+
+    Args:
+        v_min: lowest return
+        v_max: highest one
+        atoms: K
+    """
+
+    def __init__(self, v_min: float, v_max: float, atoms: int) -> None:
+        self.each = atoms
+        self._bounds = (v_min, v_max)
+
+    def support(self, device: torch.device) -> Tensor:
+        """[K], made where it is used: what is compiled reads no tensor but its arguments"""
+        return make_support(*self._bounds, self.each, device)
+
+    def mean(self, one: Tensor) -> Tensor:
+        """Logits [..., K] -> [...]"""
+        return categorical_mean(one, self.support(one.device))
+
+    def loss(
+        self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The cross entropy with the projected target; wrong by the Kullback-Leibler divergence, as in Rainbow."""
+        logits = self._taken(raw, action)
+        support = self.support(raw.device)
+        value = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), support, gamma)
+        target = categorical_projection(value, best.softmax(-1), support)
+        loss = categorical_loss(logits, target)
+        return loss, self.mean(logits), loss - torch.special.entr(target).sum(-1)
+
+
+class QuantileHead(_Distribution):
+    """A return for each of K fixed quantiles (QR-DQN). Dabney et al. 2018, arXiv:1710.10044.
+
+    Args:
+        quantiles: K
+        kappa: of the Huber loss
+    """
+
+    def __init__(self, quantiles: int, kappa: float) -> None:
+        self.each, self.kappa = quantiles, kappa
+
+    def mean(self, one: Tensor) -> Tensor:
+        """[..., K] -> [...]"""
+        return one.mean(-1)
+
+    def loss(
+        self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantile regression onto the target's quantiles; wrong by the difference of the means."""
+        quantile = self._taken(raw, action)
+        target = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), best, gamma)
+        q = self.mean(quantile)
+        fraction = quantile_fractions(self.each, raw.device)
+        return quantile_huber_loss(quantile, target, fraction, self.kappa), q, target.mean(-1) - q
