@@ -29,7 +29,8 @@ from slm_lab.experiment.callbacks import Callbacks, Episode
 from slm_lab.experiment.compare import Comparison
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.evaluate import play
-from slm_lab.experiment.history import read_history
+from slm_lab.experiment.history import read_histories
+from slm_lab.experiment.report.write import write_report
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import find_run
@@ -249,5 +250,30 @@ def compare(
     Raises:
         LabError: no such run or metric; a run without a row.
     """
-    histories = [read_history(find_run(t, Path(out).expanduser())) for t in targets]
+    histories = read_histories(find_run(t, Path(out).expanduser()) for t in targets)
     return comparison.compare(histories, metric=metric, at=at, target=target, labels=labels)
+
+
+def report(
+    targets: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    out: str | Path = "data",
+    video: bool = True,
+    **options: Any,
+) -> Path:
+    """Write a run, a search, or several runs as one HTML page that works offline; gives the file.
+
+    Args:
+        targets: a run folder or several, or `latest` of `out`.
+        output: the file; None: `report.html` in the run folder, of several runs in the working folder.
+        out: folder of the run folders.
+        video: film the best policy of a run that has no film.
+        options: `metric`, `at`, `target` and `labels` of `compare`, for several runs.
+
+    Raises:
+        LabError: no such run, a run without a row, a file that can't be written.
+    """
+    words = [targets] if isinstance(targets, str | Path) else targets
+    layouts = [find_run(t, Path(out).expanduser()) for t in words]
+    return write_report(layouts, None if output is None else Path(output), video=video, **options)

@@ -139,3 +139,10 @@ def test_compare(tmp_path: Path) -> None:
     assert [m.mean.value for m in found.methods] == [6, 26]
     assert found.improvement["b", "a"].value == 1
     assert api.compare(["latest"], out=tmp_path, labels=["last"]).labels == ["last"]
+
+
+def test_report(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert api.report(run.root, video=False) == run.root / "report.html"
+    both = api.report([run.root, "latest"], tmp_path / "both.html", out=tmp_path, labels=["a", "b"])
+    assert "<h1>a / b</h1>" in both.read_text()

@@ -92,9 +92,14 @@ def test_works_without_torch(core: Core, command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_plot(core: Core, finished_run: Path) -> None:
+def test_shows_runs(core: Core, finished_run: Path, tmp_path: Path) -> None:
     done = core("plot", "-f", str(finished_run), "-o", "out.png")
     assert done.returncode == 0, done.stderr
+    done = core("report", str(finished_run), "-o", "out.html")
+    assert done.returncode == 0, done.stderr
+    assert "is not installed" in (tmp_path / "out.html").read_text()
+    done = core("compare", str(finished_run))
+    assert "CartPole-v1" in done.stdout, done.stderr
     done = core("list-runs", "--out", str(finished_run.parent))
     assert finished_run.name in done.stdout, done.stderr
 

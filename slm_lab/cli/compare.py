@@ -9,13 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from slm_lab.cli.report import print_table, show
-from slm_lab.cli.runs import find_folders
+from slm_lab.cli.runs import find_all
 from slm_lab.experiment.compare import AGGREGATES, Comparison, compare, to_json
-from slm_lab.experiment.history import History, read_history
-from slm_lab.experiment.statistics import Estimate
-from slm_lab.lib.errors import LabError
+from slm_lab.experiment.history import read_histories
+from slm_lab.experiment.wording import interval, number, reached
 from slm_lab.lib.files import plain
-from slm_lab.lib.layout import Layout
 
 
 def main(
@@ -33,7 +31,7 @@ def main(
     Raises:
         LabError: no such run or metric, a run without a row.
     """
-    found = compare(read_runs(words, out), metric=metric, at=at, target=target, labels=labels)
+    found = compare(read_histories(find_all(words, out)), metric=metric, at=at, target=target, labels=labels)
     if as_json:
         print(json.dumps(plain(to_json(found)), indent=2, ensure_ascii=False))
         return
@@ -45,52 +43,6 @@ def main(
         print_table(_improvement_table(found))
     for note in found.notes:
         show("note", note, "bold cyan")
-
-
-def read_runs(words: Sequence[str], out: Path) -> list[History]:
-    """The runs that are meant, each once.
-
-    Raises:
-        LabError: one of them is not there, or has no row: all that is wrong at once.
-    """
-    folders: dict[Path, None] = {}
-    faults = []
-    for word in words:
-        try:
-            folders |= dict.fromkeys(find_folders(word, out))
-        except LabError as e:
-            faults.append(str(e))
-    histories = []
-    for folder in folders:
-        try:
-            histories.append(read_history(Layout.open(folder)))
-        except LabError as e:
-            faults.append(str(e))
-    if faults:
-        raise LabError("\n".join(faults))
-    return histories
-
-
-def number(value: float) -> str:
-    """Four digits that count, none of them cut off before the point.
-
-    >>> number(12345.6), number(0.12345), number(float("inf")), number(float("nan"))
-    ('12,346', '0.1235', 'never', '-')
-    """
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "never"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
-def interval(e: Estimate) -> str:
-    """An estimate and its interval.
-
-    >>> interval(Estimate(1.0, 0.5, 1.25)), interval(Estimate(1.0, float("nan"), float("nan")))
-    ('1 [0.5, 1.25]', '1')
-    """
-    return number(e.value) + ("" if math.isnan(e.low) else f" [{number(e.low)}, {number(e.high)}]")
 
 
 def _table(title: str, first: str, columns: Sequence[str]) -> Table:
@@ -108,17 +60,10 @@ def _env_table(found: Comparison, env: str) -> Table:
     table = _table(title, "method", ("sessions", "mean", "median", "IQM", "worst", target, "seconds to it"))
     for m in found.of(env):
         worst = min(m.scores, default=math.nan)
-        reached = [_reached(values) for values in (m.frames_to_target, m.seconds_to_target)]
-        words = [str(len(m.scores)), *map(interval, (m.mean, m.median, m.iqm)), number(worst), *reached]
+        times = [reached(values) for values in (m.frames_to_target, m.seconds_to_target)]
+        words = [str(len(m.scores)), *map(interval, (m.mean, m.median, m.iqm)), number(worst), *times]
         table.add_row(Text(m.label), *words)
     return table
-
-
-def _reached(values: Sequence[float]) -> str:
-    """The median over sessions, and how many of them got there."""
-    got = sorted(v for v in values if math.isfinite(v))
-    middle = sorted(values)[(len(values) - 1) // 2] if values else math.nan
-    return number(middle) + ("" if len(got) == len(values) else f" ({len(got)} of {len(values)})")
 
 
 def _aggregate_table(found: Comparison) -> Table:

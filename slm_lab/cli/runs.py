@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def find_folders(word: str, out: Path) -> list[Path]:
         if found := [path.resolve() for path in sorted(matches) if _is_run(path)]:
             return found
     raise LabError(f"{word}: matches no run folder, neither here nor in {out}")
+
+
+def find_all(words: Sequence[str], out: Path) -> list[Layout]:
+    """The run folders that several words mean, each once.
+
+    Raises:
+        LabError: one of them is not there: all that are not, at once.
+    """
+    folders: dict[Path, None] = {}
+    faults = []
+    for word in words:
+        try:
+            folders |= dict.fromkeys(find_folders(word, out))
+        except LabError as e:
+            faults.append(str(e))
+    if faults:
+        raise LabError("\n".join(faults))
+    return [Layout.open(folder) for folder in folders]
 
 
 def _is_run(path: Path) -> bool:

@@ -15,6 +15,15 @@ Runs = Annotated[
 Metric = Annotated[
     str, typer.Option("-m", "--metric", metavar="NAME", help="A column of the tables, or a metric such as strength.")
 ]
+At = Annotated[
+    int | None, typer.Option(metavar="FRAMES", min=1, help="Compare what was reached by then; by default at the end.")
+]
+Target = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RETURN", help="Time the first reaching of it; by default 90 % of the way from random to the best."
+    ),
+]
 Legends = Annotated[
     str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a run; by default the specs' names.")
 ]
@@ -23,6 +32,7 @@ Legends = Annotated[
 def add_views(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(plot)
+    app.command()(report)
     app.command()(compare)
     app.command("list-runs")(list_runs)
 
@@ -47,19 +57,37 @@ def plot(
     main(split_words(folders), title, split_words(legends) if legends is not None else None, output, out)
 
 
+def report(  # noqa: PLR0913, PLR0917  a parameter is an option
+    runs: Runs,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="An .html file; by default report.html in the run folder, or here."
+        ),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Renew the page while a run goes on.")] = False,
+    every: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Between two pages of --watch.")] = 10.0,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Do not film the best policy.")] = False,
+    metric: Metric = "total_reward",
+    at: At = None,
+    target: Target = None,
+    legends: Legends = None,
+    out: Out = Path("data"),
+) -> None:
+    """Write a run, a search, or several runs as one HTML page that works offline."""
+    from slm_lab.cli.make_report import main
+
+    labels = split_words(legends) if legends is not None else None
+    settings = {"video": not no_video, "metric": metric, "at": at, "target": target, "labels": labels}
+    main(runs, out, output, open_it=open_it, watch_every=every if watch else None, **settings)
+
+
 def compare(
     runs: Runs,
     metric: Metric = "total_reward",
-    at: Annotated[
-        int | None,
-        typer.Option(metavar="FRAMES", min=1, help="Compare what was reached by then; by default at the end."),
-    ] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(
-            metavar="RETURN", help="Time the first reaching of it; by default 90 % of the way from random to the best."
-        ),
-    ] = None,
+    at: At = None,
+    target: Target = None,
     legends: Legends = None,
     out: Out = Path("data"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,

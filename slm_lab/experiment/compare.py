@@ -297,12 +297,10 @@ def _improve(found: Comparison) -> None:
 
 
 def _notes(found: Comparison) -> list[str]:
-    notes = []
+    few = [f"{m.label} in {m.env} ({len(m.scores)})" for m in found.methods if 0 < len(m.scores) < FEW]
+    notes = [f"fewer than {FEW} sessions give coarse intervals, one gives none: {', '.join(few)}"] if few else []
     for m in found.methods:
         where = f"{m.label} in {m.env}"
-        if m.scores and len(m.scores) < FEW:
-            count = "1 session: no interval" if len(m.scores) == 1 else f"{len(m.scores)} sessions: coarse intervals"
-            notes.append(f"{where}: {count}, take at least {FEW} seeds")
         if not m.scores:
             notes.append(f"{where}: no session has a value of {found.metric}")
         frames = [min(s.frames, found.at) if found.at is not None else s.frames for s in m.sessions]

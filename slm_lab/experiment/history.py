@@ -46,6 +46,10 @@ SCALARS = (
 _BLOCK = 20_000
 
 
+class NoRowError(LabError):
+    """A run has nothing to show: it has just begun, or was stopped before its first row."""
+
+
 def read_table(path: Path) -> "Table":
     """The columns of a table that a CsvSink wrote, [rows] each; an empty cell is NaN, a missing file has no columns.
 
@@ -154,7 +158,7 @@ def read_history(layout: "Layout") -> History:
     What is missing or damaged is noted and left out, as long as one session has a row.
 
     Raises:
-        LabError: no session has a row.
+        NoRowError: no session has a row.
     """
     spec, missing = read_spec(layout), []
     if not spec:
@@ -179,13 +183,30 @@ def read_history(layout: "Layout") -> History:
             missing.append(f"{path.name} has no row")
     if not sessions:
         why = "; ".join(missing[-3:]) if missing else "no session has a table in info/"
-        raise LabError(f"{layout.root}: not a row to show yet ({why})")
+        raise NoRowError(f"{layout.root}: not a row to show yet ({why})")
     sessions.sort(key=lambda s: (s.trial, s.index))
     wanted = int(get(spec, "meta", "max_session") or 1)
     if info.get("mode") == "train" and not layout.search_file().exists() and len(sessions) < wanted:
         missing.append(f"{len(sessions)} of {wanted} sessions have a row")
     missing += [f"session {s.index} of trial {s.trial} crashed: {s.crash}" for s in sessions if s.crash]
     return History(layout, spec, info, read_status(layout), sessions, missing)
+
+
+def read_histories(layouts: Iterable["Layout"]) -> list[History]:
+    """Read several run folders.
+
+    Raises:
+        LabError: some have no row: all that have none, at once.
+    """
+    histories, faults = [], []
+    for layout in layouts:
+        try:
+            histories.append(read_history(layout))
+        except NoRowError as e:
+            faults.append(str(e))
+    if faults:
+        raise NoRowError("\n".join(faults))
+    return histories
 
 
 def metric_names(sessions: Iterable[Session]) -> list[str]:

@@ -1,0 +1,271 @@
+"""The page of a search."""
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from slm_lab.experiment.curves import moving_average
+from slm_lab.experiment.history import History, get, score
+from slm_lab.experiment.report.figures import Figure, colour, encode, points_for, points_trace, table_trace
+from slm_lab.experiment.report.html import Markup, Page, Section, table, tag
+from slm_lab.experiment.report.single import STATUS, about
+from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
+from slm_lab.experiment.wording import number
+from slm_lab.lib.errors import LabError
+from slm_lab.spec.search import LISTS, Axis
+
+MARKS = {TrialStatus.STOPPED: "circle-open", TrialStatus.CRASHED: "x"}
+KEYS_NOTE = "Hollow points were stopped early, so they are judged by fewer frames. Shaded: outside the searched range."
+BEST_NOTE = (
+    "It was chosen because it is high, so it is too high on average: train the best spec with new seeds to report it."
+)
+_GREY = "#b0b7bf"
+
+
+def search_page(history: History) -> Page:
+    """The page of a search.
+
+    Raises:
+        LabError: its journal can't be read.
+    """
+    journal = Journal.open(history.layout.search_file())
+    records = sorted(journal.records.values(), key=lambda r: r.trial)
+    scores = _scores(history, records)
+    axes = _axes(history, records)
+    best = history.judged[0].trial if history.judged else None
+    sections = [
+        Section("Trials", [_curves(history, records, best)]),
+        Section("Searched keys", _keys(records, axes, scores)),
+        Section("Importance", _importance(axes, records, scores)),
+        Section("Best trial", _best(history, journal, best)),
+        Section("All trials", [_table(records, axes, scores)]),
+        *about(history),
+    ]
+    stopped = sum(r.status is TrialStatus.STOPPED for r in records)
+    ended = sum(r.ended for r in records)
+    words = f"search of {history.algorithm} on {history.env}, {ended} of {len(records)} trials ended"
+    return Page(
+        title=history.layout.root.name,
+        subtitle=words + (f", {stopped} of them stopped early by ASHA" if stopped else ""),
+        badges=[(history.status, STATUS.get(history.status, "plain"))],
+        headline=_headline(scores, best, records),
+        sections=[s for s in sections if s.parts],
+        missing=list(history.missing),
+    )
+
+
+def _scores(history: History, records: Sequence[Record]) -> dict[int, float]:
+    """Mean over sessions of total_reward_ma at the last row that counts."""
+    scores = {}
+    for record in records:
+        sessions = [s for s in history.trials.get(record.trial, []) if s.crash is None]
+        at = record.frame if record.status is TrialStatus.STOPPED and record.frame else None
+        known = [v for s in sessions if np.isfinite(v := score(s.train, at=at))]
+        if known:
+            scores[record.trial] = float(np.mean(known))
+    return scores
+
+
+def _axes(history: History, records: Sequence[Record]) -> list[Axis]:
+    """The searched keys, as the spec's search block has them."""
+    block: Any = get(history.spec, "search") or {}
+    found: dict[str, Axis] = {}
+
+    def walk(data: Any, path: str) -> None:
+        for key, value in data.items() if isinstance(data, dict) else ():
+            whole = f"{path}.{key}" if path else key
+            name, mark, dist = whole.rpartition("__")
+            if mark and isinstance(value, list):
+                found[name] = Axis(name, dist, tuple(tuple(v) if isinstance(v, list) else v for v in value))
+            else:
+                walk(value, whole)
+
+    walk(block, "")
+    paths = dict.fromkeys(path for record in records for path in record.values)
+    return [found.get(path) or Axis(path, "choice", ()) for path in paths]
+
+
+def _headline(scores: dict[int, float], best: int | None, records: Sequence[Record]) -> Markup:
+    if best is None or best not in scores:
+        return tag("div", tag("p", "No trial has ended an episode yet."), cls="words")
+    values = next((r.values for r in records if r.trial == best), {})
+    told = ", ".join(f"{k.rpartition('.')[2]} {_value(v)}" for k, v in values.items())
+    words = [
+        f"The best trial is {best}, with {told}.",
+        "A trial's score is the return per episode, averaged over the last 100 rows and over its sessions.",
+        BEST_NOTE,
+    ]
+    box = tag("div", number(scores[best]), tag("small", f"score of trial {best}"), cls="score")
+    return Markup(box + tag("div", *(tag("p", w) for w in words), cls="words"))
+
+
+def _curves(history: History, records: Sequence[Record], best: int | None) -> Figure:
+    figure = Figure("Return of every trial, moving average; hollow: stopped early, cross: crashed", "return", wide=True)
+    points = points_for(2 * len(history.sessions))
+    ends: dict[TrialStatus, list[tuple[float, float, float, str]]] = {}
+    for record in records:
+        chosen = record.trial == best
+        name = f"trial {record.trial}" + (f", {record.status.value}" if not chosen else ", best")
+        for s in history.trials.get(record.trial, []):
+            if "total_reward" not in s.train:
+                continue
+            y = moving_average(s.train["total_reward"])
+            style: dict[str, Any] = {"color": "#d55e00" if chosen else colour(0), "width": 2.6 if chosen else 1.2}
+            opacity = 1.0 if chosen else 0.5 if record.status is not TrialStatus.STOPPED else 0.3
+            trace = table_trace({**s.train, "y": y}, "y", points, name=name, legend=chosen, opacity=opacity, **style)
+            figure.traces += [trace] if trace else []
+            if record.status in MARKS and np.isfinite(y).any():
+                at = int(np.flatnonzero(np.isfinite(y))[-1])
+                told = f"trial {record.trial} {record.status.value} at frame {record.frame or s.frames:,}"
+                wall = s.train.get("wall_t", s.train["frame"])
+                end = (float(s.train["frame"][at]), float(wall[at]), float(y[at]), told)
+                ends.setdefault(record.status, []).append(end)
+    for status, found in ends.items():
+        mark = {"symbol": MARKS[status], "size": 7, "color": "#555555"}
+        texts = [end[3] for end in found]
+        marks = points_trace(
+            [], [end[2] for end in found], name=status.value, marker=mark, text=texts, hoverinfo="text"
+        )
+        xs = {"frame": encode([end[0] for end in found]), "wall_t": encode([end[1] for end in found])}
+        figure.traces.append({**marks, "x": None, "xs": xs})
+    return figure
+
+
+def _keys(records: Sequence[Record], axes: Sequence[Axis], scores: dict[int, float]) -> list[Markup | Figure]:
+    """Each key against the score, on the scale that it was searched on."""
+    figures: list[Markup | Figure] = [tag("p", KEYS_NOTE, cls="note")]
+    for axis in axes:
+        figure = Figure(axis.path, "score", x={"x": f"{axis.path.rpartition('.')[2]} ({axis.dist})"})
+        known = [r for r in records if r.trial in scores and axis.path in r.values]
+        numeric = axis.dist not in LISTS
+        for early in (False, True):
+            mine = [r for r in known if (r.status is TrialStatus.STOPPED) is early]
+            x = [r.values[axis.path] if numeric else _value(r.values[axis.path]) for r in mine]
+            mark = {
+                "size": 8,
+                "color": colour(0),
+                "symbol": "circle-open" if early else "circle",
+                "line": {"width": 1.5},
+            }
+            told = [f"trial {r.trial}: {number(scores[r.trial])}" for r in mine]
+            name = "stopped early" if early else "ran to its end"
+            figure.traces.append(points_trace(x, [scores[r.trial] for r in mine], marker=mark, text=told, name=name))
+        figure.layout = {"xaxis": _scale(axis, known), "showlegend": False, "shapes": _outside(axis)}
+        figures.append(figure)
+    return figures if axes else []
+
+
+def _scale(axis: Axis, known: Sequence[Record]) -> dict[str, Any]:
+    if axis.dist in LISTS:
+        kinds = [_value(v) for v in axis.args] or sorted({_value(r.values[axis.path]) for r in known})
+        return {"type": "category", "categoryorder": "array", "categoryarray": kinds}
+    low, high = _range(axis)
+    if "log" in axis.dist and low > 0:
+        a, b = math.log10(low), math.log10(high)
+        return {"type": "log", "range": [a - 0.06 * (b - a), b + 0.06 * (b - a)], "dtick": 1 if b - a > 1.5 else None}
+    return {"type": "linear", "range": [low - 0.06 * (high - low), high + 0.06 * (high - low)]}
+
+
+def _range(axis: Axis) -> tuple[float, float]:
+    if axis.dist in ("randn", "qrandn", "normal"):
+        mean, sd = axis.args[:2]
+        return mean - 3 * sd, mean + 3 * sd
+    return axis.args[0], axis.args[1]
+
+
+def _outside(axis: Axis) -> list[dict[str, Any]]:
+    if axis.dist in LISTS:
+        return []
+    low, high = _range(axis)
+    wide = high - low
+    log = "log" in axis.dist and low > 0
+    edges = [(low - wide, low), (high, high + wide)]
+    if log:
+        factor = (high / low) ** 0.2
+        edges = [(low / factor, low), (high, high * factor)]
+    look = {
+        "type": "rect",
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": _GREY,
+        "opacity": 0.25,
+        "line": {"width": 0},
+    }
+    return [{**look, "x0": a, "x1": b} for a, b in edges]
+
+
+def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[int, float]) -> list[Markup | Figure]:
+    if not axes:
+        return []
+    try:
+        from slm_lab.experiment.search.importance import importances
+    except ModuleNotFoundError:
+        return [tag("p", "Importances need optuna, which the extra `train` installs.", cls="note")]
+    whole = [r for r in records if r.status is TrialStatus.COMPLETED and r.trial in scores]
+    try:
+        found = importances(axes, [r.values for r in whole], [scores[r.trial] for r in whole])
+    except ModuleNotFoundError:
+        return [tag("p", "Importances need optuna, which the extra `train` installs.", cls="note")]
+    except LabError as e:
+        return [tag("p", f"No importances: {e}.", cls="note")]
+    figures: list[Markup | Figure] = []
+    for title, shares in found.items():
+        order = sorted(shares, key=lambda k: shares[k])
+        bars = {"type": "bar", "orientation": "h", "x": encode([shares[k] for k in order]), "y": order, "name": title}
+        layout = {"xaxis": {"rangemode": "tozero"}, "margin": {"l": 140, "r": 14, "t": 10, "b": 40}}
+        figures.append(
+            Figure(
+                title, "", {"x": "share of the score's variance"}, [{**bars, "marker": {"color": colour(0)}}], layout
+            )
+        )
+    note = (
+        f"How much of the variation of the score each key explains, by Optuna's evaluators, from the {len(whole)} "
+        "trials that ran to their end."
+    )
+    return [tag("p", note, cls="note"), *figures]
+
+
+def _best(history: History, journal: Journal, best: int | None) -> list[Markup | Figure]:
+    if best is None:
+        return []
+    values = journal.records[best].values if best in journal.records else {}
+    rows = [[k, tag("code", _value(v))] for k, v in values.items()]
+    parts: list[Markup | Figure] = [table(["key", "value"], rows)]
+    path = history.layout.best_spec()
+    if path.exists():
+        try:
+            spec = json.loads(path.read_text(encoding="utf-8"))
+            name = next(iter(spec))
+        except (ValueError, StopIteration, OSError):
+            return parts
+        command = shlex.join(["slm-lab", "run", str(path), name, "train", "--seed", "1000"])
+        whole = tag("pre", json.dumps(spec, indent=2, ensure_ascii=False))
+        parts += [tag("p", "Train it with new seeds:"), tag("pre", command)]
+        parts.append(tag("details", tag("summary", "Its spec"), whole))
+    return parts
+
+
+def _table(records: Sequence[Record], axes: Sequence[Axis], scores: dict[int, float]) -> Markup:
+    headers = ["trial", *(a.path.rpartition(".")[2] for a in axes), "frames", "score", "status"]
+    rows = [
+        [
+            r.trial,
+            *(_value(r.values.get(a.path)) for a in axes),
+            f"{r.frame:,}",
+            number(scores.get(r.trial)),
+            r.status.value,
+        ]
+        for r in sorted(records, key=lambda r: -scores.get(r.trial, -math.inf))
+    ]
+    return table(headers, rows, numbers=range(len(headers) - 1))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(list(value) if isinstance(value, tuple) else value)

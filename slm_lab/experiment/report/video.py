@@ -1,0 +1,66 @@
+"""A film of the best policy: one that lies in the run folder, or one that is made."""
+
+import base64
+from pathlib import Path
+
+from slm_lab.experiment.report.html import Markup, Section, tag
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import Layout
+
+KINDS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
+"""What a browser plays, by suffix."""
+MOST = 2_000_000
+"""Bytes of a film that is put into the page; a larger one is linked."""
+
+
+def video_section(layout: Layout, page: Path, *, make: bool) -> tuple[Section | None, str | None]:
+    """The film, and what there is to say where there is none.
+
+    Args:
+        layout: of the run.
+        page: file of the page, which a large film is linked from.
+        make: play an episode where there is no film.
+    """
+    film = find_film(layout)
+    why = None
+    if film is None and make:
+        film, why = make_film(layout)
+    if film is None:
+        return None, why
+    kind = KINDS[film.suffix.lower()]
+    if film.stat().st_size <= MOST:
+        source = f"data:{kind};base64,{base64.b64encode(film.read_bytes()).decode()}"
+    else:
+        try:
+            source = film.resolve().relative_to(page.resolve().parent).as_posix()
+        except ValueError:
+            source = film.resolve().as_uri()
+    name = str(film.relative_to(layout.root)) if film.is_relative_to(layout.root) else film.name
+    if kind == "image/gif":
+        shown = Markup(f'<img class="film" src="{source}" alt="an episode of the best policy">')
+    else:
+        shown = Markup(f'<video controls loop muted playsinline src="{source}"></video>')
+    return Section("Best policy", [shown, tag("p", f"{name}: the best policy plays greedily.", cls="note")]), None
+
+
+def find_film(layout: Layout) -> Path | None:
+    """The newest film in the run folder."""
+    films = [p for p in layout.root.rglob("*") if p.suffix.lower() in KINDS and p.is_file() and p.stat().st_size]
+    return max(films, key=lambda p: p.stat().st_mtime, default=None)
+
+
+def make_film(layout: Layout) -> tuple[Path | None, str | None]:
+    """Film an episode of the best policy, into the run folder; or say why that can't be done."""
+    if not list((layout.root / "model").glob("*.pt")):
+        return None, "no video: the model folder holds no checkpoint"
+    path = layout.root / "graph" / f"{layout.name}_best_policy.mp4"
+    try:
+        from slm_lab.experiment.enjoy import enjoy
+        from slm_lab.experiment.run import Options
+
+        enjoy(layout.root, Options(device="cpu"), episodes=1, video=path)
+    except ModuleNotFoundError as e:
+        return None, f"no video: {e.name} is not installed"
+    except (LabError, OSError) as e:
+        return None, f"no video: {e}"
+    return path, None

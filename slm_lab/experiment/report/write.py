@@ -1,0 +1,131 @@
+"""Reads runs and writes their page."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import slm_lab
+from slm_lab.experiment.compare import compare
+from slm_lab.experiment.describe import read_status
+from slm_lab.experiment.history import History, NoRowError, read_histories
+from slm_lab.experiment.report.html import Page, Section
+from slm_lab.experiment.report.page import render
+from slm_lab.experiment.report.search import search_page
+from slm_lab.experiment.report.several import several_page
+from slm_lab.experiment.report.single import run_page
+from slm_lab.experiment.report.video import video_section
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import write_atomic
+from slm_lab.lib.layout import Layout
+
+PAGE = "report.html"
+"""Of one run, in its folder; of several in the working folder."""
+
+
+def write_report(
+    layouts: Sequence[Layout],
+    output: Path | None = None,
+    *,
+    video: bool = True,
+    metric: str = "total_reward",
+    at: int | None = None,
+    target: float | None = None,
+    labels: Sequence[str] | None = None,
+    refresh: int | None = None,
+) -> Path:
+    """Write the page of a run, a search, or several runs.
+
+    Args:
+        layouts: of the runs.
+        output: the HTML file; None: `report.html` in the run folder, of several runs in the working folder.
+        video: film the best policy of a run that has no film.
+        metric: see `compare`; of several runs, as the next three.
+        at: see `compare`.
+        target: see `compare`.
+        labels: see `compare`.
+        refresh: seconds after which a browser loads the page again.
+
+    Returns:
+        The file.
+
+    Raises:
+        LabError: a run has no row, or the file can't be written.
+    """
+    if not layouts:
+        raise LabError("report: no run given")
+    output = output or (layouts[0].root / PAGE if len(layouts) == 1 else Path(PAGE))
+    if output.is_dir():
+        output /= PAGE
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise LabError(f"report: {output} must be an .html file")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.open("ab").close()
+    except OSError as e:
+        raise LabError(f"report: {output} can't be written: {e.strerror}") from e
+    new = output.stat().st_size == 0
+    try:
+        histories = read_histories(layouts)
+        if len(histories) > 1:
+            found = compare(histories, metric=metric, at=at, target=target, labels=labels)
+            page = several_page(histories, found)
+        else:
+            page = _one(histories[0], output, video=video)
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        footer = f"Made by slm-lab {slm_lab.__version__} on {now}, from the tables in info/."
+        try:
+            write_atomic(output, render(page, footer=footer, refresh=refresh))
+        except OSError as e:
+            raise LabError(f"report: {output} can't be written: {e.strerror}") from e
+    except BaseException:
+        if new:
+            output.unlink(missing_ok=True)
+        raise
+    return output
+
+
+def watch(
+    layouts: Sequence[Layout],
+    output: Path | None = None,
+    *,
+    every: float = 10.0,
+    on_first: Callable[[Path], None] | None = None,
+    **options: Any,
+) -> Path:
+    """Write the page again and again while a run goes on.
+
+    Args:
+        layouts: of the runs.
+        output: see `write_report`.
+        every: seconds between two pages; the browser loads it as often.
+        on_first: called with the file once there is one.
+        options: of `write_report`.
+
+    Returns:
+        The file, written a last time without the reload.
+    """
+    told = on_first is None
+    while any(read_status(layout) == "running" for layout in layouts):
+        with suppress(NoRowError):
+            path = write_report(layouts, output, **{**options, "video": False}, refresh=max(1, round(every)))
+            if on_first is not None and not told:
+                told = True
+                on_first(path)
+        time.sleep(every)
+    path = write_report(layouts, output, **options)
+    if on_first is not None and not told:
+        on_first(path)
+    return path
+
+
+def _one(history: History, output: Path, *, video: bool) -> Page:
+    page = search_page(history) if history.is_search else run_page(history)
+    section, why = video_section(history.layout, output, make=video and history.status != "running")
+    sections: list[Section] = [*page.sections]
+    if section is not None:
+        sections.insert(1, section)
+    return replace(page, sections=sections, missing=[*page.missing, *([why] if why else [])])

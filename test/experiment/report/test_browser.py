@@ -1,0 +1,144 @@
+"""Pages as a real browser shows them: no error on the console, every plot drawn, values under the mouse."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.browser import CHROMIUM, WHY, Browser
+from support.runs import make_run, make_search
+
+from slm_lab.experiment.history import read_history
+from slm_lab.experiment.report.write import write_report
+from slm_lab.lib.layout import Layout
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WHY)
+
+PLACES = "[...document.querySelectorAll('.plot')]"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _no_errors(browser: Browser) -> Iterator[None]:
+    browser.errors.clear()
+    yield
+    assert browser.errors == []
+
+
+def curve(seed: int, rows: int = 300, top: float = 400.0) -> list[float | None]:
+    rng = np.random.default_rng(seed)
+    y = top * (1 - np.exp(-np.arange(rows) / 80)) + 20 + 10 * rng.standard_normal(rows)
+    return [None, *y.tolist()]
+
+
+def drawn(browser: Browser) -> list[int]:
+    """Of each plot, how many marks it shows: lines, points and bars."""
+    count = f"{PLACES}.map(p => p.querySelectorAll('.scatterlayer .trace, .barlayer .trace').length)"
+    found: list[int] = browser.js(count)
+    return found
+
+
+def test_run(browser: Browser, tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[curve(i) for i in range(4)])
+    page = write_report([layout], video=False)
+    browser.open(page)
+    found = drawn(browser)
+    assert len(found) == 4  # return, loss, episode length, learning rate
+    assert all(found)
+    assert found[0] == 4 * 2 + 2
+    text = browser.js("document.body.innerText")
+    assert "95 % interval" in text
+    assert "4 sessions are few" in text
+
+
+def test_hover_shows_the_value_of_the_table(browser: Browser, tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[curve(0, rows=40)])
+    browser.open(write_report([layout], video=False))
+    table = read_history(layout).sessions[0].train
+    for row in (5, 20, 33):
+        frame, loss = table["frame"][row], table["loss"][row]
+        place = browser.js(
+            f"""(() => {{ const p = {PLACES}[1]; p.scrollIntoView({{block: "center"}});
+            const box = p.getBoundingClientRect(), l = p._fullLayout;
+            return [box.x + l._size.l + l.xaxis.d2p({frame}), box.y + l._size.t + l.yaxis.d2p({loss})] }})()"""
+        )
+        browser.move(0, 0)
+        browser.move(*place)
+        lines = browser.js(
+            f"""new Promise(async (done) => {{ for (let i = 0; i < 200; i++) {{
+            const t = [...{PLACES}[1].querySelectorAll('.hoverlayer .hovertext .nums .line')];
+            if (t.length) return done(t.map((line) => line.textContent));
+            await new Promise((r) => setTimeout(r, 50)); }} done(null); }})"""
+        )
+        assert lines == [f"{loss:.10g}", f"{frame:,.0f} frames"]
+
+
+def test_switches(browser: Browser, tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[curve(i, 30) for i in range(2)])
+    browser.open(write_report([layout], video=False))
+    before = drawn(browser)
+    browser.js("document.querySelector('[data-switch=\"session 1\"]').click()")
+    wait(browser, f"{PLACES}[1].querySelectorAll('.scatterlayer .trace').length === 1")
+    assert drawn(browser)[0] == before[0] - 2
+    title = f"{PLACES}[0].querySelector('.xtitle').textContent"
+    assert browser.js(title) == "frames"
+    browser.js("document.querySelector('[data-clock=wall_t]').click()")
+    wait(browser, f"{title} === 'wall time (s)'")
+    wait(browser, f"{PLACES}[1].calcdata[0].length === 31 && {PLACES}[1].calcdata[0][0].x === 2")
+    assert drawn(browser)[1] == 1  # session 1 stays hidden
+
+
+def test_search(browser: Browser, tmp_path: Path) -> None:
+    layout = make_search(tmp_path)
+    browser.open(write_report([layout], video=False))
+    titles = browser.js("[...document.querySelectorAll('figcaption')].map(e => e.textContent)")
+    assert titles[1:4] == ["agent.algorithm.lr", "agent.algorithm.gamma", "agent.net.hid_layers"]
+    assert all(drawn(browser))
+    assert browser.js(f"{PLACES}.map(p => p._fullLayout.xaxis.type)")[1:4] == ["log", "linear", "category"]
+    low, high = browser.js(f"{PLACES}[1]._fullLayout.xaxis.range")
+    assert low < -4
+    assert high > -1
+    text = browser.js("document.body.innerText")
+    assert "3 of them stopped early by ASHA" in text
+    assert f"slm-lab run {layout.best_spec()} ppo_cartpole train" in text
+
+
+def test_several_runs(browser: Browser, tmp_path: Path) -> None:
+    layouts: list[Layout] = []
+    for env, top in (("CartPole-v1", 450.0), ("Nobody-v0", 10.0)):
+        for k, agent in enumerate(("PPO", "A2C", "DQN")):
+            sessions = [curve(10 * k + i, 60, top / (k + 1)) for i in range(3)]
+            layouts.append(make_run(tmp_path, f"{agent.lower()}_{env[:3].lower()}", sessions, env=env, agent=agent))
+    page = write_report(layouts, tmp_path / "all.html")
+    browser.open(page)
+    found = drawn(browser)
+    assert all(found)
+    titles = browser.js("[...document.querySelectorAll('figcaption')].map(e => e.textContent)")
+    assert [t.partition(":")[0] for t in titles[:2]] == ["Return on CartPole-v1", "Return on Nobody-v0"]
+    assert titles[2:6] == ["IQM", "median", "mean", "optimality gap"]
+    assert found[:2] == [3 * (3 + 2)] * 2
+
+
+def test_page_of_a_run_that_has_just_begun(browser: Browser, tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[[None]], status="running")
+    browser.open(write_report([layout], video=False))
+    assert "no score" in browser.js("document.body.innerText")
+    assert all(drawn(browser))
+
+
+def test_print(browser: Browser, tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[curve(i, 30) for i in range(2)])
+    browser.open(write_report([layout], video=False))
+    assert browser.pdf().startswith(b"%PDF")
+
+
+def wait(browser: Browser, condition: str) -> None:
+    assert browser.js(
+        f"""new Promise(async (done) => {{ for (let i = 0; i < 400; i++) {{ if ({condition}) return done(true);
+        await new Promise((r) => setTimeout(r, 50)); }} done(false); }})"""
+    ), condition

@@ -1,0 +1,192 @@
+"""What a page says, and what comes of what can't be read or written."""
+
+import base64
+import gzip
+import json
+import re
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.runs import make_run, make_search, write_session
+
+from slm_lab.experiment.history import read_table
+from slm_lab.experiment.report.write import watch, write_report
+from slm_lab.experiment.runs import locked
+from slm_lab.experiment.search.importance import importances
+from slm_lab.lib.errors import LabError
+from slm_lab.spec.search import Axis
+
+MEGABYTE = 1_000_000
+
+
+def figures(page: Path) -> list[dict[str, Any]]:
+    """The data inside a page."""
+    packed = re.search(r'id="data">([^<]*)<', page.read_text())
+    assert packed is not None
+    found: list[dict[str, Any]] = json.loads(gzip.decompress(base64.b64decode(packed[1])))
+    return found
+
+
+def numbers(values: dict[str, str]) -> list[float]:
+    data = base64.b64decode(values["bdata"])
+    return list(struct.unpack(f"<{len(data) // 8}d", data))
+
+
+def test_values_are_those_of_the_table(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[[None, 1 / 3, 2 / 3], [1.0, 2.0, 3.0]])
+    page = write_report([layout], video=False)
+    assert page == layout.root / "report.html"
+    raw = figures(page)[0]["traces"][0]
+    table = read_table(layout.session_df(0, 0))
+    assert numbers(raw["xs"]["frame"]) == table["frame"].tolist()
+    assert numbers(raw["xs"]["wall_t"]) == table["wall_t"].tolist()
+    assert numbers(raw["y"])[1:] == [1 / 3, 2 / 3]
+
+
+def test_page_needs_nothing_else(tmp_path: Path) -> None:
+    text = write_report([make_run(tmp_path)], video=False).read_text()
+    assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text) == []
+    assert "<script src" not in text
+
+
+def test_long_runs_stay_small_and_quick(tmp_path: Path) -> None:
+    """Rows of 10 M frames at a row every 1000; the bound leaves room for a busy machine."""
+    rng = np.random.default_rng(0)
+    layout = make_run(tmp_path, sessions=[[]] * 4)
+    returns = rng.standard_normal(10_000).cumsum()
+    returns[[4321, 8765]] = 1e4, -1e4
+    for i in range(4):
+        write_session(layout, 0, i, returns.tolist(), 1000)
+    begun = time.process_time()
+    page = write_report([layout], video=False)
+    assert time.process_time() - begun < 20
+    assert page.stat().st_size < 6 * MEGABYTE
+    y = numbers(figures(page)[0]["traces"][0]["y"])
+    assert len(y) <= 2000
+    assert (max(y), min(y)) == (1e4, -1e4)
+
+
+def test_what_differs_from_the_bundled_spec(tmp_path: Path) -> None:
+    text = write_report([make_run(tmp_path, lr=0.125)], video=False).read_text()
+    assert "differ from the bundled ppo/ppo_cartpole.json" in text
+    assert re.search(r"agent.algorithm.lr</td><td><code>0.125</code></td><td><code>not set", text)
+    text = write_report([make_run(tmp_path, "mine")], video=False).read_text()
+    assert "No bundled spec is called &#x27;mine&#x27;" in text
+
+
+def test_command_versions_and_commit(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    text = write_report([layout], video=False).read_text()
+    assert f"slm-lab run {layout.spec()} ppo_cartpole train" in text
+    for told in ("2.15", "0123abc", "2026-01-31T12:00:00"):
+        assert told in text
+
+
+def test_text_is_no_markup(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, note="<script>alert(1)</script>")
+    assert "<script>alert(1)" not in write_report([layout], video=False).read_text()
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[[1.0, 2.0], []], status="stopped")
+    text = write_report([layout]).read_text()
+    assert "s1_session_df_train.csv has no row" in text
+    assert "no video: the model folder holds no checkpoint" in text
+    assert "The run has not ended" in text
+
+
+def test_video_that_is_there(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    (layout.root / "graph" / "best.gif").write_bytes(b"GIF89a")
+    assert "data:image/gif;base64,R0lGODlh" in write_report([layout]).read_text()
+    (layout.root / "graph" / "long.mp4").write_bytes(bytes(3 * MEGABYTE))
+    assert 'src="graph/long.mp4"' in write_report([layout]).read_text()
+
+
+def test_video_is_made(tmp_path: Path, finished_run: Path) -> None:
+    import shutil
+
+    from slm_lab.lib.layout import Layout
+
+    folder = tmp_path / finished_run.name
+    shutil.copytree(finished_run, folder)
+    text = write_report([Layout.open(folder)]).read_text()
+    assert "data:video/mp4;base64," in text
+    assert list((folder / "graph").glob("*_best_policy.mp4"))
+
+
+def test_search(tmp_path: Path) -> None:
+    text = write_report([make_search(tmp_path)], video=False).read_text()
+    assert "session 0 of trial 4 crashed: ValueError: no luck" in text
+    assert "The best trial is 7" in text
+
+
+def test_search_without_importances(tmp_path: Path) -> None:
+    text = write_report([make_search(tmp_path, trials=3)], video=False).read_text()
+    assert "No importances: 2 trials ran to their end, at least 4 are needed" in text
+
+
+def test_importance_finds_the_key_that_matters() -> None:
+    axes = [Axis("a", "loguniform", (1e-3, 1.0)), Axis("b", "uniform", (0, 1)), Axis("c", "choice", ([64], [64, 64]))]
+    rng = np.random.default_rng(0)
+    values = [
+        {"a": 10 ** -rng.uniform(0, 3), "b": rng.random(), "c": [64] * int(rng.integers(1, 3))} for _ in range(60)
+    ]
+    found = importances(axes, values, [float(np.log10(v["a"])) for v in values])
+    for shares in found.values():
+        assert max(shares, key=lambda k: shares[k]) == "a"
+        assert sum(shares.values()) == pytest.approx(1)
+    with pytest.raises(LabError, match="same score"):
+        importances(axes, values, [1.0] * 60)
+
+
+def test_several_envs_are_never_on_one_axis(tmp_path: Path) -> None:
+    a = make_run(tmp_path, "a", [[1.0], [2.0]])
+    b = make_run(tmp_path, "b", [[1.0], [2.0]], env="Nobody-v0")
+    page = write_report([a, b], tmp_path / "new" / "both.html")
+    assert [f["title"].partition(":")[0] for f in figures(page)[:2]] == ["Return on CartPole-v1", "Return on Nobody-v0"]
+
+
+def test_faults_leave_nothing_behind(tmp_path: Path) -> None:
+    run, empty = make_run(tmp_path), make_run(tmp_path, "sac", [[]])
+    out = tmp_path / "out.html"
+    with pytest.raises(LabError, match="not a row to show yet"):
+        write_report([empty], out)
+    with pytest.raises(LabError, match="metric 'nix' is not known"):
+        write_report([run, make_run(tmp_path, "a2c")], out, metric="nix")
+    assert not out.exists()
+    with pytest.raises(LabError, match=r"out.pdf must be an .html file"):
+        write_report([run], tmp_path / "out.pdf")
+    with pytest.raises(LabError, match=r"can't be written: "):
+        write_report([run], run.spec() / "out.html")
+    with pytest.raises(LabError, match="no run given"):
+        write_report([])
+    write_report([run], out, video=False)
+    before = out.read_bytes()
+    with pytest.raises(LabError, match="not a row"):
+        write_report([empty], out)
+    assert out.read_bytes() == before
+
+
+def test_watch_renews_the_page_until_the_run_ends(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, sessions=[[1.0]], status="running")
+    pages = []
+
+    def on_first(path: Path) -> None:
+        pages.append(path.read_text())
+        info = json.loads(layout.run_file().read_text())
+        layout.run_file().write_text(json.dumps({**info, "status": "completed"}))
+        write_session(layout, 0, 0, [1.0, 99.0])
+
+    info = json.loads(layout.run_file().read_text())
+    options = {"out": "data"}
+    layout.run_file().write_text(json.dumps({**info, "options": options}))
+    with locked(layout):
+        page = watch([layout], every=0.01, on_first=on_first, video=False)
+    assert 'http-equiv="refresh"' in pages[0]
+    assert 'http-equiv="refresh"' not in page.read_text()
+    assert numbers(figures(page)[0]["traces"][0]["y"]) == [1.0, 99.0]
