@@ -39,7 +39,6 @@ from slm_lab.lib.log import silenced
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
-from slm_lab.types import Continuous
 
 __all__ = [
     "Comparison",
@@ -158,6 +157,7 @@ class Policy:
         try:
             self.info = env.info
             """Of the env: shapes, action space."""
+            self._translator = env.translator()
             self._agent = saved.agent(env, device)
         finally:
             env.close()
@@ -166,29 +166,30 @@ class Policy:
         self.frame = saved.frame
         """Frames it had learned from."""
 
-    def act(self, obs: ArrayLike, explore: bool = False) -> NDArray[Any]:
-        """Choose actions. A recurrent net remembers from call to call: say `reset` where an episode ends.
+    def act(self, obs: Any, explore: bool = False) -> NDArray[Any]:
+        """Choose actions.
+
+        Recurrent nets and stacked frames remember from call to call: say `reset` where an episode ends.
 
         Args:
-            obs: [*O] of one env, or [N, *O] of several.
-            explore: draw from the policy, as in training; False: its likeliest action.
+            obs: what the env itself shows, as its `reset` and `step` give it: of one env; or of several, as a list or
+                as gymnasium's vector envs show it, each part [N, ...]. Of Atari games what ALE's vector env shows.
+            explore: draw from the policy, as at the end of training; False: its likeliest action.
 
         Returns:
-            [*A] or [N, *A]: int64, or for continuous actions float32 in the env's own bounds.
+            What the env takes, in its own numbers and bounds: one action, or [N, ...].
+
+        Raises:
+            ValueError: it is no observation of the env.
         """
-        seen = np.ascontiguousarray(obs, dtype=self.info.obs_dtype)
-        one = seen.shape == self.info.obs_shape
-        if not one and seen.shape[1:] != self.info.obs_shape:
-            raise ValueError(f"obs: shape {seen.shape}, must be {self.info.obs_shape} or (N, ...) of it")
-        action = self._agent.act(seen[None] if one else seen, explore)
-        if isinstance(self.info.action, Continuous):
-            action = _to_bounds(action, self.info.action)
-        # the agent may use its array again
-        return np.array(action[0] if one else action)
+        seen, alone = self._translator.observe(obs)
+        return self._translator.act(self._agent.act(seen, explore), alone=alone)
 
     def reset(self, ended: ArrayLike | None = None) -> None:
-        """Forget what a recurrent net remembers where an episode ended ([N] bool; None: everywhere)."""
-        self._agent.forget(None if ended is None else np.asarray(ended, np.bool_))
+        """Forget what is remembered of earlier steps where an episode ended ([N] bool; None: everywhere)."""
+        where = None if ended is None else np.asarray(ended, np.bool_)
+        self._agent.forget(where)
+        self._translator.forget(where)
 
     def evaluate(self, episodes: int = 10, *, num_envs: int = 1, seed: int = 0) -> list[float]:
         """Play greedy episodes in the env it was trained in; gives their undiscounted returns."""
@@ -197,14 +198,6 @@ class Policy:
             return play(self._agent, env, episodes, derive(seed, 0))[0]
         finally:
             env.close()
-
-
-def _to_bounds(action: NDArray[Any], space: Continuous) -> NDArray[np.float32]:
-    """From the agent's [-1, 1] to the env's bounds, clipped; a place with an infinite bound is only clipped."""
-    low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
-    finite = np.isfinite(low) & np.isfinite(high)
-    scaled = np.where(finite, low, 0) + (action + 1) / 2 * np.where(finite, high - low, 0)
-    return np.clip(np.where(finite, scaled, action), low, high).astype(np.float32)
 
 
 def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "cpu") -> Policy:

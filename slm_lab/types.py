@@ -8,7 +8,7 @@ Envs speak numpy, algorithms speak torch; the agent stands between.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,13 +55,65 @@ ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary
 
 
 @dataclass(frozen=True)
+class ObsPart:
+    """One part of an observation that is made of several, and where it lies in the row that holds them all."""
+
+    name: str
+    """Its key; `outer.inner` where they are nested."""
+    shape: tuple[int, ...]
+    """[channels, height, width] of an image, [numbers] of a vector."""
+    dtype: str
+    """float32, or uint8 (from 0 to 255)."""
+    begin: int
+    """Place of its first number in the row, in numbers of the row's dtype."""
+    end: int
+    """Place behind its last."""
+    image: bool
+
+
+class PackedShape(tuple[int, ...]):  # noqa: SLOT001  tuples have no slots for more than their items
+    """*O of observations made of parts: one row that holds them one after the other, vectors first.
+
+    The row is float32 where all parts are, else it is bytes: a net takes it apart into views, and memories, checkpoints
+    and compiled updates handle one array, whatever is in it.
+
+    >>> vector, image = ObsPart("a", (2,), "float32", 0, 8, False), ObsPart("b", (1, 1, 1), "uint8", 8, 9, True)
+    >>> row = PackedShape((9,), (vector, image))
+    >>> row == (9,), row.dtype, row.flat
+    (True, 'uint8', False)
+    """
+
+    parts: tuple[ObsPart, ...]
+
+    def __new__(cls, shape: tuple[int, ...], parts: tuple[ObsPart, ...]) -> Self:
+        """A shape [..., P], of rows of P numbers."""
+        made = super().__new__(cls, shape)
+        made.parts = parts
+        return made
+
+    def __getnewargs__(self) -> tuple[tuple[int, ...], tuple[ObsPart, ...]]:
+        """To be copied and pickled with."""
+        return tuple(self), self.parts
+
+    @property
+    def dtype(self) -> str:
+        """Of the row."""
+        return "float32" if all(part.dtype == "float32" for part in self.parts) else "uint8"
+
+    @property
+    def flat(self) -> bool:
+        """Whether the row is a vector as it stands: no part is an image, none must be unpacked."""
+        return self.dtype == "float32" and not any(part.image for part in self.parts)
+
+
+@dataclass(frozen=True)
 class EnvInfo:
     """What an agent must know of its env."""
 
     name: str
     """Id of the env, as gymnasium knows it."""
     obs_shape: tuple[int, ...]
-    """*O, of one env."""
+    """*O, of one env; a PackedShape where an observation is made of parts."""
     obs_dtype: str
     """numpy name: float32, uint8."""
     action: ActionSpace

@@ -11,7 +11,6 @@ from support.runs import make_run
 
 from slm_lab import api
 from slm_lab.lib.errors import LabError
-from slm_lab.types import Continuous
 
 SPEC = {
     "name": "mine",
@@ -125,12 +124,6 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         api.load_agent(tmp_path)
     with pytest.raises(LabError, match="no run in"):
         api.resume(out=tmp_path)
-
-
-def test_actions_come_in_the_bounds_of_the_env() -> None:
-    space = Continuous(3, (-2.0, 0.0, -np.inf), (2.0, 1.0, np.inf))
-    action = np.array([[-1.0, 0.0, 7.0], [5.0, -9.0, -7.0]], np.float32)
-    assert api._to_bounds(action, space).tolist() == [[-2.0, 0.5, 7.0], [2.0, 0.0, -7.0]]
 
 
 def test_compare(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ an episode begins after up to 30 no-ops and FIRE. `env` keys of the spec change 
 """
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import ale_py
@@ -14,9 +15,10 @@ from ale_py.vector_env import AtariVectorEnv
 from loguru import logger
 from numpy.typing import NDArray
 
+from slm_lab.env.actions import map_actions
 from slm_lab.env.base import VecEnv
+from slm_lab.env.observations import BYTE, ObsMap, PartMap
 from slm_lab.env.snapshot import ActionLog, pack, unpack
-from slm_lab.env.spaces import map_actions
 from slm_lab.env.threads import available_cores
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
@@ -96,11 +98,15 @@ class Atari(VecEnv):
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         workers = min(n, threads or available_cores())
         self._games: Any = AtariVectorEnv(game, n, num_threads=workers, **arguments)
-        self._actions = map_actions(self._games.single_action_space, name)
+        self.actions = map_actions(self._games.single_action_space, name)
         shape: tuple[int, ...] = self._games.single_observation_space.shape or ()
+        part = PartMap("", (), shape, shape, BYTE, image=True)
         if len(shape) == 4:
-            shape = (shape[0] * shape[3], *shape[1:3])
-        self.info = EnvInfo(name, shape, "uint8", self._actions.space, n, self._max_t)
+            # colours [stack, H, W, 3] as [3 * stack, H, W], which nets can read
+            part = replace(part, shape=(shape[0] * shape[3], *shape[1:3]), axes=(0, 3, 1, 2))
+        shape = part.shape
+        self.observations = ObsMap(shape, BYTE, (part,))
+        self.info = EnvInfo(name, shape, "uint8", self.actions.space, n, self._max_t)
         self.obs = np.zeros((n, *shape), np.uint8)
         self._reward, self._returns = np.zeros(n, np.float32), np.zeros(n)
         self._lives = np.zeros(n, np.int32)
@@ -110,7 +116,7 @@ class Atari(VecEnv):
 
     def _forget(self) -> None:
         n = self.info.num_envs
-        self._log = ActionLog((n, *self._actions.shape), self._actions.dtype)
+        self._log = ActionLog((n, *self.actions.shape), self.actions.dtype)
         """Actions since each env was seeded."""
         self._t = 0
         self._start = [0] * n
@@ -128,12 +134,12 @@ class Atari(VecEnv):
 
     def step(self, action: NDArray[Any]) -> Step:
         """See VecEnv."""
-        action = np.asarray(action, self._actions.dtype)
+        action = np.asarray(action, self.actions.dtype)
         self._log.append(action)
         self._t += 1
         # ALE gives new arrays each time
         seen, gain, terminated, _, info = self._play(action)
-        self.obs = _channels_first(seen)
+        self.obs = self._image(seen)
         self._reward[...] = gain
         self._returns += gain
         lives, before = info["lives"], self._lives
@@ -145,8 +151,14 @@ class Atari(VecEnv):
             terminated = lives < before
         return Step(self.obs, self._reward, terminated, np.zeros_like(terminated), self.obs, [], [])
 
+    def _image(self, seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[N, ...] as the games show it -> [N, C, H, W]"""
+        if self.observations.plain:
+            return seen
+        return self.observations.parts[0].turn(seen).reshape(len(seen), *self.info.obs_shape)
+
     def _play(self, action: NDArray[Any]) -> Any:
-        decoded = self._actions.decode(action)
+        decoded = self.actions.decode(action)
         if self._picture is not None:
             self._picture.step(decoded[:1])
         return self._games.step(decoded)
@@ -187,7 +199,7 @@ class Atari(VecEnv):
             # ALE takes a seed only from 1 on
             seeds = np.array([1 + derive(self._seed, i, self._seeds[i]) // 2 for i in which])
         seen, info = self._games.reset(seed=seeds, options={"reset_mask": mask})
-        self.obs = _channels_first(seen)
+        self.obs = self._image(seen)
         self._lives = info["lives"]
         for i in which:
             self._start[i] = self._t
@@ -198,7 +210,7 @@ class Atari(VecEnv):
         """See VecEnv."""
         n, log = self.info.num_envs, self._log
         # actions are few: a byte each, but for continuous ones
-        kind = np.uint8 if self._actions.dtype.kind == "i" else self._actions.dtype
+        kind = np.uint8 if self.actions.dtype.kind == "i" else self.actions.dtype
         return {
             "name": self.info.name,
             "num_envs": n,
@@ -211,7 +223,7 @@ class Atari(VecEnv):
     def load_state_dict(self, state: State) -> None:
         """See VecEnv. Plays again what was played since the last seed of each env."""
         self._check_state(state)
-        actions = [unpack(a).astype(self._actions.dtype) for a in state["actions"]]
+        actions = [unpack(a).astype(self.actions.dtype) for a in state["actions"]]
         ages = [len(a) for a in actions]
         end = max(ages)
         if sum(ages) > RESEED:
@@ -219,7 +231,7 @@ class Atari(VecEnv):
         # some games can only begin when all have begun once
         self.reset(state["seed"])
         # all end together: who has less to do begins later, and does nothing before
-        moves = np.zeros((end, self.info.num_envs, *self._actions.shape), self._actions.dtype)
+        moves = np.zeros((end, self.info.num_envs, *self.actions.shape), self.actions.dtype)
         for i, played in enumerate(actions):
             moves[end - ages[i] :, i] = played
         for t in range(end + 1):
@@ -240,7 +252,7 @@ class Atari(VecEnv):
         """A step of those whose history is being played again: `step` without what it reports."""
         self._t += 1
         seen, gain, terminated, _, info = self._play(action)
-        self.obs = _channels_first(seen)
+        self.obs = self._image(seen)
         self._lives = info["lives"]
         self._returns += gain
         ended = [i for i in alive if terminated[i] or self._t - self._start[i] >= self._max_t]
@@ -261,13 +273,6 @@ class Atari(VecEnv):
             self._picture.close()
         # its threads end with it, and it has no other way to be told
         self._games = None
-
-
-def _channels_first(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[N, stack, H, W] as it is; colours [N, stack, H, W, 3] as [N, 3 * stack, H, W], which nets can read."""
-    if obs.ndim == 4:
-        return obs
-    return np.moveaxis(obs, -1, 2).reshape(len(obs), -1, *obs.shape[2:4])
 
 
 class _Picture:

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slm_lab.env.actions import ActionMap
+from slm_lab.env.observations import ObsMap
+from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
@@ -28,6 +31,10 @@ class VecEnv(ABC):
     """
 
     info: EnvInfo
+    observations: ObsMap
+    """From what one of the envs shows to its row of `obs`."""
+    actions: ActionMap
+    """From the agent's actions to the envs'."""
     obs: NDArray[Any]
     """[N, *O] what is to be acted on next; set by `reset`, `step` and `load_state_dict`."""
 
@@ -69,6 +76,10 @@ class VecEnv(ABC):
         Raises:
             LabError: the state is that of another env or of another number of envs.
         """
+
+    def translator(self) -> Translator:
+        """What lies between env and agent, to act in an env that is stepped elsewhere."""
+        return Translator(self.info.name, self.observations, self.actions)
 
     def normalizer_state(self) -> State:
         """Running statistics that observations and rewards are normalized with; {} where none are.

@@ -7,9 +7,12 @@ import math
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
+from slm_lab.env.actions import map_actions
 from slm_lab.env.base import VecEnv
+from slm_lab.env.observations import map_obs
 from slm_lab.lib.seeding import episode_seed
 from slm_lab.lib.stateful import State
 from slm_lab.types import Discrete, EnvInfo, Step
@@ -47,6 +50,8 @@ class CartPole(VecEnv):
         self, num_envs: int, *, max_t: int = OWN_LIMIT, sutton_barto_reward: bool = False, render: str | None = None
     ) -> None:
         n = num_envs
+        self.actions = map_actions(spaces.Discrete(2), "CartPole-v1")
+        self.observations = map_obs(spaces.Box(-np.inf, np.inf, (4,)), "CartPole-v1")
         self.info = EnvInfo("CartPole-v1", (4,), "float32", Discrete(2), n, max_t)
         self.obs, self._obs_before = np.zeros((n, 4), np.float32), np.zeros((n, 4), np.float32)
         self._final_obs = np.zeros((n, 4), np.float32)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from slm_lab.env.base import MAX_T, VecEnv
 from slm_lab.env.rows import Rows
 from slm_lab.env.snapshot import ActionLog, pack, unpack
-from slm_lab.env.spaces import map_actions, map_obs
 from slm_lab.lib.seeding import episode_seed
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
@@ -36,22 +35,21 @@ class GymVecEnv(VecEnv):
         n = num_envs
         self._max_t = max_t or MAX_T
         self._rows = rows
-        self._actions = map_actions(rows.action_space, name)
-        observe = map_obs(rows.observation_space, name)
-        shape, kind = (n, *observe.shape), observe.dtype
-        self.info = EnvInfo(name, observe.shape, kind.name, self._actions.space, n, self._max_t)
+        self.actions, self.observations = rows.actions, rows.observations
+        shape, kind = (n, *self.observations.shape), self.observations.dtype
+        self.info = EnvInfo(name, self.observations.shape, kind.name, self.actions.space, n, self._max_t)
         self.obs, self._obs_before = np.zeros(shape, kind), np.zeros(shape, kind)
         self._final_obs = np.zeros(shape, kind)
         self._gain, self._reward, self._returns = np.zeros(n), np.zeros(n, np.float32), np.zeros(n)
         self._terminated, self._truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-        self._log = ActionLog((n, *self._actions.shape), self._actions.dtype)
+        self._log = ActionLog((n, *self.actions.shape), self.actions.dtype)
         self._seed, self._episodes = 0, [0] * n
         """Seed of all envs, and how many episodes each has begun since."""
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
         n = self.info.num_envs
-        self._log = ActionLog((n, *self._actions.shape), self._actions.dtype)
+        self._log = ActionLog((n, *self.actions.shape), self.actions.dtype)
         self._returns.fill(0)
         self._seed, self._episodes = seed, [0] * n
         self._begin(list(range(n)))
@@ -69,7 +67,7 @@ class GymVecEnv(VecEnv):
 
     def step(self, action: NDArray[Any]) -> Step:
         """See VecEnv."""
-        action = np.asarray(action, self._actions.dtype)
+        action = np.asarray(action, self.actions.dtype)
         log, terminated, truncated = self._log, self._terminated, self._truncated
         log.append(action)
         obs, self._obs_before = self._obs_before, self.obs

@@ -16,10 +16,11 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
+from slm_lab.env.actions import map_actions
 from slm_lab.env.base import MAX_T, VecEnv
 from slm_lab.env.mujoco_tasks import TASKS, Task
+from slm_lab.env.observations import map_obs
 from slm_lab.env.snapshot import pack, unpack
-from slm_lab.env.spaces import map_actions
 from slm_lab.env.threads import Threads, available_cores
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.seeding import episode_seed
@@ -58,10 +59,11 @@ class MujocoVec(VecEnv):
         self._envs: list[Any] = [make(i).unwrapped for i in range(n)]
         first = self._envs[0]
         self._task: Task = TASKS[entry_point](first)
-        self._actions = map_actions(first.action_space, name)
+        self.actions = map_actions(first.action_space, name)
+        self.observations = map_obs(first.observation_space, name)
         self._max_t = max_t or MAX_T
         shape = tuple(first.observation_space.shape)
-        self.info = EnvInfo(name, shape, "float32", self._actions.space, n, self._max_t)
+        self.info = EnvInfo(name, shape, "float32", self.actions.space, n, self._max_t)
         self.obs, self._obs_before = np.zeros((n, *shape), np.float32), np.zeros((n, *shape), np.float32)
         self._final_obs = np.zeros((n, *shape), np.float32)
         self._reward, self._returns = np.zeros(n, np.float32), np.zeros(n)
@@ -103,7 +105,7 @@ class MujocoVec(VecEnv):
     def step(self, action: NDArray[Any]) -> Step:
         """See VecEnv."""
         task, fields = self._task, self.fields
-        action = self._actions.decode(np.asarray(action, np.float32))
+        action = self.actions.decode(np.asarray(action, np.float32))
         fields["ctrl"][...] = action
         self._threads.each(self._advance, self.info.num_envs)
         self._t += 1

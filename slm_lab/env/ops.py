@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
-from slm_lab.types import Bools
+from slm_lab.types import Bools, ObsPart, PackedShape
 
 EPSILON = 1e-8
 """Added to a variance before it divides."""
@@ -48,6 +48,10 @@ class RewardOp(Protocol):
 
     def step(self, reward: Array, done: Bools) -> Array:
         """From rewards [N] to a new array [N]; done [N] says whose episode ended with them."""
+        ...
+
+    def apply(self, reward: Array) -> Array:
+        """From rewards of any time to what they are worth now; learns nothing."""
         ...
 
     def state_dict(self) -> State:
@@ -118,12 +122,47 @@ class Moments:
         self.count, self.mean, self.var = state["count"], unpack(state["mean"]), unpack(state["var"])
 
 
+def normalize(x: Array, mean: Array, var: Array) -> Array:
+    """(x - mean) / sqrt(var + EPSILON), as float32.
+
+    Args:
+        x: [..., *S]
+        mean: [*S]
+        var: [*S]
+
+    >>> normalize(np.array([[1000.0, 3.0]]), np.array([900.0, 3.0]), np.array([2500.0, 0.0])).tolist()
+    [[2.0, 0.0]]
+    """
+    made: Array = ((x - mean) / np.sqrt(var + EPSILON)).astype(np.float32)
+    return made
+
+
+def normalize_by_scale(x: Array, var: Array) -> Array:
+    """x / sqrt(var + EPSILON), as float32: the mean stays.
+
+    >>> normalize_by_scale(np.array([3.0, -1.0]), np.array(4.0)).tolist()
+    [1.5, -0.5]
+    """
+    made: Array = (x / np.sqrt(var + EPSILON)).astype(np.float32)
+    return made
+
+
+def clip(x: Array, low: Array, high: Array) -> Array:
+    """To [low, high]: min and max cost less than np.clip.
+
+    >>> clip(np.array([-7.0, 2.0]), np.array(-5.0), np.array(5.0)).tolist()
+    [-5.0, 2.0]
+    """
+    made: Array = np.minimum(np.maximum(x, low), high)
+    return made
+
+
 class Frames:
     """The last `length` observations as one; an episode begins with its first one repeated.
 
     Args:
-        op: "concat": along the first axis of the observation (of vectors: one long vector; of images: more channels);
-            "stack": along a new axis before it, the oldest first.
+        op: "concat": along the first axis of the observation (of vectors: one long vector; of images: more channels;
+            of parts: each by itself); "stack": along a new axis before it, the oldest first.
         length: how many.
         num_envs: N.
         shape: *O of what comes in.
@@ -132,8 +171,16 @@ class Frames:
 
     def __init__(self, op: str, length: int, num_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         joined = op == "concat" and len(shape) > 0
-        self.shape = (length * shape[0], *shape[1:]) if joined else (length, *shape)
+        self._parts: list[slice] = []
+        if isinstance(shape, PackedShape):
+            self.shape: tuple[int, ...] = PackedShape((length, *shape), shape.parts)
+            if joined:
+                self._parts = [slice(part.begin, part.end) for part in shape.parts]
+                self.shape = _joined(shape, length)
+        else:
+            self.shape = (length * shape[0], *shape[1:]) if joined else (length, *shape)
         self.dtype = dtype
+        self.op, self.length = op, length
         self._frames = np.zeros((num_envs, length, *shape), dtype)
 
     def reset(self, obs: Array) -> Array:
@@ -153,7 +200,15 @@ class Frames:
         return self._show(self._frames), self._show(frames)
 
     def _show(self, frames: Array) -> Array:
-        return frames.reshape(len(frames), *self.shape)
+        if not self._parts:
+            return frames.reshape(len(frames), *self.shape)
+        # along its first axis a part's numbers lie one after the other
+        shown = np.zeros((len(frames), *self.shape), self.dtype)
+        end = 0
+        for part in self._parts:
+            begin, end = end, end + self.length * (part.stop - part.start)
+            shown[:, begin:end] = frames[:, :, part].reshape(len(frames), -1)
+        return shown
 
     def state_dict(self) -> State:
         """See ObsOp."""
@@ -164,36 +219,81 @@ class Frames:
         self._frames = unpack(state["frames"])
 
 
+def _joined(shape: PackedShape, length: int) -> PackedShape:
+    """Of rows of which each part is `length` ones joined along their first axis."""
+    parts, end = [], 0
+    for part in shape.parts:
+        size = length * (part.end - part.begin)
+        joined = (length * part.shape[0], *part.shape[1:])
+        parts.append(ObsPart(part.name, joined, part.dtype, end, end + size, part.image))
+        end += size
+    end += -end % (4 if shape.dtype == "uint8" else 1)
+    return PackedShape((end,), tuple(parts))
+
+
+class _Reals:
+    """Where the numbers are that are normalized and clipped: everywhere; of parts that are packed, in the vectors.
+
+    Args:
+        shape: *O
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._end: int | None = None
+        self.shape: tuple[int, ...] = shape
+        """Of them."""
+        if isinstance(shape, PackedShape) and not shape.flat:
+            # vectors come first
+            self._end = max((part.end for part in shape.parts if not part.image), default=0)
+            self.shape = (*shape[:-1], self._end // 4 if shape.dtype == "uint8" else self._end)
+
+    def of(self, obs: Array) -> Array:
+        """A view of them, [N, *shape]."""
+        return obs if self._end is None else obs[..., : self._end].view(np.float32)
+
+    def put(self, obs: Array, values: Array) -> Array:
+        """The observations with these values in their place; new arrays."""
+        if self._end is None:
+            return values
+        made = obs.copy()
+        self.of(made)[...] = values
+        return made
+
+
 class NormalizeObs:
-    """(obs - mean) / sqrt(var + EPSILON), each element by itself.
+    """(obs - mean) / sqrt(var + EPSILON), each element by itself; of parts that are packed only vectors.
 
     The statistics are of what is acted on: each observation counts once, the last of an episode not at all.
 
     Args:
         shape: *O
+        dtype: of observations
         training: whether the statistics learn.
     """
 
     key = "obs"
 
-    def __init__(self, shape: tuple[int, ...], *, training: bool) -> None:
-        self.shape, self.dtype = shape, np.dtype(np.float32)
-        self.moments = Moments(shape)
-        self._training = training
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], *, training: bool) -> None:
+        self.reals = _Reals(shape)
+        packed = self.reals.shape is not shape
+        self.shape, self.dtype = shape, dtype if packed else np.dtype(np.float32)
+        self.moments = Moments(self.reals.shape)
+        self.training = training
 
     def reset(self, obs: Array) -> Array:
         """See ObsOp."""
-        if self._training:
-            self.moments.update(obs)
-        return self._normalize(obs)
+        if self.training:
+            self.moments.update(self.reals.of(obs))
+        return self.apply(obs)
 
     def step(self, obs: Array, final_obs: Array, ended: Bools | None) -> tuple[Array, Array]:
         """See ObsOp."""
         shown = self.reset(obs)
-        return shown, shown if ended is None else self._normalize(final_obs)
+        return shown, shown if ended is None else self.apply(final_obs)
 
-    def _normalize(self, obs: Array) -> Array:
-        return ((obs - self.moments.mean) / np.sqrt(self.moments.var + EPSILON)).astype(np.float32)
+    def apply(self, obs: Array) -> Array:
+        """Observations [..., *O] under the statistics as they stand, which learn nothing."""
+        return self.reals.put(obs, normalize(self.reals.of(obs), self.moments.mean, self.moments.var))
 
     def state_dict(self) -> State:
         """See ObsOp."""
@@ -205,23 +305,28 @@ class NormalizeObs:
 
 
 class ClipObs(Stateless):
-    """To [-bound, bound]."""
+    """To [-bound, bound]; of parts that are packed only vectors."""
 
     def __init__(self, bound: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype = shape, dtype
-        # min and max cost less than np.clip; 0-d arrays less than numbers
-        high = min(bound, np.iinfo(dtype).max) if dtype.kind in "iu" else bound
-        self._low, self._high = np.array(0 if dtype.kind == "u" else -high, dtype), np.array(high, dtype)
+        self.reals = _Reals(shape)
+        kind: np.dtype[Any] = dtype if self.reals.shape is shape else np.dtype(np.float32)
+        # 0-d arrays cost less than numbers
+        high = min(bound, np.iinfo(kind).max) if kind.kind in "iu" else bound
+        self.low, self.high = np.array(0 if kind.kind == "u" else -high, kind), np.array(high, kind)
 
     def reset(self, obs: Array) -> Array:
         """See ObsOp."""
-        clipped: Array = np.minimum(np.maximum(obs, self._low), self._high)
-        return clipped
+        return self.apply(obs)
 
     def step(self, obs: Array, final_obs: Array, ended: Bools | None) -> tuple[Array, Array]:
         """See ObsOp."""
-        shown = self.reset(obs)
-        return shown, shown if ended is None else self.reset(final_obs)
+        shown = self.apply(obs)
+        return shown, shown if ended is None else self.apply(final_obs)
+
+    def apply(self, obs: Array) -> Array:
+        """Observations [..., *O], clipped."""
+        return self.reals.put(obs, clip(self.reals.of(obs), self.low, self.high))
 
 
 class NormalizeReward:
@@ -253,7 +358,11 @@ class NormalizeReward:
             self._ret += reward
             self.moments.update(self._ret)
             self._ret[done] = 0
-        return (reward / np.sqrt(self.moments.var + EPSILON)).astype(np.float32)
+        return self.apply(reward)
+
+    def apply(self, reward: Array) -> Array:
+        """Rewards under the statistics as they stand, which learn nothing."""
+        return normalize_by_scale(reward, self.moments.var)
 
     def state_dict(self) -> State:
         """See RewardOp."""
@@ -271,35 +380,42 @@ class _Plain(Stateless):
     def reset(self) -> None:
         """See RewardOp."""
 
+    def step(self, reward: Array, done: Bools) -> Array:
+        """See RewardOp."""
+        return self.apply(reward)
+
+    def apply(self, reward: Array) -> Array:
+        """Of rewards, whenever they were paid."""
+        raise NotImplementedError
+
 
 class ClipReward(_Plain):
     """To [low, high]."""
 
     def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = np.array(low, np.float32), np.array(high, np.float32)
+        self.low, self.high = np.array(low, np.float32), np.array(high, np.float32)
 
-    def step(self, reward: Array, done: Bools) -> Array:
-        """See RewardOp."""
-        clipped: Array = np.minimum(np.maximum(reward, self._low), self._high)
-        return clipped
+    def apply(self, reward: Array) -> Array:
+        """See _Plain."""
+        return clip(reward, self.low, self.high)
 
 
 class ScaleReward(_Plain):
     """Times a factor."""
 
     def __init__(self, factor: float) -> None:
-        self._factor = np.array(factor, np.float32)
+        self.factor = np.array(factor, np.float32)
 
-    def step(self, reward: Array, done: Bools) -> Array:
-        """See RewardOp."""
-        scaled: Array = reward * self._factor
+    def apply(self, reward: Array) -> Array:
+        """See _Plain."""
+        scaled: Array = reward * self.factor
         return scaled
 
 
 class SignReward(_Plain):
     """-1, 0 or 1."""
 
-    def step(self, reward: Array, done: Bools) -> Array:
-        """See RewardOp."""
+    def apply(self, reward: Array) -> Array:
+        """See _Plain."""
         sign: Array = np.sign(reward)
         return sign

@@ -7,8 +7,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from slm_lab.env.actions import ActionMap, map_actions
+from slm_lab.env.observations import ALL, ObsMap, Seen, map_obs
 from slm_lab.env.snapshot import Seeded
-from slm_lab.env.spaces import map_actions, map_obs
 from slm_lab.env.threads import Threads
 from slm_lab.lib.errors import LabError
 from slm_lab.types import Bools
@@ -26,13 +27,21 @@ class OldStep(LabError):
         )
 
 
+class VectorReward(LabError):
+    """An env pays several rewards at once."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(
+            f"env.name: {name} pays {count} rewards at once, of which an agent needs one sum: give their weights, "
+            f"env.reward_weights: [{', '.join(['1'] * count)}] say"
+        )
+
+
 class Rows(Protocol):
     """K gymnasium envs, as rows of arrays. Nothing is counted and no episode begins without being told to."""
 
-    action_space: gym.Space[Any]
-    """Of one env."""
-    observation_space: gym.Space[Any]
-    """Of one env."""
+    actions: ActionMap
+    observations: ObsMap
 
     def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
         """Begin an episode of some, each from its seed; their first observations go to their rows of obs [K, *O]."""
@@ -70,16 +79,18 @@ class LocalRows:
         name: id, for messages.
         envs: K of them, all alike.
         threads: that step them; more than one pays where the env leaves Python's lock behind.
+        seen: what is to be seen of their observations.
 
     Raises:
         LabError: spaces the lab can't deal with.
     """
 
-    def __init__(self, name: str, envs: Sequence[gym.Env[Any, Any]], threads: int = 1) -> None:
+    def __init__(self, name: str, envs: Sequence[gym.Env[Any, Any]], threads: int = 1, seen: Seen = ALL) -> None:
         self.name = name
         self._envs = list(envs)
-        self.action_space, self.observation_space = envs[0].action_space, envs[0].observation_space
-        self._actions, self._observe = map_actions(self.action_space, name), map_obs(self.observation_space, name)
+        self.actions = map_actions(envs[0].action_space, name)
+        self.observations = map_obs(envs[0].observation_space, name, seen)
+        self._write = None if self.observations.plain else self.observations.write
         self._seeded = [Seeded(env) for env in envs]
         self._steps = [env.step for env in envs]
         self._threads = Threads(min(threads, len(self._envs)))
@@ -87,21 +98,25 @@ class LocalRows:
     def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
         """See Rows."""
         for i, seed in zip(which, seeds, strict=True):
-            self._observe.write(obs[i, ...], self._seeded[i].begin(seed))
+            self.observations.write(obs[i, ...], self._seeded[i].begin(seed))
 
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
         """See Rows."""
-        steps, decoded, convert = self._steps, self._actions.decode(action), self._observe.convert
+        steps, decoded, write = self._steps, self.actions.decode(action), self._write
 
         def one(i: int) -> None:
             told = steps[i](decoded[i])
             if len(told) != 5:
                 raise OldStep(self.name, len(told))
-            seen, gain[i], terminated[i], truncated[i], _ = told
-            if convert is None:
+            try:
+                seen, gain[i], terminated[i], truncated[i], _ = told
+            except (TypeError, ValueError):
+                seen, _, terminated[i], truncated[i], _ = told
+                gain[i] = self._number(told[1])
+            if write is None:
                 obs[i] = seen
             else:
-                convert(obs[i, ...], seen)
+                write(obs[i, ...], seen)
 
         self._threads.each(one, len(steps))
 
@@ -110,12 +125,19 @@ class LocalRows:
         returns = []
         for i, seeded in enumerate(self._seeded):
             seen, ret = seeded.begin(seeds[i]), 0.0
-            for one in self._actions.decode(actions[i]):
+            for one in self.actions.decode(actions[i]):
                 seen, gain, *_ = self._steps[i](one)
-                ret += float(gain)
-            self._observe.write(obs[i, ...], seen)
+                ret += self._number(gain)
+            self.observations.write(obs[i, ...], seen)
             returns.append(ret)
         return returns
+
+    def _number(self, reward: Any) -> float:
+        """A reward as a number; some envs give an array of one."""
+        numbers = np.asarray(reward)
+        if numbers.size != 1:
+            raise VectorReward(self.name, numbers.size)
+        return float(numbers.item())
 
     def render(self) -> NDArray[np.uint8] | None:
         """See Rows."""

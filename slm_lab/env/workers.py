@@ -25,9 +25,10 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
+from slm_lab.env.actions import ActionMap
+from slm_lab.env.observations import ALL, ObsMap, Seen
 from slm_lab.env.rows import LocalRows
 from slm_lab.env.snapshot import pack, unpack
-from slm_lab.env.spaces import map_actions, map_obs
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import unnamed_file
 from slm_lab.types import Bools
@@ -51,12 +52,13 @@ class SharedRows:
         make: makes env i; it travels to the workers.
         num_envs: K.
         processes: this one among them; each has as equal a share of the envs as can be.
+        seen: what is to be seen of their observations.
 
     Raises:
         LabError: an env can't be made; or a worker died, here and in every call.
     """
 
-    def __init__(self, name: str, make: Make, num_envs: int, processes: int) -> None:
+    def __init__(self, name: str, make: Make, num_envs: int, processes: int, seen: Seen = ALL) -> None:
         bounds = np.linspace(0, num_envs, processes + 1).round().astype(int).tolist()
         shares = [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
         self._mine, self._theirs = shares[0], shares[1:]
@@ -67,12 +69,12 @@ class SharedRows:
             for share in self._theirs:
                 worker = _Worker(name, self._file.fileno())
                 self._workers.append(worker)
-                worker.send(cloudpickle.dumps((name, make, num_envs, share.start, share.stop)))
-            self._local = LocalRows(name, [make(i) for i in range(self._mine.stop)])
-            self.action_space, self.observation_space = self._local.action_space, self._local.observation_space
+                worker.send(cloudpickle.dumps((name, make, num_envs, share.start, share.stop, seen)))
+            self._local = LocalRows(name, [make(i) for i in range(self._mine.stop)], seen=seen)
+            self.actions, self.observations = self._local.actions, self._local.observations
             for worker in self._workers:
                 worker.receive()
-            self._arrays = _Arrays(self._file.fileno(), num_envs, name, self.action_space, self.observation_space)
+            self._arrays = _Arrays(self._file.fileno(), num_envs, self.actions, self.observations)
         except BaseException:
             self.close()
             raise
@@ -208,11 +210,10 @@ class _Worker:
 class _Arrays:
     """What a vector step is made of, for all envs, in memory that parent and workers share."""
 
-    def __init__(self, memory: int, n: int, name: str, action_space: Any, observation_space: Any) -> None:
-        actions, observe = map_actions(action_space, name), map_obs(observation_space, name)
+    def __init__(self, memory: int, n: int, actions: ActionMap, observations: ObsMap) -> None:
         layout: list[tuple[tuple[int, ...], Any]] = [
             ((n, *actions.shape), actions.dtype),
-            ((n, *observe.shape), observe.dtype),
+            ((n, *observations.shape), observations.dtype),
             ((n,), np.float64),
             ((n,), np.bool_),
             ((n,), np.bool_),
@@ -266,10 +267,10 @@ def _tell(conn: "Connection[Any, Any]", kind: str, text: str) -> None:
 
 def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> None:
     """Answer commands until the pipe closes."""
-    name, make, n, start, stop = cloudpickle.loads(conn.recv())
-    rows = LocalRows(name, [make(i) for i in range(start, stop)])
+    name, make, n, start, stop, seen = cloudpickle.loads(conn.recv())
+    rows = LocalRows(name, [make(i) for i in range(start, stop)], seen=seen)
     made.append(rows)
-    arrays = _Arrays(memory, n, name, rows.action_space, rows.observation_space)
+    arrays = _Arrays(memory, n, rows.actions, rows.observations)
     mine = slice(start, stop)
     action, obs, gain = arrays.action[mine], arrays.obs[mine], arrays.gain[mine]
     terminated, truncated = arrays.terminated[mine], arrays.truncated[mine]

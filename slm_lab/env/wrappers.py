@@ -4,6 +4,7 @@ Actions are rescaled and returns summed up by the env itself, so returns stay th
 frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from slm_lab.env.ops import (
     SignReward,
 )
 from slm_lab.env.snapshot import pack, unpack
+from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import EnvSpec
@@ -92,6 +94,14 @@ class Pipeline(VecEnv):
             op.load_state_dict(saved)
         self.obs = unpack(state["obs"]) if self._obs_ops else self._env.obs
 
+    def translator(self) -> Translator:
+        """See VecEnv."""
+        inner, ops = self._env.translator(), copy.deepcopy(self._obs_ops)
+        for op in ops:
+            if isinstance(op, NormalizeObs):
+                op.training = False
+        return Translator(self.info.name, inner.observations, inner.actions, ops)
+
     def normalizer_state(self) -> State:
         """See VecEnv."""
         return {op.key: op.moments.state_dict() for op in self._normalizers()}
@@ -135,7 +145,7 @@ def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_rewar
         obs_ops.append(Frames(spec.frame_op, spec.frame_op_len, n, shape, dtype))
         shape = obs_ops[-1].shape
     if spec.normalize_obs:
-        obs_ops.append(NormalizeObs(shape, training=training))
+        obs_ops.append(NormalizeObs(shape, dtype, training=training))
         dtype = obs_ops[-1].dtype
     clip_obs = DEFAULT_CLIP if spec.clip_obs is None and spec.normalize_obs else spec.clip_obs
     if clip_obs:

@@ -10,10 +10,10 @@ from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 from loguru import logger
 
+from slm_lab.env.actions import map_actions
 from slm_lab.env.base import MAX_T
 from slm_lab.env.make import make_env
 from slm_lab.env.names import note
-from slm_lab.env.spaces import map_actions
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Continuous, Discrete, MultiBinary, MultiDiscrete
@@ -155,7 +155,7 @@ def test_images_get_their_channels_first_and_the_log_says_so(echo, kind, channel
     for row, one in zip(env.obs, made, strict=True):
         for c in range(channels):
             assert np.array_equal(row[c], one.seen[:, :, c])
-    assert lines == [f"env: images of Echo-v0 are turned to [{channels}, 6, 5]: channels first"]
+    assert lines == [f"env: images of Echo-v0 are read as {channels} channels of 6 x 5"]
 
 
 def test_integers_become_one_hot(echo):
@@ -197,7 +197,7 @@ def test_parts_are_flattened_and_the_log_says_so(echo, kind):
         ordered = [b.ravel(), np.eye(3)[a]]
         want = np.concatenate([*(ordered[::-1] if list(space)[:1] == ["a"] else ordered), c[0]])
         assert np.allclose(row, want)
-    what = "a, b, c" if list(space)[:1] == ["a"] else "b, a, c" if kind == "Dict" else "3 parts"
+    what = "a, b, c.0" if list(space)[:1] == ["a"] else "b, a, c.0" if kind == "Dict" else "0, 1, 2.0"
     assert lines == [f"env: observations of Echo-v0 are flattened to 9 numbers ({what})"]
 
 
@@ -230,12 +230,10 @@ def test_wrappers_of_a_package_are_kept(echo, monkeypatch):
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"action": spaces.Box(-1, 1, (2, 2))}, "takes actions from Box"),
-        ({"action": spaces.Box(0, 5, (2,), np.int32)}, "takes actions from Box"),
         ({"action": spaces.Tuple([spaces.Discrete(2)])}, "takes actions from Tuple"),
         ({"obs": spaces.Text(5)}, "gives observations from Text"),
         ({"obs": spaces.Box(0, 1, (0,))}, "gives observations without a single number"),
-        ({"obs": spaces.Dict(a=spaces.Sequence(spaces.Discrete(2)))}, "gives observations from Dict"),
+        ({"obs": spaces.Dict(a=spaces.Sequence(spaces.Discrete(2)))}, "gives observations from Sequence.* part 'a'"),
     ],
 )
 def test_spaces_that_nobody_can_deal_with(echo, kwargs, text):

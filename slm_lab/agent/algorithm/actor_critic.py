@@ -40,7 +40,7 @@ from slm_lab.functional.returns import discounted_returns, gae
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
-from slm_lab.types import Act, Evaluated, Rollout, Sequences, Stats
+from slm_lab.types import Act, Evaluated, PackedShape, Rollout, Sequences, Stats
 
 AT_ONCE = 2**22
 """Numbers of observations that are evaluated at once: those of 148 images of Atari, of 10,000s of vectors."""
@@ -124,7 +124,9 @@ class ActorCritic(Algorithm):
     def _takes_notes(self) -> bool:
         """Whether one net looks at images for actor and critic, and rollouts have a known length."""
         fixed = lookup("memory", self.setting.spec.memory.name).fixed_size
-        return bool(fixed and len(self.info.obs_shape) == 3 and self.net.critic is None and self.recall is None)
+        shape = self.info.obs_shape
+        images = len(shape) == 3 or (isinstance(shape, PackedShape) and any(part.image for part in shape.parts))
+        return bool(fixed and images and self.net.critic is None and self.recall is None)
 
     @property
     def opt_step(self) -> int:

@@ -230,6 +230,11 @@ class SoftActorCritic(Algorithm):
             return Act(self._random_action(len(obs)).to(obs.device))
         return self.actor(obs, self.noise.next(len(obs)).to(obs.device))
 
+    def finish(self) -> None:
+        """See Algorithm: the random actions of the beginning are over."""
+        super().finish()
+        self.acted = max(self.acted, self.training_start_step)
+
     def choose(self, obs: Tensor, noise: Tensor) -> Act:
         """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy"""
         return Act(self.policy(obs).sample(noise))

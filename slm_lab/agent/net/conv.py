@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from slm_lab.agent.net.base import HeadSize, Net, linear_layer
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.normalization import BatchNorm
+from slm_lab.agent.net.parts import flat_size
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, Natural, NetSpec, NonNegative, with_role_keys
+from slm_lab.types import PackedShape
 
 
 @with_role_keys
@@ -45,6 +47,9 @@ class ConvNet(Net):
 
     def __init__(self, spec: ConvNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
+        if isinstance(obs_shape, PackedShape):
+            names = ", ".join(part.name for part in obs_shape.parts)
+            raise SpecError([f"agent.net.type: ConvNet reads one image, not parts ({names}): say MultiInputNet"])
         if len(obs_shape) != 3:
             raise SpecError([f"agent.net.type: ConvNet wants images [channels, height, width] (got {list(obs_shape)})"])
         channels = obs_shape[0]
@@ -57,7 +62,7 @@ class ConvNet(Net):
             if spec.batch_norm and i > 0:
                 layers.append(BatchNorm(out))
             channels = out
-        width = _flat_size(nn.Sequential(*layers), obs_shape)
+        width = flat_size(nn.Sequential(*layers), obs_shape, "agent.net.conv_hid_layers")
         layers.append(nn.Flatten())
         linear = linear_layer(spec.noisy_std)
         for hidden in spec.fc_hid_layers:
@@ -81,14 +86,3 @@ class ConvNet(Net):
             x = x.div_(255)  # a copy of the bytes, ours to change: fresh memory for another takes longer than to divide
         out: Tensor = self.body(x)
         return out
-
-
-def _flat_size(convolutions: nn.Module, obs_shape: tuple[int, ...]) -> int:
-    """Numbers that the convolutions leave of one image."""
-    try:
-        with torch.no_grad():
-            return convolutions(torch.zeros((1, *obs_shape))).numel()
-    except RuntimeError:
-        raise SpecError(
-            [f"agent.net.conv_hid_layers: nothing is left of an image of {list(obs_shape)} (channels, height, width)"]
-        ) from None

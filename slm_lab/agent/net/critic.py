@@ -9,13 +9,15 @@ from slm_lab.agent.net.base import Net, real
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.functional.targets import taken_value
-from slm_lab.types import Continuous, Discrete
+from slm_lab.types import Continuous, Discrete, PackedShape
 
 
 def feature_size(net: Net) -> int:
     """F, width of `net.features`; found by a pass of zeros."""
+    packed = isinstance(net.obs_shape, PackedShape) and net.obs_shape.dtype == "uint8"
     with torch.no_grad():
-        return int(net.features(torch.zeros((1, *net.obs_shape))).shape[-1])
+        kind = torch.uint8 if packed else None
+        return int(net.features(torch.zeros((1, *net.obs_shape), dtype=kind)).shape[-1])
 
 
 class StateActionNet(nn.Module):
@@ -35,7 +37,8 @@ class StateActionNet(nn.Module):
     def __init__(self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], dim: int) -> None:
         super().__init__()
         self.between: nn.Sequential | None = None
-        if len(obs_shape) == 1:
+        packed = isinstance(obs_shape, PackedShape) and not (obs_shape.flat and not getattr(spec, "parts", None))
+        if len(obs_shape) == 1 and not packed:
             self.net = net_class(spec, (obs_shape[0] + dim,), {"q": 1})
             return
         self.net = net_class(spec, obs_shape, {})

@@ -1,5 +1,6 @@
 """The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from slm_lab.agent.net.base import HeadSize, Net, linear_layer, real
 from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.normalization import BatchNorm
+from slm_lab.agent.net.parts import front
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NetSpec, NonNegative, with_role_keys
 
@@ -28,15 +30,17 @@ class MLPNetSpec(NetSpec):
 
 @register("net")
 class MLPNet(Net):
-    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] a head."""
+    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] a head.
+
+    Images among the parts of an observation go through convolutions first.
+    """
 
     Spec = MLPNetSpec
 
     def __init__(self, spec: MLPNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
-        width = 1
-        for size in obs_shape:
-            width *= size
+        self.front = front(obs_shape, "MLPNet", spec.hid_layers_activation)
+        width = math.prod(obs_shape) if self.front is None else self.front.width
         layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
         linear = linear_layer(spec.noisy_std)
         for hidden in spec.hid_layers:
@@ -55,5 +59,5 @@ class MLPNet(Net):
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
-        out: Tensor = self.body(real(obs))
+        out: Tensor = self.body(real(obs) if self.front is None else self.front(obs))
         return out

@@ -5,17 +5,19 @@ episode ends. Training runs the net over the same observations in the same order
 beginning. `agent.algorithm.recall` does the carrying; this file is the net alone.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm_lab.agent.net.base import HeadSize, Net, real
 from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.parts import PartSpec, front
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.functional.recurrent import CELLS, through_time
 from slm_lab.lib.registry import register
@@ -36,6 +38,8 @@ class RecurrentNetSpec(NetSpec):
     """LayerNorm behind each of them, before its activation."""
     cell_type: Literal["GRU", "LSTM", "RNN"] = "GRU"
     """Kind of cell."""
+    parts: dict[str, PartSpec] = Field(default_factory=dict)
+    """Of observations made of parts: what single ones go through before the linear layers, by name."""
     rnn_hidden_size: Count
     """H, width of the hidden state of a layer."""
     rnn_num_layers: Count = 1
@@ -66,9 +70,8 @@ class RecurrentNet(Net):
 
     def __init__(self, spec: RecurrentNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
-        width = 1
-        for size in obs_shape:
-            width *= size
+        self.front = front(obs_shape, "RecurrentNet", spec.hid_layers_activation, spec.parts)
+        width = math.prod(obs_shape) if self.front is None else self.front.width
         layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
         for hidden in spec.fc_hid_layers:
             layers += [nn.Linear(width, hidden), *([nn.LayerNorm(hidden)] if spec.layer_norm else [])]
@@ -97,7 +100,8 @@ class RecurrentNet(Net):
         Returns:
             features [L, S, H], and the states after each step [L, S, state_size]
         """
-        x: Tensor = self.body(real(obs.flatten(0, 1))).unflatten(0, obs.shape[:2])
+        rows = obs.flatten(0, 1)
+        x: Tensor = self.body(real(rows) if self.front is None else self.front(rows)).unflatten(0, obs.shape[:2])
 
         def through_layers(x: Tensor) -> tuple[Tensor, Tensor]:
             return self._through_layers(x, reset, state)

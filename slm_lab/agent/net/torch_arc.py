@@ -12,6 +12,7 @@ from slm_lab.agent.net.init import init_weights
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import NetSpec, with_role_keys
+from slm_lab.types import PackedShape
 
 
 @with_role_keys
@@ -32,6 +33,9 @@ class TorchArcNet(Net):
 
     def __init__(self, spec: TorchArcNetSpec, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
+        if isinstance(obs_shape, PackedShape) and not obs_shape.flat:
+            names = ", ".join(part.name for part in obs_shape.parts)
+            raise SpecError([f"agent.net.type: TorchArcNet reads one input, not parts ({names}): say MultiInputNet"])
         if spec.arc is None:
             raise SpecError(["agent.net.arc: missing (or actor_arc and critic_arc)"])
         self.body = ArcBody(spec.arc, obs_shape)

@@ -12,6 +12,7 @@ from slm_lab.agent.net.recurrent import RecurrentNet, RecurrentNetSpec
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import with_role_keys
+from slm_lab.types import PackedShape
 
 
 @with_role_keys
@@ -34,7 +35,10 @@ class RecurrentWindowNet(Net):
         if len(obs_shape) < 2 or obs_shape[0] != spec.seq_len:
             wanted = f'say env.frame_op "stack" and env.frame_op_len {spec.seq_len} (got {list(obs_shape)})'
             raise SpecError([f"agent.net.type: RecurrentWindowNet reads {spec.seq_len} observations at once: {wanted}"])
-        self.through_time = RecurrentNet(spec, obs_shape[1:], {})
+        inner = obs_shape[1:]
+        if isinstance(obs_shape, PackedShape):
+            inner = PackedShape(inner, obs_shape.parts)
+        self.through_time = RecurrentNet(spec, inner, {})
         self.add_heads(spec.rnn_hidden_size)
         if spec.init_fn:
             init_weights(self.heads, spec.init_fn, spec.hid_layers_activation)

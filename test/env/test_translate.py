@@ -1,0 +1,308 @@
+"""What lies between env and agent, for who acts in envs of their own: the same as in training."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from slm_lab.env.actions import map_actions
+from slm_lab.env.make import make_env
+from slm_lab.env.observations import Seen, map_obs
+from slm_lab.lib.errors import LabError
+from slm_lab.spec.model import EnvSpec
+from slm_lab.types import Continuous, PackedShape
+
+SCREEN = spaces.Box(0, 255, (12, 9, 3), np.uint8)
+
+
+class Shows(gym.Env):
+    """Shows samples of a space and keeps its actions."""
+
+    def __init__(self, obs, action=None):
+        self.observation_space = obs
+        self.action_space = spaces.Discrete(2) if action is None else action
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seen = self.observation_space.sample()
+        return self.seen, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.got = action
+        self.seen = self.observation_space.sample()
+        return self.seen, 1.0, False, False, {}
+
+
+@pytest.fixture
+def shows():
+    made: list[Shows] = []
+
+    def create(**kwargs):
+        made.append(Shows(**kwargs))
+        return made[-1]
+
+    def make(obs=None, action=None, n=2, **keys):
+        gym.register("Shows-v0", create)
+        kwargs = {"obs": spaces.Box(-1, 1, (2,)) if obs is None else obs, "action": action}
+        keys = {"vectorization": "sync", **keys}
+        env = make_env(EnvSpec(name="Shows-v0", num_envs=n, max_frame=1, **keys, **kwargs))
+        env.reset(0)
+        return env, made
+
+    yield make
+    gym.registry.pop("Shows-v0", None)
+
+
+OBSERVATIONS = [
+    spaces.Box(-2, 3, (4,), np.float64),
+    spaces.Box(0, 1, (2, 3), np.uint8),
+    spaces.Box(3, 13, (5,), np.uint8),
+    spaces.Box(0, 255, (7, 7, 6), np.uint8),
+    spaces.Box(0, 1, (10, 10, 6), bool),
+    spaces.Box(0, 1, ()),
+    spaces.Discrete(6, start=-2),
+    spaces.MultiDiscrete([2, 3], start=[4, 0]),
+    spaces.MultiBinary([2, 2]),
+    spaces.Dict(a=spaces.Box(-1, 1, (2, 2)), b=spaces.Discrete(3)),
+    spaces.Dict(screen=SCREEN, side=spaces.Discrete(3, start=1), deep=spaces.Dict(x=spaces.Box(-1, 1, (3,)))),
+    spaces.Tuple([SCREEN, spaces.Box(-1, 1, (1,)), spaces.Tuple([spaces.MultiBinary(2)])]),
+    spaces.Dict(
+        grid=spaces.Box(0, 255, (9, 8), np.uint8),
+        far=spaces.Box(0, 1, (8, 6, 2)),
+        few=spaces.Box(0, 255, (3,), np.uint8),
+    ),
+]
+
+
+@pytest.mark.parametrize("space", OBSERVATIONS, ids=str)
+def test_what_the_env_shows_becomes_what_training_sees(shows, space):
+    env, made = shows(space, n=3)
+    env.step(np.zeros(3, int))
+    translator = env.translator()
+    seen = [e.seen for e in made]
+    rows, alone = translator.observe(seen[0])
+    assert alone
+    assert np.array_equal(rows, env.obs[:1])
+    assert rows.dtype == env.info.obs_dtype
+    together = gym.vector.utils.concatenate(space, seen, gym.vector.utils.create_empty_array(space, 3))
+    for batch in (together, seen):
+        rows, alone = env.translator().observe(batch)
+        assert not alone
+        assert np.array_equal(rows, env.obs)
+
+
+def test_bytes_are_scaled_by_their_bounds():
+    space = spaces.Box(np.array([3, 0, 7], np.uint8), np.array([13, 255, 7], np.uint8), dtype=np.uint8)
+    rows, _ = map_obs(space, "x").rows(np.array([8, 51, 7], np.uint8))
+    assert np.allclose(rows, [[0.5, 0.2, 0.0]])
+    assert map_obs(spaces.Box(0, 255, (3,), np.uint8), "x").dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "want"),
+    [
+        ((12, 12, 5), None, (5, 12, 12)),
+        ((12, 14, 9), None, (9, 12, 14)),
+        ((10, 10, 6), None, (6, 10, 10)),
+        ((4, 84, 84), None, (4, 84, 84)),
+        ((6, 10, 10), None, (6, 10, 10)),
+        ((9, 9, 9), None, (9, 9, 9)),
+        ((9, 8, 9), "HWC", (9, 9, 8)),
+        ((12, 12, 5), "CHW", (12, 12, 5)),
+    ],
+)
+def test_channels_are_the_smallest_axis_unless_told(shape, axes, want):
+    space = spaces.Box(0, 255, shape, np.uint8)
+    maps = map_obs(space, "x", Seen(image_axes=axes))
+    assert maps.shape == want
+    image = space.sample()
+    turned = image if want == shape else np.moveaxis(image, -1, 0)
+    assert np.array_equal(maps.rows(image)[0][0], turned)
+
+
+def test_parts_are_views_of_the_row():
+    space = spaces.Dict(screen=SCREEN, side=spaces.Discrete(3, start=1), speed=spaces.Box(-9, 9, (2,)))
+    maps = map_obs(space, "x")
+    assert isinstance(maps.shape, PackedShape)
+    assert [(p.name, p.shape, p.dtype, p.begin, p.end) for p in maps.shape.parts] == [
+        ("side", (3,), "float32", 0, 12),
+        ("speed", (2,), "float32", 12, 20),
+        ("screen", (3, 12, 9), "uint8", 20, 20 + 324),
+    ]
+    assert maps.shape == (344,)
+    obs = {"screen": SCREEN.sample(), "side": 3, "speed": np.array([1.5, -2.0], np.float32)}
+    row = np.zeros(344, np.uint8)
+    maps.write(row, obs)
+    side, speed, screen = maps.views(row)
+    assert side.tolist() == [0, 0, 1]
+    assert speed.tolist() == [1.5, -2.0]
+    assert np.array_equal(screen, np.moveaxis(obs["screen"], -1, 0))
+
+
+MIXED = spaces.Dict(
+    image=SCREEN, direction=spaces.Discrete(4), mission=spaces.Text(9), deep=spaces.Dict(a=spaces.Discrete(2), b=SCREEN)
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (None, ["direction", "deep.a", "image", "deep.b"]),
+        (("image", "direction"), ["direction", "image"]),
+        (("deep",), ["deep.a", "deep.b"]),
+        (("deep.a", "direction"), ["direction", "deep.a"]),
+    ],
+)
+def test_parts_are_picked(keys, names):
+    assert [part.name for part in map_obs(MIXED, "x", Seen(keys)).parts] == names
+
+
+def test_a_single_part_is_the_observation():
+    maps = map_obs(MIXED, "x", Seen(("image",)))
+    assert maps.shape == (3, 12, 9)
+    assert not isinstance(maps.shape, PackedShape)
+    obs = MIXED.sample()
+    assert np.array_equal(maps.rows(obs)[0][0], np.moveaxis(obs["image"], -1, 0))
+
+
+class Own(spaces.Space):
+    """A space that gymnasium knows nothing of."""
+
+    def __init__(self, dtype=None):
+        super().__init__(dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("space", "seen", "text"),
+    [
+        (spaces.Dict(a=spaces.Discrete(2), b=Own()), Seen(), "env.name: x gives observations from .* as its part 'b'"),
+        (MIXED, Seen(("mission",)), "env.obs_keys: x gives observations from Text.* as its part 'mission'"),
+        (spaces.Dict(a=Own(str)), Seen(), "env.name: x shows nothing that a net can read"),
+        (MIXED, Seen(("imag",)), "env.obs_keys: observations of x have no part 'imag', did you mean 'image'"),
+        (SCREEN, Seen(("image",)), "env.obs_keys: observations of x have no parts"),
+        (spaces.Discrete(2), Seen(None, "HWC"), "env.image_axes: x shows no images"),
+    ],
+)
+def test_observations_that_are_refused_by_name(space, seen, text):
+    with pytest.raises(LabError, match=text):
+        map_obs(space, "x", seen)
+
+
+def test_a_text_of_a_class_of_its_own_is_left_out():
+    space = spaces.Dict(a=spaces.Discrete(2), mission=Own(str))
+    assert [part.name for part in map_obs(space, "x").parts] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "text"),
+    [
+        (spaces.Box(-1, 1, (4,)), np.zeros(3), r"obs: shape \(3,\), must be \(4,\)"),
+        (spaces.Box(-1, 1, (4,)), ["a", "b", "c", "d"], "obs: must be numbers"),
+        (spaces.Discrete(3), 3, "obs: 3 is none of its values"),
+        (MIXED, {"image": SCREEN.sample()}, "obs.direction: missing"),
+    ],
+)
+def test_what_is_no_observation(space, obs, text):
+    with pytest.raises(ValueError, match=text):
+        map_obs(space, "x").rows(obs)
+
+
+def test_normalized_and_clipped_as_in_training(shows):
+    env, made = shows(spaces.Box(900, 1100, (3,)), n=2, normalize_obs=True, clip_obs=1.0)
+    for _ in range(20):
+        env.step(np.zeros(2, int))
+    rows = env.translator().observe([e.seen for e in made])[0]
+    # the statistics as they stand, which nobody changes by acting
+    assert np.allclose(rows, env.obs)
+    before = env.normalizer_state()
+    env.translator().observe([e.seen for e in made])
+    assert env.normalizer_state() == before
+
+
+@pytest.mark.parametrize("op", ["concat", "stack"])
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (2,)), MIXED], ids=["vector", "parts"])
+def test_earlier_frames_are_remembered_until_an_episode_ends(shows, op, space):
+    env, made = shows(space, n=1, frame_op=op, frame_op_len=3)
+    translator = env.translator()
+    rows = translator.observe(made[0].seen)[0]
+    assert np.array_equal(rows, env.obs)
+    for _ in range(4):
+        env.step(np.zeros(1, int))
+        rows = translator.observe(made[0].seen)[0]
+        assert np.array_equal(rows, env.obs)
+    translator.forget(np.array([True]))
+    again = translator.observe(made[0].seen)[0]
+    fresh = env.translator().observe(made[0].seen)[0]
+    assert np.array_equal(again, fresh)
+    assert not np.array_equal(again, rows)
+
+
+def test_frames_of_parts_are_joined_part_by_part(shows):
+    space = spaces.Dict(screen=spaces.Box(0, 255, (8, 9, 1), np.uint8), v=spaces.Box(-1, 1, (3,)))
+    env, made = shows(space, n=2, frame_op="concat", frame_op_len=2)
+    first = [e.seen for e in made]
+    env.step(np.zeros(2, int))
+    shape = env.info.obs_shape
+    assert [(p.name, p.shape) for p in shape.parts] == [("v", (6,)), ("screen", (2, 8, 9))]
+    for row, a, b in zip(env.obs, first, [e.seen for e in made], strict=True):
+        v, screen = row[:24].view(np.float32), row[24 : 24 + 144].reshape(2, 8, 9)
+        assert np.allclose(v, np.concatenate([a["v"], b["v"]]))
+        assert np.array_equal(screen, np.stack([a["screen"][..., 0], b["screen"][..., 0]]))
+
+
+def test_only_vectors_of_parts_are_normalized(shows):
+    space = spaces.Dict(screen=SCREEN, v=spaces.Box(100, 300, (3,)))
+    env, made = shows(space, n=4, normalize_obs=True)
+    for _ in range(50):
+        env.step(np.zeros(4, int))
+    v = env.obs[:, :12].copy().view(np.float32)
+    assert np.abs(v).max() < 3
+    for row, one in zip(env.obs, made, strict=True):
+        assert np.array_equal(row[12:].reshape(3, 12, 9), np.moveaxis(one.seen["screen"], -1, 0))
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "want"),
+    [
+        (spaces.Discrete(3, start=5), 2, 7),
+        (spaces.MultiDiscrete([2, 3], start=[10, -1]), [1, 0], [11, -1]),
+        (spaces.MultiDiscrete([[2, 3], [4, 5]]), [1, 2, 3, 4], [[1, 2], [3, 4]]),
+        (spaces.MultiBinary([2, 2]), [1, 0, 0, 1], [[1, 0], [0, 1]]),
+        (spaces.Box(-2, 2, (2, 2)), [-1, 0, 0.5, 9], [[-2, 0], [1, 2]]),
+        (spaces.Box(0, 5, (3,), np.int32), [-1, 0.2, 1], [0, 3, 5]),
+        (spaces.Box(10, 14, (1, 2), np.uint8), [-1, 0.26], [[10, 13]]),
+        (spaces.Box(-(2**63), 2**63 - 1, (2,), np.int64), [-1, 0], [-(2**63), -512]),
+        (spaces.Box(-1, 1, (1,), np.float16), [0.5], [0.5]),
+    ],
+    ids=str,
+)
+def test_actions_reach_the_env_in_its_numbers(shows, space, action, want):
+    env, made = shows(action=space, n=1)
+    env.step(np.array([action]))
+    assert np.asarray(made[0].got).tolist() == want
+    given = env.translator().act(np.array([action], env.actions.dtype), alone=True)
+    assert given.tolist() == want
+    assert space.contains(given)
+
+
+@pytest.mark.parametrize("high", [np.finfo(np.float32).max, np.float32(2e38), np.float32(1e30)])
+def test_wide_bounds_do_not_overflow(high):
+    space = spaces.Box(-high, high, (1,), np.float32)
+    maps = map_actions(space, "x")
+    for a, share in ((-0.918, -0.918), (0.25, 0.25), (-1, -1), (1, 1), (30.0, 1), (-30.0, -1)):
+        got = maps.decode(np.array([[a]], np.float32))[0]
+        assert space.contains(got)
+        assert np.isclose(got[0] / float(high), share, rtol=1e-6)
+
+
+def test_the_last_integer_is_reached():
+    space = spaces.Box(-(2**63), 2**63 - 1, (1,), np.int64)
+    got = map_actions(space, "x").decode(np.array([[1.0]], np.float32))[0]
+    assert space.contains(got)
+    assert got[0] > 0.999 * 2**63
+
+
+def test_several_axes_are_flattened_for_the_agent(shows):
+    env, _ = shows(action=spaces.Box(-1, 3, (2, 3)))
+    assert env.info.action == Continuous(6, (-1.0,) * 6, (3.0,) * 6)
