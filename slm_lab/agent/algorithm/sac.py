@@ -365,17 +365,11 @@ class SoftActorCritic(Algorithm):
 
     def state_dict(self) -> State:
         """Nets, optimizers, targets, noise."""
-        target = {} if self.target is None else {"target": self.target.state_dict()}
-        return (
-            super().state_dict()
-            | target
-            | {
-                "noise": self.noise.state_dict(),
-                "acted": self.acted,
-                "move_due": self.move_due,
-                "steps": [self.learner.steps, self.critic_learner.steps],
-            }
-        )
+        own: State = {"noise": self.noise.state_dict(), "acted": self.acted, "move_due": self.move_due}
+        own["steps"] = [self.learner.steps, self.critic_learner.steps]
+        if self.target is not None:
+            own["target"] = self.target.state_dict()
+        return super().state_dict() | own
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
