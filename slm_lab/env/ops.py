@@ -1,16 +1,14 @@
-"""What `wrappers` puts together: single changes of observations and rewards, each for N envs at once."""
+"""Single changes of observations, each for N envs at once; `wrappers` puts them together."""
 
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slm_lab.env.moments import Moments, Stateless, clip, normalize
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
 from slm_lab.types import Bools, ObsPart, PackedShape
-
-EPSILON = 1e-8
-"""Added to a variance before it divides."""
 
 Array = NDArray[Any]
 
@@ -37,124 +35,6 @@ class ObsOp(Protocol):
     def load_state_dict(self, state: State) -> None:
         """Remember that."""
         ...
-
-
-class RewardOp(Protocol):
-    """One change of rewards."""
-
-    def reset(self) -> None:
-        """All episodes begin."""
-        ...
-
-    def step(self, reward: Array, done: Bools) -> Array:
-        """From rewards [N] to a new array [N]; done [N] says whose episode ended with them."""
-        ...
-
-    def apply(self, reward: Array) -> Array:
-        """From rewards of any time to what they are worth now; learns nothing."""
-        ...
-
-    def state_dict(self) -> State:
-        """What it remembers."""
-        ...
-
-    def load_state_dict(self, state: State) -> None:
-        """Remember that."""
-        ...
-
-
-class Stateless:
-    """Of an op that remembers nothing."""
-
-    def state_dict(self) -> State:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Nothing to do."""
-
-
-class Moments:
-    """Running mean and variance of each element, in float64.
-
-    Batches are merged as in Chan, Golub, LeVeque 1983: of counts m and n with means a and b and sums of squared
-    deviations A and B, the union has sum A + B + (b - a)^2 m n / (m + n).
-
-    Args:
-        shape: of one sample.
-
-    >>> moments = Moments(())
-    >>> moments.update(np.array([1.0, 2.0]))
-    >>> moments.update(np.array([6.0]))
-    >>> moments.count, float(moments.mean), round(float(moments.var), 6)
-    (3, 3.0, 4.666667)
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.count = 0
-        self.mean = np.zeros(shape)
-        self.var = np.ones(shape)
-        """Of the population; ones as long as there is no sample."""
-
-    def update(self, batch: Array) -> None:
-        """Take in samples [B, *shape]."""
-        n, m = len(batch), self.count
-        batch = batch.astype(np.float64)
-        mean = np.add.reduce(batch, 0) / n
-        batch -= mean
-        var = np.add.reduce(np.square(batch, batch), 0) / n
-        share = n / (m + n)
-        delta = mean - self.mean
-        self.count = m + n
-        self.mean = self.mean + delta * share
-        if m:
-            # a new array each time: the old one may be in a saved state
-            self.var = self.var * (1 - share) + var * share + np.square(delta) * (share * (1 - share))
-        else:
-            self.var = var
-
-    def state_dict(self) -> State:
-        """Count, mean and variance."""
-        return {"count": self.count, "mean": pack(self.mean), "var": pack(self.var)}
-
-    def load_state_dict(self, state: State) -> None:
-        """Become them."""
-        self.count, self.mean, self.var = state["count"], unpack(state["mean"]), unpack(state["var"])
-
-
-def normalize(x: Array, mean: Array, var: Array) -> Array:
-    """(x - mean) / sqrt(var + EPSILON), as float32.
-
-    Args:
-        x: [..., *S]
-        mean: [*S]
-        var: [*S]
-
-    >>> normalize(np.array([[1000.0, 3.0]]), np.array([900.0, 3.0]), np.array([2500.0, 0.0])).tolist()
-    [[2.0, 0.0]]
-    """
-    made: Array = ((x - mean) / np.sqrt(var + EPSILON)).astype(np.float32)
-    return made
-
-
-def normalize_by_scale(x: Array, var: Array) -> Array:
-    """x / sqrt(var + EPSILON), as float32: the mean stays.
-
-    >>> normalize_by_scale(np.array([3.0, -1.0]), np.array(4.0)).tolist()
-    [1.5, -0.5]
-    """
-    made: Array = (x / np.sqrt(var + EPSILON)).astype(np.float32)
-    return made
-
-
-def clip(x: Array, low: Array, high: Array) -> Array:
-    """To [low, high]: min and max cost less than np.clip.
-
-    >>> clip(np.array([-7.0, 2.0]), np.array(-5.0), np.array(5.0)).tolist()
-    [-5.0, 2.0]
-    """
-    made: Array = np.minimum(np.maximum(x, low), high)
-    return made
 
 
 class Frames:
@@ -327,95 +207,3 @@ class ClipObs(Stateless):
     def apply(self, obs: Array) -> Array:
         """Observations [..., *O], clipped."""
         return self.reals.put(obs, clip(self.reals.of(obs), self.low, self.high))
-
-
-class NormalizeReward:
-    """reward / sqrt(var + EPSILON), var of the discounted return ret = gamma * ret + reward of each env so far.
-
-    The mean stays: a shift of the rewards would change what is best in episodes of different lengths.
-
-    Args:
-        num_envs: N
-        gamma: discount per step.
-        training: whether the statistics learn.
-    """
-
-    key = "reward"
-
-    def __init__(self, num_envs: int, gamma: float, *, training: bool) -> None:
-        self.moments = Moments(())
-        self._gamma, self._training = gamma, training
-        self._ret = np.zeros(num_envs)
-
-    def reset(self) -> None:
-        """See RewardOp."""
-        self._ret.fill(0)
-
-    def step(self, reward: Array, done: Bools) -> Array:
-        """See RewardOp."""
-        if self._training:
-            self._ret *= self._gamma
-            self._ret += reward
-            self.moments.update(self._ret)
-            self._ret[done] = 0
-        return self.apply(reward)
-
-    def apply(self, reward: Array) -> Array:
-        """Rewards under the statistics as they stand, which learn nothing."""
-        return normalize_by_scale(reward, self.moments.var)
-
-    def state_dict(self) -> State:
-        """See RewardOp."""
-        return {**self.moments.state_dict(), "ret": self._ret.tolist()}
-
-    def load_state_dict(self, state: State) -> None:
-        """See RewardOp."""
-        self.moments.load_state_dict(state)
-        self._ret[...] = state["ret"]
-
-
-class _Plain(Stateless):
-    """A function of the reward alone."""
-
-    def reset(self) -> None:
-        """See RewardOp."""
-
-    def step(self, reward: Array, done: Bools) -> Array:
-        """See RewardOp."""
-        return self.apply(reward)
-
-    def apply(self, reward: Array) -> Array:
-        """Of rewards, whenever they were paid."""
-        raise NotImplementedError
-
-
-class ClipReward(_Plain):
-    """To [low, high]."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = np.array(low, np.float32), np.array(high, np.float32)
-
-    def apply(self, reward: Array) -> Array:
-        """See _Plain."""
-        return clip(reward, self.low, self.high)
-
-
-class ScaleReward(_Plain):
-    """Times a factor."""
-
-    def __init__(self, factor: float) -> None:
-        self.factor = np.array(factor, np.float32)
-
-    def apply(self, reward: Array) -> Array:
-        """See _Plain."""
-        scaled: Array = reward * self.factor
-        return scaled
-
-
-class SignReward(_Plain):
-    """-1, 0 or 1."""
-
-    def apply(self, reward: Array) -> Array:
-        """See _Plain."""
-        sign: Array = np.sign(reward)
-        return sign

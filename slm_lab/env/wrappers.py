@@ -13,17 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slm_lab.env.base import VecEnv
-from slm_lab.env.ops import (
-    ClipObs,
-    ClipReward,
-    Frames,
-    NormalizeObs,
-    NormalizeReward,
-    ObsOp,
-    RewardOp,
-    ScaleReward,
-    SignReward,
-)
+from slm_lab.env.ops import ClipObs, Frames, NormalizeObs, ObsOp
+from slm_lab.env.reward_ops import ClipReward, NormalizeReward, RewardOp, ScaleReward, SignReward
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError

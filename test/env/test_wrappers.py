@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
-from slm_lab.env.ops import EPSILON, Moments
+from slm_lab.env.moments import EPSILON, Moments
 from slm_lab.env.wrappers import Pipeline, wrap
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec

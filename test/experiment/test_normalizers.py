@@ -8,7 +8,7 @@ import pytest
 from slm_lab import api
 from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
-from slm_lab.env.ops import Moments
+from slm_lab.env.moments import Moments
 from slm_lab.experiment import checkpoint
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.evaluate import Evaluator
