@@ -134,7 +134,7 @@ class Step(NamedTuple):
     reward: Floats
     """[N] f32, what the agent learns from (after reward wrappers)."""
     terminated: Bools
-    """[N] the episode came to a true end: nothing to bootstrap from."""
+    """[N] the episode came to a true end: nothing to bootstrap from. It wins where both are true."""
     truncated: Bools
     """[N] the episode was cut off, by a time limit say: the value of `final_obs` stands for the rest."""
     final_obs: NDArray[np.generic]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from slm_lab.env.base import MAX_T, VecEnv
 from slm_lab.env.rows import Rows
 from slm_lab.env.snapshot import ActionLog, pack, unpack
+from slm_lab.lib.log import note
 from slm_lab.lib.seeding import episode_seed
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
@@ -82,6 +83,8 @@ class GymVecEnv(VecEnv):
 
     def _end_episodes(self) -> Step:
         log, terminated, truncated = self._log, self._terminated, self._truncated
+        if (terminated & truncated).any():
+            note(f"env: {self.info.name} says of one step that it terminated and was truncated: it terminated")
         for i, begin in enumerate(log.begin):
             if log.end - begin >= self._max_t:
                 truncated[i] = True

@@ -19,6 +19,8 @@ from slm_lab.env.cartpole import CartPole
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.mujoco_tasks import TASKS
 from slm_lab.env.names import Found, find
+from slm_lab.env.observations import Seen
+from slm_lab.env.outfit import Outfit, make_with_tuples
 from slm_lab.env.rows import LocalRows, OldStep, Rows
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import available_cores
@@ -80,7 +82,7 @@ def make_env(
     n = num_envs or spec.num_envs
     cores = threads or available_cores()
     mode = spec.vectorization
-    if mode == "auto" and _has_native(found):
+    if mode == "auto" and _has_native(found) and not _beyond_native(spec):
         mode = "native"
     clip_reward = None
     env: VecEnv
@@ -96,8 +98,9 @@ def make_env(
         registration = copy.copy(found.registration)
         # VecEnv resets before it steps, and counts; only where a package wraps its env the limit may mean its steps
         registration.order_enforce = False
-        registration.max_episode_steps = own_limit if registration.additional_wrappers else None
-        make = functools.partial(_make_one, registration, kwargs, render)
+        wrapped = registration.additional_wrappers or spec.wrappers
+        registration.max_episode_steps = own_limit if wrapped else None
+        make = functools.partial(_make_one, registration, kwargs, render, Outfit.of(spec))
         if mode == "native":
             from slm_lab.env.mujoco import MujocoVec
 
@@ -107,11 +110,14 @@ def make_env(
                 # others than those that learn are not stepped for long
                 pays = training and min(n, cores) > 1 and spec.max_frame / n * _gain(make, n, cores) > START
                 mode = "async" if pays else "sync"
-            env = GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores), n, max_t=max_t)
+            seen = Seen(spec.obs_keys, spec.image_axes)
+            env = GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores, seen), n, max_t=max_t)
     return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
 
 
-def _make_one(registration: Registration, kwargs: dict[str, Any], render: str | None, i: int) -> gym.Env[Any, Any]:
+def _make_one(
+    registration: Registration, kwargs: dict[str, Any], render: str | None, outfit: Outfit, i: int
+) -> gym.Env[Any, Any]:
     drawn: dict[str, Any] = {"render_mode": render} if render is not None and i == 0 else {}
     quiet: AbstractContextManager[None] = nullcontext()
     if str(registration.entry_point).startswith("gymnasium.envs.mujoco."):
@@ -120,14 +126,26 @@ def _make_one(registration: Registration, kwargs: dict[str, Any], render: str | 
         quiet = warnings_to_log()
     try:
         with quiet:
-            env = gym.make(registration, disable_env_checker=True, **kwargs, **drawn)
+            env = make_with_tuples(
+                lambda given: gym.make(registration, disable_env_checker=True, **given, **drawn),
+                kwargs,
+                _creator(registration),
+            )
             if kwargs and i == 0 and not drawn and str(registration.entry_point).startswith("gymnasium.envs."):
                 # some values are only looked at when they are used
                 env.reset(seed=0)
                 env.step(env.action_space.sample())
-            return env
+            return outfit.put_on(env, registration.id)
+    except LabError:
+        raise
     except Exception as e:
         raise SpecError([_refusal(registration.id, kwargs, e)]) from e
+
+
+def _creator(registration: Registration) -> Any:
+    """The class or function that makes the env."""
+    creator = registration.entry_point
+    return load_env_creator(creator) if isinstance(creator, str) else creator
 
 
 def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
@@ -145,12 +163,12 @@ def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}"
 
 
-def _make_rows(name: str, make: Callable[[int], gym.Env[Any, Any]], n: int, mode: str, cores: int) -> Rows:
+def _make_rows(name: str, make: Callable[[int], gym.Env[Any, Any]], n: int, mode: str, cores: int, seen: Seen) -> Rows:
     if mode == "async" and n > 1:
         from slm_lab.env.workers import SharedRows
 
-        return SharedRows(name, make, n, max(2, min(n, cores)))
-    return LocalRows(name, [make(i) for i in range(n)], cores if mode == "thread" else 1)
+        return SharedRows(name, make, n, max(2, min(n, cores)), seen)
+    return LocalRows(name, [make(i) for i in range(n)], cores if mode == "thread" else 1, seen)
 
 
 def _gain(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> float:
@@ -183,6 +201,11 @@ def _has_native(found: Found) -> bool:
     return registration.entry_point in TASKS or (registration.entry_point == CARTPOLE and limited) or _is_atari(found)
 
 
+def _beyond_native(spec: EnvSpec) -> list[str]:
+    """Keys that a vector env of its own can't follow."""
+    return [key for key in ("wrappers", "reward_weights", "obs_keys", "image_axes") if getattr(spec, key)]
+
+
 def _is_atari(found: Found) -> bool:
     return str(found.registration.entry_point) == "ale_py.env:AtariEnv"
 
@@ -192,7 +215,8 @@ def check_env(spec: EnvSpec) -> list[str]:
     try:
         found = find(spec.name)
         given = {**found.registration.kwargs, **found.kwargs, **spec.kwargs}
-        return [*_check_limit(given), *_check_mode(found, spec), *_check_arguments(found, spec, given)]
+        faults = [*_check_limit(given), *_check_mode(found, spec), *_check_arguments(found, spec, given)]
+        return [*faults, *Outfit.of(spec).faults()]
     except LabError as e:
         return [str(e)]
 
@@ -206,6 +230,9 @@ def _check_limit(given: dict[str, Any]) -> list[str]:
 
 def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
     faults = []
+    if _is_atari(found) or spec.vectorization == "native":
+        why = f"the vector env of {found.id} can't follow it"
+        faults = [f"env.{key}: {why}" for key in _beyond_native(spec)]
     if spec.vectorization == "native" and not _has_native(found):
         faults.append(f"env.vectorization: there is no vector env for {found.id}: say auto, sync, thread or async")
     if spec.vectorization == "thread" and found.registration.entry_point == CAR_RACING:

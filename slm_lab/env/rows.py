@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from slm_lab.env.actions import ActionMap, map_actions
 from slm_lab.env.observations import ALL, ObsMap, Seen, map_obs
+from slm_lab.env.outfit import VectorReward
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import Threads
 from slm_lab.lib.errors import LabError
@@ -24,16 +25,6 @@ class OldStep(LabError):
         super().__init__(
             f"env: step of {name} must give 5 values, as gymnasium asks: observation, reward, terminated, truncated, "
             f"info (got {count}): is it made for an older gym?"
-        )
-
-
-class VectorReward(LabError):
-    """An env pays several rewards at once."""
-
-    def __init__(self, name: str, count: int) -> None:
-        super().__init__(
-            f"env.name: {name} pays {count} rewards at once, of which an agent needs one sum: give their weights, "
-            f"env.reward_weights: [{', '.join(['1'] * count)}] say"
         )
 
 

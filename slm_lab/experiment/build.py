@@ -17,8 +17,10 @@ def build_faults(spec: Spec) -> list[str]:
         env = make_env(spec.env, num_envs=1)
         try:
             info = replace(env.info, num_envs=spec.env.num_envs)
-            # a first action: what does not fit together inside the nets shows up there
-            Agent(spec, info, seed=0).act(np.zeros((info.num_envs, *info.obs_shape), info.obs_dtype))
+            # a first step: what does not fit together inside the nets, or in what the env gives, shows up there
+            obs = np.zeros((info.num_envs, *info.obs_shape), info.obs_dtype)
+            obs[:] = env.reset(0)
+            env.step(Agent(spec, info, seed=0).act(obs)[:1])
         finally:
             env.close()
     except Exception as error:  # noqa: BLE001  envs and plugins are code of others

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.env import EnvSpec, WrapperSpec
 from slm_lab.spec.named import Nested, by_name
 from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
 from slm_lab.spec.search_keys import SearchResourcesSpec, SearchSchedulerSpec
@@ -49,6 +50,7 @@ __all__ = [
     "SpecModel",
     "Unit",
     "UnitSchedule",
+    "WrapperSpec",
     "replace",
     "with_role_keys",
 ]
@@ -245,53 +247,6 @@ class AgentSpec(SpecModel):
                 why = f"must divide the steps of a rollout, which are {steps}"
                 raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.seq_len", "got": length})
         return self
-
-
-class EnvSpec(SpecModel):
-    """Where it learns. A key not listed here goes to gym.make."""
-
-    model_config = ConfigDict(extra="allow")
-    name: str
-    """Id of a gymnasium env."""
-    num_envs: Annotated[int, Field(ge=1, le=100_000), NUMBER] = 1
-    """N, envs stepped together."""
-    max_frame: Count
-    """Length of a session, in frames over all envs."""
-    max_t: Count | None = None
-    """Steps after which an episode is truncated; None: the env's own limit."""
-    vectorization: Literal["auto", "sync", "async", "thread", "native"] = "auto"
-    """How envs are stepped: one after the other, in worker processes, in threads, or as the vector env that was written
-    for them. The steps are the same; auto takes what is fastest."""
-    frame_op: Literal["concat", "stack"] | None = None
-    """An observation is the last frame_op_len ones: joined along their first axis, or along a new one before it."""
-    frame_op_len: Count | None = None
-    """How many; needs frame_op."""
-    normalize_obs: bool = False
-    """Observations less their running mean, over their running standard deviation, element by element."""
-    clip_obs: Positive | Literal[False] | None = None
-    """Observations are clipped to [-x, x]; None: to 10 where normalize_obs is true; false: never."""
-    normalize_reward: bool = False
-    """Rewards over the running standard deviation of the discounted return."""
-    clip_reward: Positive | tuple[Real, Real] | Literal[False] | None = None
-    """Rewards are clipped to [-x, x], or to a pair of bounds; None: to 10 where normalize_reward is true, else to 1 in
-    Atari games; false: never. Returns in tables and graphs are those of the env."""
-    reward_scale: Real | Literal["sign"] | None = None
-    """A factor for rewards, or their sign; comes last."""
-
-    @model_validator(mode="after")
-    def _frames_stated(self) -> Self:
-        for key, other in (("frame_op", "frame_op_len"), ("frame_op_len", "frame_op")):
-            if getattr(self, key) is None and getattr(self, other) is not None:
-                raise PydanticCustomError("frames", "missing: {other} needs it", {"key": key, "other": other})
-        if isinstance(self.clip_reward, tuple) and self.clip_reward[0] >= self.clip_reward[1]:
-            got = list(self.clip_reward)
-            raise PydanticCustomError("bounds", "the lower bound comes first", {"key": "clip_reward", "got": got})
-        return self
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """The keys for gym.make."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class SinkSpec(SpecModel):
