@@ -95,6 +95,15 @@ ALGORITHMS["crossq"] = {
         },
     },
 }
+ALGORITHMS["rainbow"] = {
+    "algorithm": {"name": "Rainbow", "atoms": 11, "v_min": 0.0, "v_max": 30.0, "training_frequency": 8},
+    "memory": {"name": "PrioritizedReplay", "batch_size": 16, "max_size": 1000, "alpha": 0.6, "epsilon": 0.01},
+    "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "update_frequency": 100},
+}
+ALGORITHMS["pqn"] = {
+    "algorithm": {"name": "PQN", "explore_var_spec": DECAY, "time_horizon": 16, "minibatch_size": 32},
+    "net": {"hid_layers": [16], "layer_norm": True, "lr_scheduler_spec": RATE},
+}
 ALGORITHMS["ppo_rnn"] = {
     "algorithm": {**ALGORITHMS["ppo"]["algorithm"], "minibatch_size": 64},
     "net": {"type": "RecurrentNet", "cell_type": "LSTM", "rnn_hidden_size": 8, "seq_len": 8},
