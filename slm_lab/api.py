@@ -243,8 +243,11 @@ def compare(
     Raises:
         LabError: no such run or metric; a run without a row.
     """
-    histories = read_histories(find_run(t, Path(out).expanduser()) for t in targets)
-    return comparison.compare(histories, metric=metric, at=at, target=target, labels=labels)
+    layouts = [find_run(t, Path(out).expanduser()) for t in targets]
+    histories, left_out = read_histories(layouts, strict=labels is not None)
+    found = comparison.compare(histories, metric=metric, at=at, target=target, labels=labels)
+    found.notes.extend(left_out)
+    return found
 
 
 def report(

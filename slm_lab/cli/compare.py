@@ -31,7 +31,9 @@ def main(
     Raises:
         LabError: no such run or metric, a run without a row.
     """
-    found = compare(read_histories(find_all(words, out)), metric=metric, at=at, target=target, labels=labels)
+    histories, left_out = read_histories(find_all(words, out), strict=labels is not None)
+    found = compare(histories, metric=metric, at=at, target=target, labels=labels)
+    found.notes.extend(left_out)
     if as_json:
         print(json.dumps(plain(to_json(found)), indent=2, ensure_ascii=False))
         return

@@ -81,18 +81,21 @@ def find_folders(word: str, out: Path) -> list[Path]:
 
 
 def find_all(words: Sequence[str], out: Path) -> list[Layout]:
-    """The run folders that several words mean, each once.
+    """The run folders that several words mean, in their order.
 
     Raises:
         LabError: one of them is not there: all that are not, at once.
     """
-    folders: dict[Path, None] = {}
+    folders: list[Path] = []
     faults = []
     for word in words:
         try:
-            folders |= dict.fromkeys(find_folders(word, out))
+            found = find_folders(word, out)
         except LabError as e:
             faults.append(str(e))
+        else:
+            # patterns may overlap; a run that is named twice by its name has two labels
+            folders += found if len(found) == 1 else [folder for folder in found if folder not in folders]
     if faults:
         raise LabError("\n".join(faults))
     return [Layout.open(folder) for folder in folders]

@@ -37,24 +37,33 @@ def add_views(app: typer.Typer) -> None:
     app.command("list-runs")(list_runs)
 
 
-def plot(
-    folders: Annotated[
-        str,
-        typer.Option("-f", "--folders", metavar="A,B,...", help="Run folders: paths, names in --out, or spec names."),
-    ],
-    title: Annotated[str | None, typer.Option("-t", "--title", help="Above the graph.")] = None,
-    legends: Annotated[
-        str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One a folder; by default their names.")
+def plot(  # noqa: PLR0917  a parameter is an option
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Run folders, patterns or spec names, as of report.")
     ] = None,
+    folders: Annotated[
+        str | None, typer.Option("-f", "--folders", metavar="A,B,...", help="The same as a list with commas.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option("-m", "--metric", metavar="NAME", help="A column of the tables.")
+    ] = "total_reward",
+    x: Annotated[str, typer.Option("-x", "--x", metavar="frames|time", help="The horizontal axis.")] = "frames",
+    title: Annotated[str | None, typer.Option("-t", "--title", help="Above the graph.")] = None,
+    legends: Legends = None,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A png, svg or pdf file.")] = Path(
         "plot.png"
     ),
     out: Out = Path("data"),
 ) -> None:
-    """Compare runs in one graph."""
+    """Draw runs into a file: a curve a method with its 95 % interval, a graph an env.
+
+    Runs of one spec count as seeds of one method.
+    """
     from slm_lab.cli.plot import main
 
-    main(split_words(folders), title, split_words(legends) if legends is not None else None, output, out)
+    words = [*(runs or []), *split_words(folders or "")]
+    labels = split_words(legends) if legends is not None else None
+    main(words, out, metric=metric, x=x, title=title, legends=labels, output=output)
 
 
 def report(  # noqa: PLR0913, PLR0917  a parameter is an option

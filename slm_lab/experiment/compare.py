@@ -113,10 +113,8 @@ def compare(
         LabError: no such metric; not as many labels as runs.
     """
     check_metric(metric, (s for h in histories for s in h.judged))
-    if labels is not None and len(labels) != len(histories):
-        raise LabError(f"{len(histories)} runs, but {len(labels)} labels (one each, in their order)")
     notes: list[str] = []
-    groups = _group(histories, labels)
+    groups = group(histories, labels)
     methods = [_method(label, env, found, metric, at) for (env, label), found in groups.items()]
     envs = list(dict.fromkeys(m.env for m in methods))
     is_return = metric in ("total_reward", "total_reward_ma", "final_return")
@@ -211,12 +209,22 @@ def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 
-def _group(histories: Sequence[History], labels: Sequence[str] | None) -> dict[tuple[str, str], list[History]]:
+def group(histories: Sequence[History], labels: Sequence[str] | None) -> dict[tuple[str, str], list[History]]:
+    """Runs by env and method, envs together; labels: one a run, None: by their specs.
+
+    Raises:
+        LabError: not as many labels as runs.
+    """
+    if labels is not None and len(labels) != len(histories):
+        raise LabError(f"{len(histories)} runs, but {len(labels)} labels (one each, in their order)")
     if labels is None:
         labels = _labels(histories)
     groups: dict[tuple[str, str], list[History]] = {}
     for history, label in zip(histories, labels, strict=True):
-        groups.setdefault((history.env, label), []).append(history)
+        mine = groups.setdefault((history.env, label), [])
+        # a run counts once, however often it was named
+        if history.layout.root not in [known.layout.root for known in mine]:
+            mine.append(history)
     envs = list(dict.fromkeys(env for env, _ in groups))
     return dict(sorted(groups.items(), key=lambda item: envs.index(item[0][0])))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-POINTS = 200
+POINTS = 400
 """Of an averaged curve."""
 RESAMPLES = 1000
 """Bootstrap resamples behind the interval of a curve, which has many points."""

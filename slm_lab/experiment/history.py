@@ -192,11 +192,15 @@ def read_history(layout: "Layout") -> History:
     return History(layout, spec, info, read_status(layout), sessions, missing)
 
 
-def read_histories(layouts: Iterable["Layout"]) -> list[History]:
-    """Read several run folders.
+def read_histories(layouts: Iterable["Layout"], *, strict: bool = False) -> tuple[list[History], list[str]]:
+    """Read several run folders; gives the runs that have a row, and what is to be said of the others.
+
+    Args:
+        layouts: of the runs.
+        strict: every run must have a row: each has a label, say.
 
     Raises:
-        LabError: some have no row: all that have none, at once.
+        NoRowError: no run has a row; strict: all that have none, at once.
     """
     histories, faults = [], []
     for layout in layouts:
@@ -204,26 +208,27 @@ def read_histories(layouts: Iterable["Layout"]) -> list[History]:
             histories.append(read_history(layout))
         except NoRowError as e:
             faults.append(str(e))
-    if faults:
+    if faults and (strict or not histories):
         raise NoRowError("\n".join(faults))
-    return histories
-
-
-def metric_names(sessions: Iterable[Session]) -> list[str]:
-    """What sessions can be compared by: columns of their tables, metrics of whole sessions."""
-    columns = dict.fromkeys(name for session in sessions for name in session.train)
-    return list(dict.fromkeys([*columns, *SCALARS]))
+    return histories, [f"left out: {fault}" for fault in faults]
 
 
 def check_metric(metric: str, sessions: Iterable[Session]) -> None:
-    """See that a metric is known.
+    """See that sessions can be compared by a metric: a column of their tables, or a metric of whole sessions.
 
     Raises:
-        LabError: it is not, with the nearest name.
+        LabError: they can't, with the nearest name.
     """
-    known = metric_names(sessions)
-    if metric not in known:
-        raise LabError(f"metric '{metric}' is not known{did_you_mean(metric, known)} (known: {', '.join(known)})")
+    _check(metric, [*_columns(sessions), *SCALARS])
+
+
+def check_column(metric: str, sessions: Iterable[Session]) -> None:
+    """See that a metric can be drawn: a column of the sessions' tables.
+
+    Raises:
+        LabError: it can't, with the nearest name.
+    """
+    _check(metric, _columns(sessions))
 
 
 def score(table: "Table", metric: str = "total_reward", *, env: str = "", at: int | None = None) -> float:
@@ -269,6 +274,15 @@ def read_best_trial(layout: "Layout") -> int | None:
             ended.sort(key=lambda row: (row.get("status") != "completed", -row["strength"], row["trial"]))
             return int(ended[0]["trial"]) if ended else None
     return None
+
+
+def _columns(sessions: Iterable[Session]) -> list[str]:
+    return list(dict.fromkeys(name for session in sessions for name in session.train))
+
+
+def _check(metric: str, known: list[str]) -> None:
+    if metric not in known:
+        raise LabError(f"metric '{metric}' is not known{did_you_mean(metric, known)} (known: {', '.join(known)})")
 
 
 def _whole_lines(lines: Iterable[str]) -> Iterator[str]:

@@ -158,7 +158,7 @@ def resume(
         if file.status is Status.COMPLETED:
             return _completed(layout, file.mode)
         for name, now in versions().items():
-            if (then := file.content["versions"].get(name)) != now:
+            if (then := file.content["versions"].get(name)) not in (None, now):
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
         logger.info("going on with {}", layout.root)
         layout.make_folders()

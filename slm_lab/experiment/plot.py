@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.curves import moving_average
-from slm_lab.lib.errors import LabError
-from slm_lab.lib.files import read_json
+from slm_lab.experiment.curves import average, moving_average
+from slm_lab.experiment.ticks import separate_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from numpy.typing import ArrayLike, NDArray
 
     from slm_lab.agent.metrics import Row
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-PLOTS = (".png", ".svg", ".pdf")
-"""Kinds of file that a comparison is drawn to, by suffix."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
 """Colours that stay apart for the colour-blind (Okabe and Ito 2008, two of Paul Tol's behind them)."""
 DASHES = ("-", "--", ":")
@@ -65,6 +64,7 @@ LABELS = {
     "frame": "frames",
     "opt_steps": "optimizer steps",
 }
+INTERVAL = "95 % bootstrap interval"
 ALWAYS = ("mean_returns",)
 """Series of the metrics that are drawn in any case; the others with log_metrics. Each also as moving average."""
 COLUMNS = ("loss", "entropy", "explore_var")
@@ -77,9 +77,9 @@ class Line:
 
     x: "Floats"
     y: "Floats"
-    band: "Floats | None" = None
-    """Half its width, [N]."""
-    faint: "Sequence[Floats]" = ()
+    band: "tuple[Floats, Floats] | None" = None
+    """Low and high edge, [N] each."""
+    faint: "Sequence[tuple[Floats, Floats]]" = ()
     """Drawn thin behind the line: the raw values of an average, the sessions of a mean."""
     label: str = ""
 
@@ -119,7 +119,7 @@ def plot_session(
     written = []
     for name, x_name in _series(local, log_metrics):
         y, x = _floats(local[name]), _floats(local[x_name])
-        for y_name, line in ((name, Line(x, y)), (f"{name}_ma", Line(x, moving_average(y), faint=[y]))):
+        for y_name, line in ((name, Line(x, y)), (f"{name}_ma", Line(x, moving_average(y), faint=[(x, y)]))):
             path = layout.graph(stem, y_name, x_name)
             written += _draw(path, [line], title, note, _label(y_name), LABELS[x_name])
     frame = _floats([r["frame"] for r in rows])
@@ -132,7 +132,7 @@ def plot_session(
 def plot_trial(
     layout: "Layout", trial: int, metrics: "Metrics", *, env_name: str, log_metrics: bool = False
 ) -> list[Path]:
-    """Draw a trial: mean over its sessions, a band of one standard deviation, the sessions thin behind it.
+    """Draw a trial: mean over its sessions with its bootstrap interval, the sessions thin behind it.
 
     Args:
         layout: of the run; its folders exist.
@@ -148,7 +148,7 @@ def plot_trial(
     local = metrics["local"]
     sessions = len(local["mean_returns"])
     title = f"{layout.name} on {env_name}"
-    note = f"trial {trial}, " + ("1 session" if sessions == 1 else f"{sessions} sessions: mean and standard deviation")
+    note = f"trial {trial}, " + ("1 session" if sessions == 1 else f"{sessions} sessions: mean and {INTERVAL}")
     written = []
     for name, x_name in _series(local, log_metrics):
         y, x = np.atleast_2d(_floats(local[name])), _floats(local[x_name])
@@ -198,6 +198,7 @@ def plot_experiment(
                 axes.set_ylabel(name if column == 0 else "")
         hollow = ", hollow: stopped early" if any(early) else ""
         figure.suptitle(_cut(f"{layout.name} on {env_name}: {len(scores)} trials{hollow}"), x=0.01, ha="left")
+        separate_labels(figure)
         written = [layout.experiment_graph("experiment_graph", top=top) for top in (False, True)]
         for file in written:
             figure.savefig(file, dpi=150)
@@ -248,58 +249,6 @@ def plot_trials(
     return written
 
 
-def plot_runs(
-    folders: Sequence[Path], *, title: str | None = None, legends: Sequence[str] | None = None, output: Path
-) -> Path:
-    """Compare runs in one graph: mean_returns_ma over frames of trial 0 of each, mean and band over its sessions.
-
-    Args:
-        folders: run folders.
-        title: above the graph.
-        legends: one a folder, in their order; None: the folders' names.
-        output: a file of PLOTS; its folder is made.
-
-    Returns:
-        `output`
-
-    Raises:
-        LabError: a folder holds no trial metrics, there are not as many legends as folders, `output` can't be written.
-    """
-    output = Path(output)
-    if output.suffix.lower() not in PLOTS:
-        raise LabError(f"plot: can't write {output.name} (known: {', '.join(PLOTS)})")
-    if not folders:
-        raise LabError("plot: no run folder given")
-    if legends is not None and len(legends) != len(folders):
-        raise LabError(f"plot: {len(folders)} run folders, but {len(legends)} legends (one each, in their order)")
-    lines = []
-    for folder, label in zip(folders, legends or [Path(f).resolve().name for f in folders], strict=True):
-        local = _trial_local(Path(folder))
-        averages = np.array([moving_average(one) for one in local["mean_returns"]])
-        lines.append(_mean_line(_floats(local["frames"]), averages, label, faint=False))
-    note = "trial 0 of each run: mean and standard deviation over sessions"
-    head = title if title is not None else "Comparison of runs"
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        drawn = _draw(output, lines, head, note, LABELS["mean_returns_ma"], "frames")
-    except OSError as e:
-        raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
-    if not drawn:
-        raise LabError("plot: no finished episode in any of the runs, nothing to draw")
-    return output
-
-
-def _trial_local(folder: Path) -> dict[str, Any]:
-    found = sorted((folder / "info").glob("*_t0_trial_metrics.json"))
-    if not found:
-        why = "no such folder" if not folder.is_dir() else "no info/*_t0_trial_metrics.json: did its trial end?"
-        raise LabError(f"plot: {folder}: {why}")
-    local = read_json(found[0]).get("local")
-    if not isinstance(local, dict):
-        raise LabError(f"plot: {found[0]}: damaged, it holds no 'local'")
-    return local
-
-
 def _series(local: dict[str, Any], log_metrics: bool) -> Iterator[tuple[str, str]]:
     for name in local:
         if name in ALWAYS or (log_metrics and name not in ("frames", "opt_steps")):
@@ -307,54 +256,92 @@ def _series(local: dict[str, Any], log_metrics: bool) -> Iterator[tuple[str, str
 
 
 def _mean_line(x: "Floats", values: "Floats", label: str = "", faint: bool = True) -> Line:
-    # values: [J, N]; a row that no session knows stays a gap
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    mean = np.divide(np.where(known, values, 0).sum(axis=0), count, out=np.full(x.size, np.nan), where=count > 0)
-    if values.shape[0] == 1:
-        return Line(x, mean, label=label)
-    squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
-    std = np.sqrt(np.divide(squares, count - 1, out=np.zeros(x.size), where=count > 1))
-    return Line(x, mean, band=std, faint=list(values) if faint else (), label=label)
+    """The mean of J sessions, values [J, N], with its interval where there are several."""
+    curve = average([x] * len(values), list(values))
+    if len(values) == 1:
+        return Line(curve.x, curve.mean, label=label)
+    sessions = [(x, one) for one in values] if faint else ()
+    return Line(curve.x, curve.mean, (curve.low, curve.high), sessions, label)
 
 
 def _draw(path: Path, lines: Sequence[Line], title: str, note: str, ylabel: str, xlabel: str) -> list[Path]:
-    if not any(np.isfinite(line.y).any() for line in lines):
+    return draw_panels(path, {"": lines}, title, note, ylabel, xlabel)
+
+
+def draw_panels(
+    path: Path, panels: Mapping[str, Sequence[Line]], title: str, note: str, ylabel: str, xlabel: str
+) -> list[Path]:
+    """Draw lines into one graph, or into a grid of graphs with one legend.
+
+    Args:
+        path: of the file.
+        panels: title of a graph -> its lines; a label has the same colour in all of them.
+        title: above all.
+        note: under it.
+        ylabel: of the left graphs.
+        xlabel: of the lowest graphs.
+
+    Returns:
+        The file; nothing where no line has a point.
+    """
+    if not any(np.isfinite(line.y).any() for lines in panels.values() for line in lines):
         return []
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
+    names = list(dict.fromkeys(line.label for lines in panels.values() for line in lines))
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
     # a Figure of its own, without pyplot: no global state, no display, Agg for PNG
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        axes = figure.subplots()
-        for i, line in enumerate(lines):
-            _add(axes, line, PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)])
-        axes.set_title(_cut(title), loc="left", fontsize=12, fontweight="bold", pad=24)
-        axes.annotate(
-            note, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=9, color="#666666"
-        )
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        axes.margins(x=0.01)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if any(line.label for line in lines):
-            columns = 2 if len(lines) > 3 and max(len(line.label) for line in lines) <= 40 else 1
-            figure.set_figheight(4.4 + 0.19 * -(-len(lines) // columns))
-            figure.legend(loc="outside lower left", fontsize=9, ncols=columns)
+        size = (7.2, 4.4) if len(panels) == 1 else (4.2 * across, 3.0 * down + 0.6)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False).flat
+        for axes in list(grid)[len(panels) :]:
+            axes.set_visible(False)
+        handles: dict[str, Any] = {}
+        for i, (name, lines) in enumerate(panels.items()):
+            axes = figure.axes[i]
+            for line in lines:
+                k = names.index(line.label) if line.label else lines.index(line)
+                handles[line.label] = _add(
+                    axes, line, PALETTE[k % len(PALETTE)], DASHES[k // len(PALETTE) % len(DASHES)]
+                )
+            axes.set_title(_cut(name, 40), loc="left", fontsize=10)
+            axes.set_xlabel(xlabel if i >= len(panels) - across else "")
+            axes.set_ylabel(ylabel if i % across == 0 else "")
+            axes.margins(x=0.01)
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _head(figure, title, note, alone=len(panels) == 1)
+        if any(names):
+            columns = 2 if len(names) > 3 and max(map(len, names)) <= 40 else 1
+            figure.set_figheight(size[1] + 0.19 * -(-len(names) // columns))
+            labels = [name for name in names if name]
+            figure.legend([handles[n] for n in labels], labels, loc="outside lower left", fontsize=9, ncols=columns)
         figure.savefig(path, dpi=150)
     return [path]
 
 
-def _add(axes: "Axes", line: Line, colour: str, dash: str) -> None:
-    for y in line.faint:
-        axes.plot(line.x, y, color=colour, linewidth=0.8, alpha=0.3)
+def _head(figure: "Figure", title: str, note: str, *, alone: bool) -> None:
+    if not alone:
+        figure.suptitle(f"{_cut(title, 90)}\n{note}", x=0.01, ha="left", fontsize=10)
+        return
+    axes = figure.axes[0]
+    axes.set_title(_cut(title), loc="left", fontsize=12, fontweight="bold", pad=24)
+    axes.annotate(
+        note, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=9, color="#666666"
+    )
+
+
+def _add(axes: "Axes", line: Line, colour: str, dash: str) -> "Line2D":
+    for x, y in line.faint:
+        axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.3)
     if line.band is not None:
-        axes.fill_between(line.x, line.y - line.band, line.y + line.band, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(line.x, *line.band, color=colour, alpha=0.18, linewidth=0)
     # a lone point would be an invisible line
     marker = "o" if np.isfinite(line.y).sum() == 1 else None
-    axes.plot(line.x, line.y, dash, color=colour, linewidth=1.8, marker=marker, label=line.label)
+    return axes.plot(line.x, line.y, dash, color=colour, linewidth=1.8, marker=marker, label=line.label)[0]
 
 
 def _cut(title: str, width: int = 64) -> str:

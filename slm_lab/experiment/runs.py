@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import slm_lab
+from slm_lab.experiment.resources import available_cores
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_json
@@ -50,6 +52,7 @@ class RunFile:
             "mode": mode.value,
             "options": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()},
             "versions": versions(),
+            "machine": machine(),
             "git_commit": git_commit(Path.cwd()),
             "command": sys.argv,
             "started": _now(),
@@ -110,10 +113,30 @@ class RunFile:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
+    """Of what decides the numbers; releases of mujoco and ale-py change the envs themselves."""
     import torch  # what only lists or moves runs goes without
 
-    return {"slm_lab": slm_lab.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    found = {"slm_lab": slm_lab.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    for name in ("numpy", "gymnasium", "mujoco", "ale-py"):
+        with suppress(PackageNotFoundError):
+            found[name.replace("-", "_")] = version(name)
+    return found
+
+
+def machine() -> dict[str, str | int]:
+    """Processor, cores and GPUs, as far as the system tells without a library's help."""
+    found: dict[str, str | int] = {"system": f"{platform.system()} {platform.machine()}"}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        found |= {"processor": names[0]} if names else {}
+    found["cores"] = available_cores()
+    gpus = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            gpus += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return {**found, **({"gpu": ", ".join(gpus)} if gpus else {})}
 
 
 def git_commit(folder: Path) -> str | None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from loguru import logger
 
 from slm_lab.agent.metrics import Row
-from slm_lab.experiment.analysis import Metrics, save_trial
+from slm_lab.experiment.analysis import Metrics, save_trial, trial_metrics
 from slm_lab.experiment.callbacks import Callbacks
 from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.contain import Event, run_contained, to_job, write_crash
@@ -97,6 +97,7 @@ class Trial:
         self.layout = layout
         self.trial = trial
         self.options = options
+        self._mode = mode
         self._pool = pool
         self._stop = stop
         self._listen = listen or (lambda session, row: None)
@@ -186,7 +187,7 @@ class Trial:
             self._tell(outcome.crash)
         else:
             self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
-        if outcome.result is not None and not outcome.stopped:
+        if outcome.result is not None and not self._spare(outcome.stopped):
             self._draw(functools.partial(self._draw_session, outcome.result))
 
     def _tell(self, crash: Crash) -> None:
@@ -199,13 +200,20 @@ class Trial:
         results = [o.result for o in outcomes if o.result is not None]
         crashed = [o.crash for o in outcomes if o.crash is not None]
         stopped = any(o.stopped for o in outcomes)
-        if not results or stopped:
+        if not results:
             return TrialResult(self.trial, {}, results, crashed, stopped)
-        metrics = save_trial(self.layout, self.trial, [r.metrics for r in results])
-        self._draw(functools.partial(self._draw_trial, metrics))
+        found = [r.metrics for r in results]
+        # metrics are of a trial that ended; the graphs show how far a stopped one got
+        metrics = trial_metrics(found) if stopped else save_trial(self.layout, self.trial, found)
+        if not self._spare(stopped):
+            self._draw(functools.partial(self._draw_trial, metrics))
         for drawing in self._drawn:
             drawing.result()
-        return TrialResult(self.trial, metrics["scalar"], results, crashed, stopped)
+        return TrialResult(self.trial, {} if stopped else metrics["scalar"], results, crashed, stopped)
+
+    def _spare(self, stopped: bool) -> bool:
+        """A search stops many trials, and draws them together."""
+        return stopped and self._mode is Mode.SEARCH
 
     def _draw(self, draw: Callable[[], None]) -> None:
         def safely() -> None:

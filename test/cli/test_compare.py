@@ -33,12 +33,16 @@ def test_faults(slm: Slm, folder: Path) -> None:
     empty = make_run(folder / "data", "sac", [[]])
     for words, told in (
         (("nix*", "nobody"), ("nix*: matches no run folder", "nobody: no such run folder")),
-        (("ppo*", str(empty.root)), ("not a row to show yet",)),
+        ((str(empty.root),), ("not a row to show yet",)),
+        (("ppo*", str(empty.root), "-l", "a,b"), ("not a row to show yet",)),
     ):
         done = slm("compare", *words)
         assert done.exit_code == 2
         for text in told:
             assert text in done.stderr
+    done = slm("compare", "ppo*", str(empty.root))
+    assert done.exit_code == 0
+    assert "left out: " in done.stderr
     done = slm("compare", "ppo*", "--metric", "los")
     assert done.exit_code == 2
     assert "did you mean 'loss'" in done.stderr

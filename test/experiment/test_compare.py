@@ -47,6 +47,7 @@ def test_runs_of_one_spec_are_one_method(tmp_path):
     assert method.scores == [0, 1, 2, 3, 4, 5]
     assert method.iqm.value == 2.5
     assert found.notes == []
+    assert len(compare(histories(*runs, runs[0])).methods[0].scores) == 6
 
 
 def test_specs_of_one_name_are_told_apart(tmp_path):

@@ -1,5 +1,6 @@
 """Graphs: which files are drawn, from what, and what they show."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -7,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from support.runs import make_run
 
 from slm_lab.experiment import analysis, plot
-from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 
 
@@ -103,7 +104,9 @@ def test_trial_graphs(layout, figures):
     assert [list(line.get_ydata()) for line in sessions_drawn] == [[10.0, 20.0], [30.0, 20.0]]
     assert list(mean.get_ydata()) == [20.0, 20.0]
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((20 - math.sqrt(200), 20 + math.sqrt(200)))
+    # resampled means of 10 and 30 reach from one to the other
+    assert (band.min(), band.max()) == (10, 30)
+    assert "2 sessions: mean and 95 % bootstrap interval" in figure.axes[0].texts[0].get_text()
 
 
 def test_trial_with_log_metrics(layout, figures):
@@ -130,65 +133,52 @@ def test_nothing_to_draw(layout, rewards):
     assert plot.plot_trial(layout, 0, analysis.trial_metrics([metrics, metrics]), env_name="x", log_metrics=True) == []
 
 
-def make_run(folder, name, rewards):
-    layout = Layout.new(folder, name)
-    layout.make_folders()
-    sessions = [analysis.save_session(layout, 0, i, make_rows(r), "Nobody-v0") for i, r in enumerate(rewards)]
-    analysis.save_trial(layout, 0, sessions)
-    return layout.root
+@pytest.mark.parametrize(
+    "points",
+    [
+        {"lr": [1.1e-3, 2.3e-3, 4.7e-3, 9.9e-3], "gamma": [0.9, 0.99, 0.999, 0.9999]},
+        {"agent.net.hid_layers": [[64, 64], [256, 256, 256], [32], [400, 300]] * 2, "lr": [10.0**-k for k in range(8)]},
+        {f"key_{i}": [f"a long value {k} of {i}" for k in range(12)] for i in range(4)},
+        {"one": [1.0, 1.0], "same": ["a", "a"]},
+        {"big": [1e6, 5e6, 9e6, 1.3e7]},
+    ],
+)
+def test_tick_labels_of_a_search_never_overlap(layout, points):
+    trials = len(next(iter(points.values())))
+    scores = [{"total_reward_ma": 10.0 * i, "strength": 3.0 * i} for i in range(trials)]
+    figure = None
 
+    def keep(self, path, **_):
+        nonlocal figure
+        figure = self
+        path.write_bytes(b"")
 
-def test_comparison_of_runs(tmp_path, figures):
-    a = make_run(tmp_path, "ppo", [[None, 20.0], [30.0, 40.0]])
-    b = make_run(tmp_path, "a2c", [[1.0, 3.0]])
-    output = tmp_path / "new" / "compare.png"
-    assert plot.plot_runs([a, b], title="CartPole", legends=["PPO", "A2C"], output=output) == output
-    first, second = lines(figures[output])
-    assert [first.get_label(), second.get_label()] == ["PPO", "A2C"]
-    assert list(first.get_ydata()) == [30.0, 27.5]
-    assert list(second.get_ydata()) == [1.0, 2.0]
-    assert figures[output].axes[0].get_title(loc="left") == "CartPole"
-    assert [t.get_text() for t in figures[output].legends[0].get_texts()] == ["PPO", "A2C"]
-
-
-def test_comparison_names_the_runs_by_their_folders(tmp_path, figures):
-    a = make_run(tmp_path, "ppo", [[1.0]])
-    plot.plot_runs([a], output=tmp_path / "c.png")
-    assert lines(figures[tmp_path / "c.png"])[0].get_label() == a.name
-
-
-def test_comparison_faults(tmp_path):
-    run = make_run(tmp_path, "ppo", [[1.0]])
-    out = tmp_path / "c.png"
-    with pytest.raises(LabError, match="1 run folders, but 2 legends"):
-        plot.plot_runs([run], legends=["a", "b"], output=out)
-    with pytest.raises(LabError, match=r"nowhere: no such folder"):
-        plot.plot_runs([tmp_path / "nowhere"], output=out)
-    with pytest.raises(LabError, match=r"no info/\*_t0_trial_metrics.json"):
-        plot.plot_runs([tmp_path], output=out)
-    with pytest.raises(LabError, match="no run folder"):
-        plot.plot_runs([], output=out)
-    with pytest.raises(LabError, match=r"can't write c.xyz \(known: .png, .svg, .pdf\)"):
-        plot.plot_runs([run], output=tmp_path / "c.xyz")
-    (tmp_path / "file").touch()
-    with pytest.raises(LabError, match=r"file/c.png can't be written: "):
-        plot.plot_runs([run], output=tmp_path / "file" / "c.png")
-    empty = make_run(tmp_path, "sac", [[None]])
-    with pytest.raises(LabError, match="nothing to draw"):
-        plot.plot_runs([empty], output=out)
-    for damaged in ("{", "{}"):
-        (empty / "info" / "sac_t0_trial_metrics.json").write_text(damaged, encoding="utf-8")
-        with pytest.raises(LabError, match=r"trial_metrics.json: damaged, it holds no"):
-            plot.plot_runs([empty], output=out)
-    assert not out.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", keep)
+        plot.plot_experiment(layout, points, scores, [False] * trials, env_name="CartPole-v1")
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        shown = [x for x in axes.get_xticklabels(which="both") if x.get_visible() and x.get_text()]
+        low, high = axes.bbox.x0 - 1, axes.bbox.x1 + 1
+        places = [(axes.transData.transform(x.get_position())[0], x) for x in shown]
+        shown = [x for place, x in sorted(places, key=lambda pair: pair[0]) if low <= place <= high]
+        assert shown
+        for a, b in itertools.pairwise(shown):
+            one, other = a.get_window_extent(), b.get_window_extent()
+            if a.get_rotation() == 30:  # boxes of slanted labels overlap where the labels do not
+                assert other.x1 - one.x1 > 10
+            else:
+                assert not one.overlaps(other), (a.get_text(), b.get_text())
 
 
 def test_import_is_cheap_and_pyplot_is_never_loaded(tmp_path):
-    run = make_run(tmp_path, "ppo", [[1.0, 2.0]])
+    run = make_run(tmp_path, sessions=[[1.0, 2.0]])
     code = (
-        "import sys; from pathlib import Path; from slm_lab.experiment import plot;"
+        "import sys; from pathlib import Path; from slm_lab.experiment import plot_runs;"
+        "from slm_lab.experiment.history import read_history; from slm_lab.lib.layout import Layout;"
         "print('matplotlib' in sys.modules);"
-        f"plot.plot_runs([Path({str(run)!r})], output=Path({str(tmp_path / 'c.png')!r}));"
+        f"plot_runs.plot_runs([read_history(Layout.open(Path({str(run.root)!r})))],"
+        f"output=Path({str(tmp_path / 'c.png')!r}));"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -79,7 +79,8 @@ def test_the_run_file_says_what_was_run(out: Path) -> None:
     assert RunFile.open(layout) == again
     content = json.loads(layout.run_file().read_text(encoding="utf-8"))
     assert content["status"] == "completed"
-    assert content["versions"].keys() == {"slm_lab", "torch", "python"}
+    assert content["versions"].keys() == {"slm_lab", "torch", "python", "numpy", "gymnasium", "mujoco", "ale_py"}
+    assert content["machine"]["cores"] >= 1
     assert content["command"] == sys.argv
     assert len(content["resumed"]) == 1
 

@@ -13,6 +13,7 @@ import torch
 from loguru import logger
 from safetensors.torch import load_file
 
+from slm_lab.agent.metrics import Row
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
 from slm_lab.experiment import pool as pool_module
@@ -218,6 +219,23 @@ def test_a_stopped_trial_begins_no_session(tiny: Tiny, options: Options, log_tex
     assert done.metrics == {}
     assert not layout.checkpoint(0, 0).exists()
     assert sum("stopping" in line for line in log_text) == 1
+
+
+def test_a_stopped_trial_leaves_its_graphs(tiny: Tiny, options: Options) -> None:
+    layout = Layout.new(options.out, "tiny")
+    layout.make_folders()
+    rows = 0
+
+    def listen(session: int, row: Row | None) -> None:
+        nonlocal rows
+        rows += 1
+
+    done = Trial(tiny(), Mode.TRAIN, layout, options, stop=lambda: rows >= 2, listen=listen).run()
+    assert done.stopped
+    assert done.metrics == {}
+    assert (layout.root / "graph" / "tiny_t0_s0_session_graph_train_mean_returns_vs_frames.png").exists()
+    assert (layout.root / "tiny_t0_trial_graph_mean_returns_ma_vs_frames.png").exists()
+    assert not layout.trial_scalar(0).exists()
 
 
 def test_a_worker_that_still_starts_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,10 +69,11 @@ def write_report(
         raise LabError(f"report: {output} can't be written: {e.strerror}") from e
     new = output.stat().st_size == 0
     try:
-        histories = read_histories(layouts)
-        if len(histories) > 1:
+        histories, left_out = read_histories(layouts, strict=labels is not None)
+        if len(layouts) > 1:
             found = compare(histories, metric=metric, at=at, target=target, labels=labels)
             page = several_page(histories, found)
+            page.missing += left_out
         else:
             page = _one(histories[0], output, video=video)
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

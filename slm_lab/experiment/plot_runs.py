@@ -1,0 +1,89 @@
+"""Runs compared in one file: a curve a method with its interval, a graph an env."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slm_lab.experiment.compare import group
+from slm_lab.experiment.curves import average, moving_average
+from slm_lab.experiment.history import History, Session, check_column
+from slm_lab.experiment.plot import INTERVAL, LABELS, Line, draw_panels
+from slm_lab.lib.errors import LabError
+
+PLOTS = (".png", ".svg", ".pdf")
+"""Kinds of file, by suffix."""
+CLOCKS = {"frames": ("frame", "frames"), "time": ("wall_t", "wall time (s)")}
+"""Horizontal axes: name -> column and label."""
+
+
+def plot_runs(
+    histories: Sequence[History],
+    *,
+    output: Path,
+    metric: str = "total_reward",
+    x: str = "frames",
+    title: str | None = None,
+    legends: Sequence[str] | None = None,
+) -> Path:
+    """Draw runs: the mean over the sessions of each method and its 95 % interval, a graph for each env.
+
+    Runs of one spec count as sessions of one method; a search counts with its best trial.
+
+    Args:
+        histories: of the runs.
+        output: a file of PLOTS; its folder is made.
+        metric: a column of the tables; `total_reward` is drawn as its moving average.
+        x: a name of CLOCKS.
+        title: above the graph.
+        legends: one a run; None: by their specs.
+
+    Returns:
+        `output`
+
+    Raises:
+        LabError: no such column, nothing to draw, not as many legends as runs, `output` can't be written.
+    """
+    output = Path(output)
+    if output.suffix.lower() not in PLOTS:
+        raise LabError(f"plot: can't write {output.name} (known: {', '.join(PLOTS)})")
+    if x not in CLOCKS:
+        raise LabError(f"plot: no axis '{x}' (known: {', '.join(CLOCKS)})")
+    check_column(metric, [s for h in histories for s in h.judged])
+    clock, xlabel = CLOCKS[x]
+    panels: dict[str, list[Line]] = {}
+    for (env, label), found in group(histories, legends).items():
+        sessions = [s for h in found for s in h.judged]
+        panels.setdefault(env, []).append(_line(sessions, metric, clock, label))
+    several = len(panels) > 1
+    head = title if title is not None else ("Comparison of runs" if several else f"Runs on {next(iter(panels))}")
+    note = f"mean over sessions and {INTERVAL}"
+    smooth = metric in ("total_reward", "total_reward_ma")
+    ylabel = LABELS["mean_returns_ma"] if smooth else LABELS.get(metric, metric)
+    if several and smooth:
+        ylabel = "return, moving average"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        drawn = draw_panels(
+            output, panels if several else {"": next(iter(panels.values()))}, head, note, ylabel, xlabel
+        )
+    except OSError as e:
+        raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
+    if not drawn:
+        raise LabError(f"plot: no run has a value of {metric}, nothing to draw")
+    return output
+
+
+def _line(sessions: Sequence[Session], metric: str, clock: str, label: str) -> Line:
+    """The mean of the sessions that know the metric, the count of them in the label."""
+    xs, ys = [], []
+    for session in sessions:
+        column = session.train.get("total_reward" if metric == "total_reward_ma" else metric)
+        if column is None or clock not in session.train or not np.isfinite(column).any():
+            continue
+        xs.append(session.train[clock])
+        ys.append(moving_average(column) if metric.startswith("total_reward") else column)
+    curve = average(xs, ys)
+    count = "1 session" if len(xs) == 1 else f"{len(xs)} sessions"
+    band = (curve.low, curve.high) if len(xs) > 1 else None
+    return Line(curve.x, curve.mean, band, label=f"{label} ({count})")
