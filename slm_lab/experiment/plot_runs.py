@@ -1,6 +1,7 @@
 """Runs compared in one file: a curve a method with its interval, a graph an env."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +52,18 @@ def plot_runs(
         raise LabError(f"plot: no axis '{x}' (known: {', '.join(CLOCKS)})")
     check_column(metric, [s for h in histories for s in h.judged])
     clock, xlabel = CLOCKS[x]
+    methods = group(histories, legends)
+    several = len({env for env, _ in methods}) > 1
     panels: dict[str, list[Line]] = {}
-    for (env, label), found in group(histories, legends).items():
-        sessions = [s for h in found for s in h.judged]
-        panels.setdefault(env, []).append(_line(sessions, metric, clock, label))
-    several = len(panels) > 1
+    counts = []
+    for (env, label), found in methods.items():
+        line, count = _line([s for h in found for s in h.judged], metric, clock)
+        # a label is a colour in all graphs, so it can't hold what differs between them
+        shown = label if several else f"{label} ({_sessions(count, count)})"
+        panels.setdefault(env, []).append(replace(line, label=shown))
+        counts.append(count)
     head = title if title is not None else ("Comparison of runs" if several else f"Runs on {next(iter(panels))}")
-    note = f"mean over sessions and {INTERVAL}"
+    note = f"mean over sessions and {INTERVAL}" + (f", {_sessions(min(counts), max(counts))} each" if several else "")
     smooth = metric in ("total_reward", "total_reward_ma")
     ylabel = LABELS["mean_returns_ma"] if smooth else LABELS.get(metric, metric)
     if several and smooth:
@@ -74,8 +80,13 @@ def plot_runs(
     return output
 
 
-def _line(sessions: Sequence[Session], metric: str, clock: str, label: str) -> Line:
-    """The mean of the sessions that know the metric, the count of them in the label."""
+def _sessions(low: int, high: int) -> str:
+    count = str(low) if low == high else f"{low} to {high}"
+    return f"{count} session" if high == 1 else f"{count} sessions"
+
+
+def _line(sessions: Sequence[Session], metric: str, clock: str) -> tuple[Line, int]:
+    """The mean of the sessions that know the metric, and how many do."""
     xs, ys = [], []
     for session in sessions:
         column = session.train.get("total_reward" if metric == "total_reward_ma" else metric)
@@ -84,6 +95,4 @@ def _line(sessions: Sequence[Session], metric: str, clock: str, label: str) -> L
         xs.append(session.train[clock])
         ys.append(moving_average(column) if metric.startswith("total_reward") else column)
     curve = average(xs, ys)
-    count = "1 session" if len(xs) == 1 else f"{len(xs)} sessions"
-    band = (curve.low, curve.high) if len(xs) > 1 else None
-    return Line(curve.x, curve.mean, band, label=f"{label} ({count})")
+    return Line(curve.x, curve.mean, (curve.low, curve.high) if len(xs) > 1 else None), len(xs)

@@ -61,7 +61,8 @@ def test_envs_are_a_grid(tmp_path, figures):
     assert all(len(axes.get_lines()) == 2 for axes in shown)
     colours = [[line.get_color() for line in axes.get_lines()] for axes in shown]
     assert colours == [colours[0]] * 4
-    assert len(figure.legends[0].get_texts()) == 2
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["PPO", "DQN"]
+    assert "1 session each" in figure.get_suptitle()
 
 
 def test_metric_and_axis(tmp_path, figures):
