@@ -6,7 +6,6 @@ import inspect
 import re
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,16 +15,18 @@ from gymnasium.envs.registration import load_env_creator
 
 from slm_lab.env.base import VecEnv
 from slm_lab.env.cartpole import CartPole
+from slm_lab.env.foreign import package_of
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.mujoco_tasks import TASKS
 from slm_lab.env.names import Found, find
 from slm_lab.env.observations import Seen
 from slm_lab.env.outfit import Outfit, make_with_tuples
-from slm_lab.env.rows import LocalRows, OldStep, Rows
+from slm_lab.env.rows import LocalRows, Make, OldStep, Rows, display_hint, make_all
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import available_cores
 from slm_lab.env.wrappers import wrap
 from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.log import note
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import EnvSpec
 
@@ -34,6 +35,8 @@ CAR_RACING = "gymnasium.envs.box2d.car_racing:CarRacing"
 LIMIT = "max_episode_steps"
 """gym.make's own argument: sets the limit of an episode in place of the registered one, also a higher one."""
 RENDER = "not a key of the spec: rendering is asked for on the command line, with --render"
+ONE_A_PROCESS = ("bluesky_gym", "retro", "stable_retro")
+"""Packages whose envs can't be several in one process: bluesky_gym's would share one simulation without a word."""
 TALK = 60e-6
 """Seconds of a vector step that it takes to talk to other processes."""
 START = 1.0
@@ -81,7 +84,7 @@ def make_env(
     max_t = min((limit for limit in (own_limit, spec.max_t) if limit is not None), default=None)
     n = num_envs or spec.num_envs
     cores = threads or available_cores()
-    mode = spec.vectorization
+    mode: str = spec.vectorization
     if mode == "auto" and _has_native(found) and not _beyond_native(spec):
         mode = "native"
     clip_reward = None
@@ -106,6 +109,8 @@ def make_env(
 
             env = MujocoVec(found.id, str(registration.entry_point), make, n, max_t=max_t, threads=cores)
         else:
+            if package_of(found.registration) in ONE_A_PROCESS:
+                mode = "apart"
             if mode == "auto":
                 # others than those that learn are not stepped for long
                 pays = training and min(n, cores) > 1 and spec.max_frame / n * _gain(make, n, cores) > START
@@ -126,11 +131,19 @@ def _make_one(
         quiet = warnings_to_log()
     try:
         with quiet:
-            env = make_with_tuples(
-                lambda given: gym.make(registration, disable_env_checker=True, **given, **drawn),
-                kwargs,
-                _creator(registration),
-            )
+
+            def build(**more: Any) -> gym.Env[Any, Any]:
+                return make_with_tuples(
+                    lambda given: gym.make(registration, disable_env_checker=True, **given, **more),
+                    kwargs,
+                    _creator(registration),
+                )
+
+            env = build(**drawn)
+            if not drawn and env.render_mode == "human":
+                # some open a window unless they are told not to
+                env.close()
+                env = build(render_mode=None)
             if kwargs and i == 0 and not drawn and str(registration.entry_point).startswith("gymnasium.envs."):
                 # some values are only looked at when they are used
                 env.reset(seed=0)
@@ -160,18 +173,28 @@ def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     if key is not None:
         return f"env.{key}: can't make {name} with {kwargs[key]!r}: {text}"
     given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-    return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}"
+    return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}{display_hint(text)}"
 
 
-def _make_rows(name: str, make: Callable[[int], gym.Env[Any, Any]], n: int, mode: str, cores: int, seen: Seen) -> Rows:
-    if mode == "async" and n > 1:
-        from slm_lab.env.workers import SharedRows
+def _make_rows(name: str, make: Make, n: int, mode: str, cores: int, seen: Seen) -> Rows:
+    """Rows of envs; mode "apart": each in a process of its own."""
+    try:
+        if mode == "async" and n > 1:
+            from slm_lab.env.workers import SharedRows
 
-        return SharedRows(name, make, n, max(2, min(n, cores)), seen)
-    return LocalRows(name, [make(i) for i in range(n)], cores if mode == "thread" else 1, seen)
+            return SharedRows(name, make, n, max(2, min(n, cores)), seen)
+        if mode != "apart":
+            return LocalRows(name, make_all(make, range(n)), cores if mode == "thread" else 1, seen)
+    except LabError as e:
+        if not re.search(r"(instances?|one|once)\b.* process|already (running|initiali[sz]ed)", str(e), re.IGNORECASE):
+            raise
+    from slm_lab.env.workers import SharedRows
+
+    note(f"env: {name} allows one instance a process: each of the {n} gets a process of its own")
+    return SharedRows(name, make, n, n, seen, apart=True)
 
 
-def _gain(make: Callable[[int], gym.Env[Any, Any]], n: int, cores: int) -> float:
+def _gain(make: Make, n: int, cores: int) -> float:
     """Seconds of a vector step that more processes save; tried out on an env of its own."""
     # not number 0, which may have a window
     env = make(1)

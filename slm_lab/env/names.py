@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec as Registration
 
+from slm_lab.env.foreign import find_foreign, unknown_of
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
-from slm_lab.lib.registry import import_foreign
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.past.envs import OLD_ATARI_IDS, OLD_IDS, UNITY, VIZDOOM
 
@@ -34,6 +34,8 @@ PACKAGES = {
     "BabyAI-": ("minigrid", "minigrid"),
     "MiniGrid-": ("minigrid", "minigrid"),
     "MiniWorld-": ("miniworld", "miniworld"),
+    "MinAtar/": ("minatar", "minatar"),
+    "Vizdoom": ("vizdoom", "vizdoom.gymnasium_wrapper"),
     "Adroit": ("gymnasium-robotics", "gymnasium_robotics"),
     "AntMaze": ("gymnasium-robotics", "gymnasium_robotics"),
     "Fetch": ("gymnasium-robotics", "gymnasium_robotics"),
@@ -44,6 +46,11 @@ PACKAGES = {
     "dm_control/": ("shimmy[dm-control]", "shimmy"),
     "Meta-World/": ("metaworld", "metaworld"),
     "Panda": ("panda-gym", "panda_gym"),
+    "PyFlyt/": ("PyFlyt", "PyFlyt.gym_envs"),
+    "gym_pusht/": ("gym-pusht", "gym_pusht"),
+    "popgym-": ("popgym", "popgym"),
+    "tetris_gymnasium/": ("tetris-gymnasium", "tetris_gymnasium.envs"),
+    "mo-": ("mo-gymnasium", "mo_gymnasium"),
     "FlappyBird-": ("flappy-bird-gymnasium", "flappy_bird_gymnasium"),
     "highway-": ("highway-env", "highway_env"),
     "merge-": ("highway-env", "highway_env"),
@@ -67,25 +74,23 @@ def find(name: str) -> Found:
 
     Args:
         name: a registered id, an id of an older gym, an id without its version (the newest is taken), or any of these
-            behind `module:`, the module that registers it.
+            behind `module:`, the module that registers it; or `module:Name` of a class or function that makes it.
 
     Raises:
-        LabError: there is none; with the nearest known name.
+        LabError: there is none; with the nearest known name, of the module where one is named.
     """
     module, _, env_id = name.rpartition(":")
     if module:
-        try:
-            import_foreign(module)
-        except LabError as e:
-            raise LabError(f"env.name: '{name}': {e}") from e
-    # an id that a module registers is not an old one, even if it looks like it; but for ALE's
-    own = module and env_id in gym.registry and not _by_ale(env_id)
-    new_id, remark = (env_id, "") if own else _modern(env_id)
+        # an id that a module registers is not an old one, even if it looks like it; but for ALE's
+        own = find_foreign(module, env_id)
+        if own is not None and not _by_ale(own):
+            return Found(own.id, own, {})
+    new_id, remark = _modern(env_id)
     kwargs: dict[str, Any] = {}
     if new_id not in gym.registry and new_id in VARIANTS:
         new_id, kwargs = VARIANTS[new_id]
     if new_id not in gym.registry:
-        raise LabError(_unknown(env_id))
+        raise LabError(unknown_of(module, env_id) if module else _unknown(env_id))
     if new_id != env_id:
         changed = "".join(f", {k}={v}" for k, v in kwargs.items()) + (f"; {remark}" if remark else "")
         note(f"env.name: '{env_id}' is now '{new_id}'{changed}")
@@ -102,10 +107,10 @@ def _modern(env_id: str) -> tuple[str, str]:
         if match := re.fullmatch(pattern, env_id.replace("Walker2D", "Walker2d")):
             return template.format(*match.groups()), remark
     # ALE registers old ids too; only the new ones give what it has now
-    if env_id in gym.registry and not _by_ale(env_id):
+    if env_id in gym.registry and not _by_ale(gym.registry[env_id]):
         return env_id, ""
     newest = _newest(env_id)
-    if newest is not None and not _by_ale(newest):
+    if newest is not None and not _by_ale(gym.registry[newest]):
         return newest, ""
     for pattern, template, remark in OLD_ATARI_IDS:
         if match := re.fullmatch(pattern, env_id):
@@ -116,8 +121,8 @@ def _modern(env_id: str) -> tuple[str, str]:
     return env_id, ""
 
 
-def _by_ale(env_id: str) -> bool:
-    return str(gym.registry[env_id].entry_point).startswith("ale_py.")
+def _by_ale(registration: Registration) -> bool:
+    return str(registration.entry_point).startswith("ale_py.")
 
 
 def _import_ale() -> None:
@@ -138,16 +143,16 @@ def _newest(env_id: str) -> str | None:
 
 def _unknown(env_id: str) -> str:
     text = f"env.name: unknown env '{env_id}'"
-    for parts, advice in FAMILIES.items():
-        if any(part.lower() in env_id.lower() for part in parts):
-            return f"{text}: {advice}"
     for start, (package, module) in PACKAGES.items():
         if env_id.startswith(start):
             return f"{text}: it comes with the package {package}: install it, and name the env '{module}:{env_id}'"
+    for parts, advice in FAMILIES.items():
+        if any(part.lower() in env_id.lower() for part in parts):
+            return f"{text}: {advice}"
     with suppress(LabError):
         _import_ale()
     game = f"ALE/{env_id.rpartition('-')[0] or env_id}-v5"
     # of ALE's own old ids only those are known that `OLD_ATARI_IDS` says
-    known = [i for i in gym.registry if i.startswith("ALE/") or not _by_ale(i)]
+    known = [i for i, r in gym.registry.items() if i.startswith("ALE/") or not _by_ale(r)]
     near = f", did you mean '{game}'?" if game in gym.registry else did_you_mean(env_id, known)
     return f"{text}{near}" if near else f"{text} (install the package it comes with, and name it 'module:{env_id}')"

@@ -1,6 +1,7 @@
 """Some gymnasium envs and how they are stepped: one after the other or in threads. `workers` does it elsewhere."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -16,6 +17,10 @@ from slm_lab.lib.errors import LabError
 from slm_lab.types import Bools
 
 Array = NDArray[Any]
+Make = Callable[[int], gym.Env[Any, Any]]
+"""Makes env i."""
+Spaces = tuple[gym.Space[Any], gym.Space[Any]]
+"""Of actions, and of observations."""
 
 
 class OldStep(LabError):
@@ -26,6 +31,12 @@ class OldStep(LabError):
             f"env: step of {name} must give 5 values, as gymnasium asks: observation, reward, terminated, truncated, "
             f"info (got {count}): is it made for an older gym?"
         )
+
+
+def display_hint(error: str) -> str:
+    """What helps where an error is about drawing on a machine without a display."""
+    about = re.search(r"gl(fw|ew|x|ad)|opengl|\begl\b|display|x11", error, re.IGNORECASE)
+    return " (on a machine without a display, set MUJOCO_GL=egl or osmesa)" if about else ""
 
 
 class Rows(Protocol):
@@ -63,6 +74,19 @@ class Rows(Protocol):
         ...
 
 
+def make_all(make: Make, which: Iterable[int]) -> list[gym.Env[Any, Any]]:
+    """Make some envs; where one can't be made, those made before it are closed."""
+    made: list[gym.Env[Any, Any]] = []
+    try:
+        for i in which:
+            made.append(make(i))  # noqa: PERF401  what was made must be known where the next one fails
+    except BaseException:
+        for env in made:
+            env.close()
+        raise
+    return made
+
+
 class LocalRows:
     """Envs of this process.
 
@@ -71,20 +95,29 @@ class LocalRows:
         envs: K of them, all alike.
         threads: that step them; more than one pays where the env leaves Python's lock behind.
         seen: what is to be seen of their observations.
+        spaces: of actions and observations; None: those of the first env.
 
     Raises:
         LabError: spaces the lab can't deal with.
     """
 
-    def __init__(self, name: str, envs: Sequence[gym.Env[Any, Any]], threads: int = 1, seen: Seen = ALL) -> None:
+    def __init__(
+        self,
+        name: str,
+        envs: Sequence[gym.Env[Any, Any]],
+        threads: int = 1,
+        seen: Seen = ALL,
+        spaces: Spaces | None = None,
+    ) -> None:
         self.name = name
         self._envs = list(envs)
-        self.actions = map_actions(envs[0].action_space, name)
-        self.observations = map_obs(envs[0].observation_space, name, seen)
+        self.action_space, self.observation_space = spaces or (envs[0].action_space, envs[0].observation_space)
+        self.actions = map_actions(self.action_space, name)
+        self.observations = map_obs(self.observation_space, name, seen)
         self._write = None if self.observations.plain else self.observations.write
         self._seeded = [Seeded(env) for env in envs]
         self._steps = [env.step for env in envs]
-        self._threads = Threads(min(threads, len(self._envs)))
+        self._threads = Threads(max(1, min(threads, len(self._envs))))
 
     def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
         """See Rows."""
@@ -138,7 +171,8 @@ class LocalRows:
         try:
             frame: Any = env.render()
         except Exception as e:
-            raise LabError(f"env: can't render {self.name}: {' '.join(str(e).split()) or type(e).__name__}") from e
+            why = " ".join(str(e).split()) or type(e).__name__
+            raise LabError(f"env: can't render {self.name}: {why}{display_hint(why)}") from e
         return None if frame is None else np.asarray(frame)
 
     def close(self) -> None:

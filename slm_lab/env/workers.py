@@ -13,21 +13,20 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
-import gymnasium as gym
 import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
 from slm_lab.env.actions import ActionMap
 from slm_lab.env.observations import ALL, ObsMap, Seen
-from slm_lab.env.rows import LocalRows
+from slm_lab.env.rows import LocalRows, Make, make_all
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import unnamed_file
@@ -41,7 +40,6 @@ _PATIENCE = 5.0
 """Seconds that a worker has to end when it is told to."""
 
 Array = NDArray[Any]
-Make = Callable[[int], gym.Env[Any, Any]]
 
 
 class SharedRows:
@@ -53,13 +51,18 @@ class SharedRows:
         num_envs: K.
         processes: this one among them; each has as equal a share of the envs as can be.
         seen: what is to be seen of their observations.
+        apart: each env gets a worker of its own instead, and this process has none.
 
     Raises:
         LabError: an env can't be made; or a worker died, here and in every call.
     """
 
-    def __init__(self, name: str, make: Make, num_envs: int, processes: int, seen: Seen = ALL) -> None:
+    def __init__(
+        self, name: str, make: Make, num_envs: int, processes: int, seen: Seen = ALL, *, apart: bool = False
+    ) -> None:
         bounds = np.linspace(0, num_envs, processes + 1).round().astype(int).tolist()
+        if apart:
+            bounds = [0, *range(num_envs + 1)]
         shares = [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
         self._mine, self._theirs = shares[0], shares[1:]
         self._workers: list[_Worker] = []
@@ -70,10 +73,13 @@ class SharedRows:
                 worker = _Worker(name, self._file.fileno())
                 self._workers.append(worker)
                 worker.send(cloudpickle.dumps((name, make, num_envs, share.start, share.stop, seen)))
-            self._local = LocalRows(name, [make(i) for i in range(self._mine.stop)], seen=seen)
+            mine = make_all(make, range(self._mine.stop))
+            if mine:
+                self._local = LocalRows(name, mine, seen=seen)
+            told = self._receive()
+            if self._local is None:
+                self._local = LocalRows(name, [], seen=seen, spaces=cloudpickle.loads(told[0]))
             self.actions, self.observations = self._local.actions, self._local.observations
-            for worker in self._workers:
-                worker.receive()
             self._arrays = _Arrays(self._file.fileno(), num_envs, self.actions, self.observations)
         except BaseException:
             self.close()
@@ -130,7 +136,11 @@ class SharedRows:
 
     def render(self) -> NDArray[np.uint8] | None:
         """See Rows."""
-        return self._rows.render()
+        if self._mine.stop:
+            return self._rows.render()
+        self._workers[0].send(("render", None))
+        frame: NDArray[np.uint8] | None = self._workers[0].receive()
+        return frame
 
     def close(self) -> None:
         """See Rows."""
@@ -268,13 +278,13 @@ def _tell(conn: "Connection[Any, Any]", kind: str, text: str) -> None:
 def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> None:
     """Answer commands until the pipe closes."""
     name, make, n, start, stop, seen = cloudpickle.loads(conn.recv())
-    rows = LocalRows(name, [make(i) for i in range(start, stop)], seen=seen)
+    rows = LocalRows(name, make_all(make, range(start, stop)), seen=seen)
     made.append(rows)
     arrays = _Arrays(memory, n, rows.actions, rows.observations)
     mine = slice(start, stop)
     action, obs, gain = arrays.action[mine], arrays.obs[mine], arrays.gain[mine]
     terminated, truncated = arrays.terminated[mine], arrays.truncated[mine]
-    answer: Any = None
+    answer: Any = cloudpickle.dumps((rows.action_space, rows.observation_space)) if start == 0 else None
     while True:
         conn.send(("done", answer))
         command, part = conn.recv()
@@ -286,6 +296,8 @@ def _serve(conn: "Connection[Any, Any]", memory: int, made: list[LocalRows]) -> 
                 which, seeds = part
                 _seed_globals(seeds[0])
                 rows.begin(which, seeds, obs)
+            case "render":
+                answer = rows.render()
             case "restore":
                 seeds, actions = part
                 _seed_globals(seeds[0])

@@ -87,10 +87,10 @@ def key_paths(data: Any, prefix: str = "") -> list[str]:
 def short_env(name: str) -> str:
     """What a spec's name takes over from the variable `env`.
 
-    >>> short_env("ALE/MsPacman-v5"), short_env("CartPole-v1")
-    ('mspacman', 'cartpole')
+    >>> short_env("ALE/MsPacman-v5"), short_env("CartPole-v1"), short_env("gymnasium_robotics:FetchReach-v4")
+    ('mspacman', 'cartpole', 'fetchreach')
     """
-    return name.rpartition("/")[2].partition("-")[0].lower()
+    return re.split("[/:]", name)[-1].partition("-")[0].lower()
 
 
 def _unknown_variable(key: str, known: list[str]) -> str:

@@ -140,7 +140,7 @@ def test_module_and_id(tmp_path, monkeypatch):
             "vizdoom-v0",
             (
                 "env.name: unknown env 'vizdoom-v0': VizDoom's envs come with the package vizdoom: install it, and "
-                "name them as 'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
+                "name them as 'vizdoom.gymnasium_wrapper:VizdoomBasic-v1'"
             ),
         ),
         (
@@ -161,7 +161,10 @@ def test_module_and_id(tmp_path, monkeypatch):
         ("ALE/Ponk-v5", "env.name: unknown env 'ALE/Ponk-v5', did you mean 'ALE/Pong-v5'?"),
         (
             "no_such_module:A-v0",
-            "env.name: 'no_such_module:A-v0': can't import 'no_such_module': No module named 'no_such_module'",
+            (
+                "env.name: 'no_such_module:A-v0': can't import 'no_such_module': No module named "
+                "'no_such_module' (install the package that it comes with)"
+            ),
         ),
     ],
 )

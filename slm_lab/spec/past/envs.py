@@ -68,7 +68,7 @@ _PLAIN_GAMES = (
 UNITY = "Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium"
 VIZDOOM = (
     "VizDoom's envs come with the package vizdoom: install it, and name them as "
-    "'vizdoom.gymnasium_wrapper:VizdoomBasic-v0'"
+    "'vizdoom.gymnasium_wrapper:VizdoomBasic-v1'"
 )
 
 _GONE = (
