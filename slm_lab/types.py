@@ -228,11 +228,12 @@ class Transition(NamedTuple):
     action: Tensor
     """[B, *A]"""
     reward: Tensor
-    """[B] f32"""
+    """[B] f32; the discounted sum of m rewards where the successor is m steps on"""
     next_obs: Tensor
     """[B, *O] the true successor, also across an episode's end"""
     terminated: Tensor
-    """[B] f32, 1 where nothing may be bootstrapped"""
+    """[B] f32, 1 where nothing may be bootstrapped: the value of the successor counts `gamma * (1 - terminated)`. Where
+    it is m steps on and no end, this is `1 - gamma^(m-1)`."""
     index: Tensor  # type: ignore[assignment]
     """[B] int64, places in the memory"""
     weight: Tensor

@@ -74,7 +74,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "sac": {
         "algorithm": {
             "name": "SoftActorCritic",
-            "training_iter": 1,
+            "num_step_returns": 3,
             "training_start_step": 500,
             "policy_delay": 2,
             "entropy_anneal": {"start_ratio": 0.9, "end_ratio": 0.5, "frames": MAX_FRAME},

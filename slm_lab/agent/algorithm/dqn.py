@@ -7,7 +7,7 @@ good as new: it is kept in a memory, and learned from many times.
         act, a = argmax_a Q(s, a) or, to explore, another; remember (s, a, r, s')
         once for each training_frequency frames, training_iter times:
             draw B transitions from the memory
-            y = r + gamma * V(s')            y = r where the episode terminated
+            y = r + gamma * V(s')            y = r where the episode terminated; or over n steps, below
             training_batch_iter times: descend on the mean of w * loss(Q(s, a), y)
 
 A step of N envs that passes several multiples of training_frequency frames is followed by as many trainings: the number
@@ -22,6 +22,10 @@ They differ in what V(s') is:
 With `atoms` the net gives not the mean of the return but its distribution, over that many values from `v_min` to
 `v_max` (C51). With `net.noisy_std` its linear layers are noisy and explore: noise is drawn anew for each act and, of
 the net and its target apart, for each gradient step.
+
+With `num_step_returns` n above 1, `y = r_0 + gamma r_1 + ... + gamma^(m-1) r_(m-1) + gamma^m V(s_m)`. m is n, or less
+where the episode ends before, or where the memory knows no more yet; s_m is the true successor. Rewards reach back
+faster; but those behind the first belong to actions that today's policy might not take (Hessel et al. 2018).
 
 The target net is equal to the net at the start. After the first training past each multiple of `update_frequency`
 frames it is replaced, or moved by `polyak_coef`. The weights w are 1, unless a PrioritizedReplay has a `beta_spec`.
@@ -64,6 +68,8 @@ class DQNBaseSpec(ActionValueSpec):
     """Batches drawn each time."""
     training_batch_iter: Count = 1
     """Gradient steps on each."""
+    num_step_returns: Count = 1
+    """n, rewards that are summed up before the target bootstraps; fewer where the episode ends."""
     training_start_step: Natural | None = None
     """Frames to be passed before the first training. None: batch_size of the memory."""
 
@@ -187,7 +193,7 @@ class VanillaDQN(Algorithm):
 
     def learn(self, memory: Replay) -> None:
         """Gradient steps on one batch."""
-        drawn = memory.sample()
+        drawn = memory.sample(self.spec.num_step_returns, self.spec.gamma)
         data = (drawn.obs, drawn.action, drawn.reward, drawn.next_obs, drawn.terminated, drawn.weight)
         for _ in range(self.spec.training_batch_iter):
             self.noise.draw_()

@@ -22,6 +22,9 @@ is 0.6 by default, 0.98 in the paper. On CartPole-v1 (specs/sac/sac_cartpole.jso
 over the last 100 rows came to 500.0 and 499.6 with 0.6, to 497.0 and 499.4 with 0.98, learned in about the same time.
 The smaller of two critics is taken for discrete actions too: with their mean it was 493.7 and 484.6.
 
+With `num_step_returns` above 1 the target sums up so many rewards before it bootstraps, as in `dqn`; the entropy of the
+steps between is not counted.
+
 Differs from the paper: log alpha is kept in [log_alpha_min, log_alpha_max]; policy_delay is from TD3, arXiv:1802.09477.
 Both critics are one optimizer's parameters, so clip_grad_val counts for their gradients together.
 `crossq` is SAC without target critics.
@@ -94,6 +97,8 @@ class SoftActorCriticSpec(AlgorithmSpec):
     """Frames between two trainings, whatever num_envs is."""
     training_iter: Count = 1
     """Batches of a training."""
+    num_step_returns: Count = 1
+    """n, rewards that are summed up before the target bootstraps; fewer where the episode ends."""
     training_start_step: Natural | None = None
     """Frames of random actions before the first training; None: 1000, or a batch if that is more."""
     policy_delay: Count = 1
@@ -347,7 +352,7 @@ class SoftActorCritic(Algorithm):
 
     def learn(self, memory: Replay) -> None:
         """One update of the critics, and of the rest when it is its turn."""
-        batch = memory.sample()
+        batch = memory.sample(self.spec.num_step_returns, self.spec.gamma)
         data = [batch.obs, batch.action, batch.reward, batch.next_obs, batch.terminated, batch.weight]
         if not self.discrete:
             shape = (2, *batch.action.shape)

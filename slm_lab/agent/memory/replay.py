@@ -15,6 +15,9 @@ from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Count, MemorySpec
 from slm_lab.types import Step, Transition
 
+CUT = -2
+"""An end of an episode that is no true end, behind which the next row's observation is the successor all the same."""
+
 
 class ReplaySpec(MemorySpec):
     """Keys of Replay."""
@@ -106,6 +109,7 @@ class Replay(Memory):
         if 1 in step.terminated.tobytes() or 1 in step.truncated.tobytes():
             end += step.terminated
             self._keep_final(end, step.final_obs, step.obs)
+            end[(end == 0) & step.truncated] = CUT
         self._head = head = (head + 1) % self._rows
         store.put(head, step.obs)
         self._next = step.obs.tobytes()
@@ -123,8 +127,13 @@ class Replay(Memory):
         last = max(self._trained_at, self._agent.training_start_step) // every
         return range((last + 1) * every, self.seen + 1, every)
 
-    def sample(self) -> Transition:
-        """A batch [B, ...]; the memory keeps what it gives."""
+    def sample(self, steps: int = 1, gamma: float = 1.0) -> Transition:
+        """A batch [B, ...]; the memory keeps what it gives.
+
+        Args:
+            steps: n, rewards that are summed up; fewer where the episode ends or the memory knows no more
+            gamma: discount per step
+        """
         index = self._draw()
         if self.spec.use_cer:
             newest = min(self._fresh * self._n, self._batch, len(self))
@@ -132,7 +141,7 @@ class Replay(Memory):
                 index[-newest:] = (self._head * self._n - 1 - np.arange(newest)) % self._total
         self._fresh = 0
         self._trained_at = self.seen
-        batch = self._take(index)
+        batch = self._take(index, steps, gamma)
         return batch if self._device.type == "cpu" else Transition(*(t.to(self._device) for t in batch))
 
     def received(self) -> dict[str, list[NDArray[Any]]]:
@@ -191,7 +200,8 @@ class Replay(Memory):
         self._action = action_array((self._rows, n), info.action)
         self._flat_action = self._action.reshape(self._total, *self._action.shape[2:])
         self._reward = np.zeros((self._rows, n), np.float32)
-        # 0: the successor is the next row's; bit 0: terminated; the rest, if not 0: 1 + place of the true successor
+        # 0: the episode goes on, the successor is the next row's. Else it ended: bit 0: terminated; the bits above, if
+        # not 0: 1 + place of the true successor, which is the next row's in CUT too
         self._end = np.zeros((self._rows, n), np.int32)
         self._final = Pool(info.obs_shape, info.obs_dtype)
         return self._store
@@ -208,6 +218,7 @@ class Replay(Memory):
         if self._size:
             end = self._end[(self._head - 1) % self._rows]
             self._keep_final(end, self._store.take(self._row(self._head)), obs, only=end < 2)
+            end[end == 0] = CUT
         self._store.put(self._head, obs)
 
     def _keep_final(self, end: NDArray[np.int32], final_obs: NDArray[Any], obs: NDArray[Any], only: Any = True) -> None:
@@ -215,7 +226,7 @@ class Replay(Memory):
         differs = (final_obs != obs).reshape(self._n, -1).any(1) & only
         places = np.flatnonzero(differs)
         if len(places):
-            end[places] += (2 * (self._final.put(final_obs[places]) + 1)).astype(np.int32)
+            end[places] = (end[places] & 1) + 2 * (self._final.put(final_obs[places]) + 1)
 
     def _forget(self, end: NDArray[np.int32]) -> None:
         """A row is about to be overwritten."""
@@ -240,11 +251,35 @@ class Replay(Memory):
         """Importance weights of a batch, [B] f32."""
         return self._ones[: len(index)]
 
-    def _take(self, index: Index) -> Transition:
+    def _walk(self, index: Index, steps: int, gamma: float) -> tuple[Index, NDArray[np.float32], NDArray[np.float32]]:
+        """Up to n steps on from each place, within its episode.
+
+        Args:
+            index: [B]
+            steps: n
+            gamma: discount per step
+
+        Returns:
+            places of the last steps [B], discounted sums of rewards [B], discounts of the last rewards [B]
+        """
+        last, reward = index.copy(), self._reward.take(index)
+        discount = np.ones(len(index), np.float32)
+        newest = (self._head - 1) % self._rows
+        for _ in range(steps - 1):
+            on = (self._end.take(last) == 0) & (last // self._n != newest)
+            if not on.any():
+                break
+            last[on] = (last[on] + self._n) % self._total
+            discount[on] *= gamma
+            reward[on] += discount[on] * self._reward.take(last[on])
+        return last, reward, discount
+
+    def _take(self, index: Index, steps: int = 1, gamma: float = 1.0) -> Transition:
         assert self._store is not None
-        next_index = index + self._n
+        last, reward, discount = self._walk(index, steps, gamma)
+        next_index = last + self._n
         next_index %= self._total
-        end = self._end.take(index)
+        end = self._end.take(last)
         obs, next_obs = self._store.take(index), self._store.take(next_index)
         apart = (end > 1).nonzero()[0]
         if len(apart):
@@ -253,9 +288,9 @@ class Replay(Memory):
         return Transition(
             obs=tensor(obs),
             action=tensor(self._flat_action.take(index, 0)),
-            reward=tensor(self._reward.take(index)),
+            reward=tensor(reward),
             next_obs=tensor(next_obs),
-            terminated=tensor((end & 1).astype(np.float32)),
+            terminated=tensor(1 - discount * (1 - (end & 1).astype(np.float32))),
             index=tensor(index),
             weight=self._weight(index),
         )

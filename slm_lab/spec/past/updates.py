@@ -14,6 +14,7 @@ def keep_number(spec: Data) -> tuple[Data, list[str]]:
     algorithm, n = draft.algorithm, draft.num_envs
     if draft.memory.get("name") not in ("Replay", "PrioritizedReplay"):
         return draft.done()
+    draft.drop_all("agent.algorithm", ("num_step_returns",))
     searched = draft.spec.get("search")
     if isinstance(searched, dict):
         _raise_choices(draft, searched, n, "")

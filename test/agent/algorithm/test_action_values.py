@@ -117,6 +117,30 @@ def test_gradient_steps_are_batches_times_steps_on_each() -> None:
     assert agent.opt_step == 18
 
 
+def test_n_step_targets_by_hand() -> None:
+    agent = make(algorithm__num_step_returns=3, algorithm__training_start_step=0, memory__batch_size=64)
+    world: Any = World()
+    rows = []
+    for t in range(3):
+        obs = world.obs
+        none = np.zeros(2, np.bool_)
+        step = world.step()._replace(terminated=np.array([t == 1, False]), truncated=none)
+        agent.observe(obs, agent.act(obs), step)
+        rows.append((obs, step))
+    algorithm: Any = agent.algorithm
+    drawn: Transition = agent.memory.sample(3, 0.9)  # type: ignore[call-arg]
+    at = {t: (drawn.obs == torch.from_numpy(rows[t][0][1])).all(1).nonzero()[0] for t in range(3)}
+    r = [float(step.reward[1]) for _, step in rows]
+    with torch.no_grad():
+        v = algorithm.target.net(torch.from_numpy(rows[2][1].final_obs[1:]))[0].max()
+        q = algorithm.net(drawn.obs)[0].gather(1, drawn.action[:, None]).squeeze(1)
+    y = errors(agent, (*drawn[:5], torch.ones(64))) + q
+    torch.testing.assert_close(y[at[0]], (r[0] + 0.9 * r[1] + 0.81 * r[2] + 0.729 * v).view(1))
+    torch.testing.assert_close(y[at[2]], (r[2] + 0.9 * v).view(1))
+    first = (drawn.obs == torch.from_numpy(rows[0][0][0])).all(1).nonzero()[0]
+    torch.testing.assert_close(y[first], torch.tensor([rows[0][1].reward[0] + 0.9 * rows[1][1].reward[0]]))
+
+
 @pytest.mark.parametrize(
     ("name", "more"),
     [

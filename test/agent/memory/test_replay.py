@@ -242,6 +242,91 @@ def test_training_is_due_once_for_each_multiple_of_its_frequency(
     assert seen == due
 
 
+def walked(naive: list[list[tuple[Row, bool]]], steps: int, gamma: float) -> list[tuple[Any, ...]]:
+    """What n-step targets are made of, by a walk over vector steps of (transition, whether it ended an episode)."""
+    out = []
+    for t, vector in enumerate(naive):
+        for n, ((obs, action, *_), _) in enumerate(vector):
+            ret, m = 0.0, 0
+            for later in naive[t : t + steps]:
+                (_, _, reward, next_obs, terminated), ended = later[n]
+                ret += gamma**m * reward
+                m += 1
+                if ended:
+                    break
+            # what the successor's value counts, over gamma
+            out.append((obs, action, ret, next_obs, gamma ** (m - 1) * (1 - terminated)))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["Replay", "PrioritizedReplay", "stacks", "same obs"])
+@settings(max_examples=25, deadline=None)
+@given(
+    num_envs=st.integers(1, 4),
+    max_size=st.integers(1, 30),
+    length=st.integers(1, 50),
+    p_end=st.sampled_from([0.0, 0.1, 0.5]),
+    steps=st.integers(1, 7),
+    reset_every=st.sampled_from([None, 3, 10]),
+)
+def test_sums_over_n_steps_are_those_of_a_walk_over_episodes(
+    owner: Any,
+    stream: Any,
+    *,
+    kind: str,
+    num_envs: int,
+    max_size: int,
+    length: int,
+    p_end: float,
+    steps: int,
+    reset_every: int | None,
+) -> None:
+    stacked = kind == "stacks"
+    me = owner(num_envs, (4, 20, 20), "uint8") if stacked else owner(num_envs)
+    memory = make(me, kind if kind in KINDS else "Replay", max_size=max_size)
+    env = stream(me.info, 0, p_end)
+    made = list(stacked_stream(num_envs, length, 0, p_end)) if stacked else [env.step() for _ in range(length)]
+    naive: list[list[tuple[Row, bool]]] = []
+    if kind == "same obs":
+        # nothing but the flags tells where an episode ended
+        zero = np.zeros_like(made[0][0])
+        made = [(zero, action, step._replace(obs=zero, final_obs=zero)) for _, action, step in made]
+    for t, (seen, action, step) in enumerate(made):
+        obs = seen
+        if reset_every and t and t % reset_every == 0 and kind in KINDS:
+            # reset from outside, in the middle of episodes
+            obs = seen + 1000
+            naive[-1] = [(row, True) for row, _ in naive[-1]]
+        memory.add(obs, action, step)
+        ended = step.terminated | step.truncated
+        naive.append(list(zip(told(obs, action, step), ended.tolist(), strict=True)))
+        naive = naive[-max(max_size // num_envs, 1) :]
+    index = (memory._oldest() * num_envs + np.arange(len(memory))) % memory._total
+    expected = walked(naive, steps, 0.9)
+    found = [(o, a, r, x, 1 - d) for o, a, r, x, d in given_back(memory._take(index, steps, 0.9))]
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert [row[3] for row in found] == [row[3] for row in expected]
+    for column in (2, 4):
+        np.testing.assert_allclose([r[column] for r in found], [r[column] for r in expected], rtol=1e-5, atol=1e-6)
+    assert set(given_back(memory.sample(steps, 0.9))) <= set(given_back(memory._take(index, steps, 0.9)))
+
+
+def test_sums_over_three_steps_by_hand(owner: Any) -> None:
+    memory = make(owner(1, (1,)), max_size=10)
+    seen = [[float(t)] for t in range(6)]
+    for t in range(5):
+        obs = np.array([seen[t]], np.float32)
+        yes, no = np.array([t == 2]), np.array([False])
+        after = np.array([seen[t + 1]], np.float32)
+        final = np.array([[99.0]], np.float32) if t == 2 else after
+        memory.add(obs, np.array([0]), Step(after, np.array([2.0**t], np.float32), no, yes, final, [], []))
+    taken = memory._take(np.arange(5), 3, 0.5)
+    # the episode was cut off behind the third step; the memory ends behind the fifth
+    assert taken.reward.tolist() == [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16]
+    assert taken.next_obs.flatten().tolist() == [99, 99, 99, 5, 5]
+    assert (1 - taken.terminated).tolist() == [0.25, 0.5, 1, 0.5, 1]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(3,), (4, 20, 20)])
 @pytest.mark.parametrize("before", [0, 5, 50])
