@@ -1,5 +1,8 @@
 """What a Q function is taught: the targets of SARSA and of the DQN family; and nets that follow another slowly."""
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -70,6 +73,28 @@ def double_value(online_q: Tensor, target_q: Tensor) -> Tensor:
     tensor([3.])
     """
     return taken_value(target_q, online_q.argmax(-1))
+
+
+def lowest(qs: Sequence[Tensor], subset: Tensor | None = None) -> Tensor:
+    """`min_i Q_i(s, a)` over all critics or some of them. Fujimoto et al. 2018, (10); Chen et al. 2021, Algorithm 1.
+
+    arXiv:1802.09477, 2101.05982. A maximum over actions takes what the critics overestimate; the lowest opinion of
+    several makes up for it, the more of them the more.
+
+    Args:
+        qs: N of [B, ...]
+        subset: [M] int64, which of them; None: all
+
+    Returns:
+        [B, ...]
+
+    >>> qs = torch.tensor([3.0, 5.0]), torch.tensor([4.0, 2.0]), torch.tensor([0.0, 0.0])
+    >>> lowest(qs), lowest(qs, torch.tensor([0, 1]))
+    (tensor([0., 0.]), tensor([3., 2.]))
+    """
+    if subset is not None:
+        return torch.stack(tuple(qs)).index_select(0, subset).amin(0)
+    return reduce(torch.minimum, qs)
 
 
 def polyak_(target: Tensor, online: Tensor, coef: float) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor
 from slm_lab.agent.algorithm.base import Setting
 from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec
 from slm_lab.functional.soft import expected_soft_value, soft_value
-from slm_lab.functional.targets import taken_value
+from slm_lab.functional.targets import lowest, taken_value
 from slm_lab.lib.registry import register
 
 
@@ -48,20 +48,26 @@ class CrossQ(SoftActorCritic):
         self.critics.eval()
 
     def critic_values(
-        self, obs: Tensor, action: Tensor, next_obs: Tensor, noise: Tensor | None, alpha: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Q1(s, a) [B], Q2(s, a) [B] and V(s') [B] of one pass of both critics, in train mode."""
+        self,
+        obs: Tensor,
+        action: Tensor,
+        next_obs: Tensor,
+        noise: Tensor | None,
+        alpha: Tensor,
+        subset: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Q_i(s, a) [B] and V(s') [B] of one pass of all critics, in train mode."""
         with torch.no_grad():
             policy: Any = self.policy(next_obs)
         both = torch.cat([obs, next_obs])
         self.critics.train()
         try:
             if noise is None:
-                q1, q2 = (q.chunk(2) for q in self.critics.all_actions(both))
-                next_value = expected_soft_value(torch.min(q1[1], q2[1]), policy.log_p, alpha)
-                return taken_value(q1[0], action), taken_value(q2[0], action), next_value.detach()
+                now, after = zip(*(q.chunk(2) for q in self.critics.all_actions(both)), strict=True)
+                next_value = expected_soft_value(lowest(after, subset), policy.log_p, alpha)
+                return *(taken_value(q, action) for q in now), next_value.detach()
             next_action, log_prob = policy.sample_log_prob(noise)
-            q1, q2 = (q.chunk(2) for q in self.critics(both, torch.cat([action, next_action])))
+            now, after = zip(*(q.chunk(2) for q in self.critics(both, torch.cat([action, next_action]))), strict=True)
         finally:
             self.critics.eval()
-        return q1[0], q2[0], soft_value(torch.min(q1[1], q2[1]), log_prob, alpha).detach()
+        return *now, soft_value(lowest(after, subset), log_prob, alpha).detach()

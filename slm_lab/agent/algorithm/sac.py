@@ -12,7 +12,7 @@ many times.
         every policy_delay-th time:
             ascend  E_{a ~ pi}[min(Q1, Q2)(s, a) - alpha log pi(a|s)]           the soft value, in the policy
             descend log alpha * (H(pi) - H_target)                              alpha rises where entropy is lacking
-            move the target critics towards the critics
+        every target_delay-th time: move the target critics towards the critics
 
 Continuous actions: a = tanh(u), u Gaussian, and one reparameterized sample stands for the expectation. For discrete
 actions the expectation is summed up exactly.
@@ -27,24 +27,31 @@ steps between is not counted.
 
 Differs from the paper: log alpha is kept in [log_alpha_min, log_alpha_max]; policy_delay is from TD3, arXiv:1802.09477.
 Both critics are one optimizer's parameters, so clip_grad_val counts for their gradients together.
-`crossq` is SAC without target critics.
+`crossq` is SAC without target critics; `tqc` and `xqc` learn distributions of returns.
+
+Many updates a frame, by keys alone. REDQ (Chen et al. 2021, arXiv:2101.05982): `training_iter` 20 batches a frame,
+`num_critics` 10, `critic_subset` 2 of them drawn for each target, `policy_q` mean, `policy_delay` 20 and `target_delay`
+1. DroQ (Hiraoka et al. 2022, arXiv:2110.02034) has two critics in place of ten, with `critic_dropout` 0.01 and
+`critic_layer_norm` in their nets; here the target critics, which only answer, do not drop out.
 """
 
-import math
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor, nn
+from torch import Tensor
 
 from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
+from slm_lab.agent.algorithm.delayed import DelayedSpec, Turns, random_action, start_step
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
+from slm_lab.agent.algorithm.temperature import EntropyAnnealSpec, Temperature, temperature_schedules
 from slm_lab.agent.memory.replay import Replay
 from slm_lab.agent.net.actor_critic import Policy, policy_head_size
-from slm_lab.agent.net.critic import TwinCritic
+from slm_lab.agent.net.critic import Critics
 from slm_lab.agent.net.init import loss_function
 from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
@@ -53,25 +60,20 @@ from slm_lab.functional.discrete_distributions import Categorical
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.functional.normalize import symlog
 from slm_lab.functional.soft import expected_soft_value, soft_value, temperature_loss
-from slm_lab.functional.targets import td_target
+from slm_lab.functional.targets import lowest, td_target
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import (
-    AlgorithmSpec,
     Count,
     Natural,
     NetSpec,
     NonNegative,
     OptimSpec,
     Real,
-    ScheduleSpec,
-    SpecModel,
 )
 from slm_lab.types import Act, Continuous, Discrete, Stats
 
-RATIO = 0.6
-"""Default target entropy of discrete policies, as a share of the greatest, ln n."""
 PDTYPES: dict[type, tuple[str, ...]] = {
     Discrete: ("default", "Categorical", "GumbelSoftmax"),
     Continuous: ("default", "Normal", "NormalTanh", "MultivariateNormal"),
@@ -79,30 +81,13 @@ PDTYPES: dict[type, tuple[str, ...]] = {
 """Names that older specs give to the two policies there are."""
 
 
-class EntropyAnnealSpec(SpecModel):
-    """Target entropy of a discrete policy: `ratio * ln n`."""
-
-    start_ratio: NonNegative = RATIO
-    """Ratio at frame 0."""
-    end_ratio: NonNegative | None = None
-    """Ratio from `frames` on; None: start_ratio."""
-    frames: Natural = 0
-    """Frames over which it changes, linearly."""
-
-
-class SoftActorCriticSpec(AlgorithmSpec):
+class SoftActorCriticSpec(DelayedSpec):
     """Keys of SoftActorCritic."""
 
-    training_frequency: Count = 1
-    """Frames between two trainings, whatever num_envs is."""
-    training_iter: Count = 1
-    """Batches of a training."""
-    num_step_returns: Count = 1
-    """n, rewards that are summed up before the target bootstraps; fewer where the episode ends."""
-    training_start_step: Natural | None = None
-    """Frames of random actions before the first training; None: 1000, or a batch if that is more."""
-    policy_delay: Count = 1
-    """Updates of the critics for one of policy, temperature and target critics."""
+    critic_subset: Count | None = None
+    """M, critics drawn by chance for each target, which takes the lowest of them; None: all."""
+    policy_q: Literal["min", "mean"] = "min"
+    """What the policy ascends: the lowest of the critics, or their mean."""
     target_entropy: Real | Literal["auto"] = "auto"
     """H_target, in nats."""
     entropy_anneal: EntropyAnnealSpec = EntropyAnnealSpec()
@@ -122,39 +107,50 @@ class SoftActorCriticSpec(AlgorithmSpec):
     def _bounds_in_order(self) -> Self:
         if self.log_alpha_min > self.log_alpha_max:
             raise PydanticCustomError("order", "log_alpha_min must not lie above log_alpha_max")
+        if self.critic_subset is not None and self.critic_subset > self.num_critics:
+            context = {"key": "critic_subset", "got": self.critic_subset}
+            raise PydanticCustomError("order", "there are num_critics to draw from", context)
         return self
 
 
-class Temperature(nn.Module):
-    """alpha, learned as its logarithm; 1 at first."""
+class Rest(NamedTuple):
+    """What a loss reads beside the transitions."""
 
-    def __init__(self, lowest: float, highest: float) -> None:
-        super().__init__()
-        self.log_alpha = nn.Parameter(torch.full((1,), min(max(0.0, lowest), highest)))
-
-    def forward(self) -> Tensor:
-        """0-d alpha, a constant"""
-        return self.log_alpha.detach().exp().squeeze(0)
+    next_noise: Tensor | None
+    """[B, dim] for the next action, where actions are continuous"""
+    noise: Tensor | None
+    """[B, dim] for the present one"""
+    subset: Tensor | None
+    """[M] int64, critics that the target is made of; None: all"""
+    target_entropy: Tensor
+    """0-d"""
+    fixed_alpha: Tensor
+    """0-d"""
 
 
 @register("algorithm")
 class SoftActorCritic(Algorithm):
-    """A policy, two critics with their targets, and a temperature.
+    """A policy, critics with their targets, and a temperature.
 
-    Hooks for subclasses: `critic_values`, and `has_target`.
+    Hooks for subclasses: `critic_values` or the whole `critic_loss`, `soft_value`, `after_step`; and the class
+    variables.
     """
 
     Spec = SoftActorCriticSpec
     on_policy = False
     has_target = True
+    spaces: ClassVar[tuple[type, ...]] = (Discrete, Continuous)
+    """Kinds of action spaces."""
     stat_names = ("q", "policy_loss", "entropy", "alpha")
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        spec, action, device = setting.spec, self.info.action, setting.device
+        spec, device = setting.spec, setting.device
+        action: Any = self.info.action
         self.discrete = isinstance(action, Discrete)
-        if not isinstance(action, Discrete | Continuous):
-            why = f"{self.spec.name} acts in Discrete and Continuous spaces, not {type(action).__name__}"
+        if type(action) not in self.spaces:
+            known = " and ".join(space.__name__ for space in self.spaces)
+            why = f"{self.spec.name} acts in {known} spaces, not {type(action).__name__}"
             raise SpecError([f"agent.algorithm.name: {why}"])
         known = ", ".join(PDTYPES[type(action)])
         if self.spec.action_pdtype not in PDTYPES[type(action)]:
@@ -165,7 +161,9 @@ class SoftActorCritic(Algorithm):
         head = policy_head_size(dist, action, actor_spec.log_std_init)
         net = net_class(actor_spec, self.info.obs_shape, {"policy": head})
         self.policy = Policy(net, dist, action, actor_spec.log_std_init).to(device)
-        self.critics = TwinCritic(net_class, critic_spec, self.info.obs_shape, action).to(device)
+        self.critics = Critics(
+            net_class, critic_spec, self.info.obs_shape, action, self.spec.num_critics, self.critic_outputs
+        ).to(device)
         self.target = TargetNet(self.critics, critic_spec) if self.has_target else None
         self.noise = NoiseStream(dist, action, self.info.num_envs, setting.generator)
         self.nets = {"net": self.policy, "critic_net": self.critics}
@@ -181,29 +179,14 @@ class SoftActorCritic(Algorithm):
             # no weight decay: it would draw alpha to 1
             plain = NetSpec(type="Temperature", optim_spec=OptimSpec(lr=lr))
             self.optims["temperature"] = Optim(self.temperature, plain)
-        self.schedules = {name: Schedule(s, device) for name, s in self._schedule_specs().items()}
+        schedules = temperature_schedules(self.spec, action)
+        self.schedules = {name: Schedule(s, device) for name, s in schedules.items()}
         self._elementwise_loss = loss_function(critic_spec.loss_spec, each=True)
         self._build_learners(compile=setting.compile)
         params = {"net": self.optims["net"].params}
         self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
         self.acted = 0
         """Frames acted, to know when the random ones are over."""
-        self.move_due = False
-        """Whether the targets move with the next step of the policy."""
-
-    def _schedule_specs(self) -> dict[str, ScheduleSpec | None]:
-        """Of the two coefficients that follow the frame counter; None where not in use."""
-        spec, anneal, action = self.spec, self.spec.entropy_anneal, self.info.action
-        if spec.fixed_alpha is not None:
-            return {"target_entropy": None, "alpha": _line(spec.fixed_alpha, 0.0, spec.alpha_anneal_frames)}
-        if spec.target_entropy != "auto":
-            return {"target_entropy": _line(spec.target_entropy), "alpha": None}
-        if isinstance(action, Continuous):
-            return {"target_entropy": _line(-float(action.dim)), "alpha": None}
-        assert isinstance(action, Discrete)
-        most, start = math.log(action.n), anneal.start_ratio
-        end = start if anneal.end_ratio is None else anneal.end_ratio
-        return {"target_entropy": _line(start * most, end * most, anneal.frames), "alpha": None}
 
     def _build_learners(self, *, compile: bool) -> None:
         nets, frozen = dict(self.nets), {}
@@ -214,12 +197,19 @@ class SoftActorCritic(Algorithm):
         policy = Stage(learned, self.policy_loss, ("entropy", "alpha"), label="policy_loss")
         self.learner = Learner(nets, self.optims, [critic, policy], frozen=frozen, compile=compile)
         self.critic_learner = Learner(nets, self.optims, [critic], frozen=frozen, compile=compile)
+        targets = [] if self.target is None else [(self.target, self.optims["critic_net"])]
+        spec = self.spec
+        self.turns = Turns(self.critic_learner, self.learner, spec.policy_delay, spec.target_delay, targets)
+
+    @property
+    def critic_outputs(self) -> int:
+        """Numbers that a critic gives for an action."""
+        return 1
 
     @property
     def training_start_step(self) -> int:
         """Frames of random actions."""
-        start = self.spec.training_start_step
-        return max(1000, self.setting.spec.memory.batch_size) if start is None else int(start)  # type: ignore[attr-defined]
+        return start_step(self.setting)
 
     @property
     def opt_step(self) -> int:
@@ -232,7 +222,7 @@ class SoftActorCritic(Algorithm):
             return Act(self.policy(obs).mode())
         self.acted += len(obs)
         if self.acted <= self.training_start_step:
-            return Act(self._random_action(len(obs)).to(obs.device))
+            return Act(random_action(self.info.action, len(obs), self.setting.generator).to(obs.device))
         return self.actor(obs, self.noise.next(len(obs)).to(obs.device))
 
     def finish(self) -> None:
@@ -244,39 +234,46 @@ class SoftActorCritic(Algorithm):
         """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy"""
         return Act(self.policy(obs).sample(noise))
 
-    def _random_action(self, n: int) -> Tensor:
-        action, generator = self.info.action, self.setting.generator
-        if isinstance(action, Discrete):
-            return torch.randint(action.n, (n,), generator=generator)
-        assert isinstance(action, Continuous)
-        return torch.rand((n, action.dim), generator=generator) * 2 - 1
-
     def alpha(self, fixed: Tensor) -> Tensor:
         """0-d, a constant."""
         return fixed if self.temperature is None else self.temperature()
 
-    def soft_value(self, critics: Any, obs: Tensor, noise: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def soft_value(
+        self, critics: Any, obs: Tensor, noise: Tensor | None, alpha: Tensor, subset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """V(s) by these critics, and the policy's entropy (an estimate of it, where actions are continuous).
 
         Args:
-            critics: TwinCritic, online or target
+            critics: the online ones, as the policy sees them; or the targets
             obs: [B, *O]
             noise: [B, dim] for continuous actions
             alpha: 0-d
+            subset: [M] critics whose lowest counts, for a target; None: all
 
         Returns:
             V [B], H [B]
         """
-        policy = self.policy(obs)
+        policy: Any = self.policy(obs)
+        join = self._policy_q if critics is self.critics else lowest
         if noise is None:
-            q = torch.min(*critics.all_actions(obs))
+            q = join(critics.all_actions(obs), subset)
             return expected_soft_value(q, policy.log_p, alpha), policy.entropy()
         action, log_prob = policy.sample_log_prob(noise)
-        return soft_value(torch.min(*critics(obs, action)), log_prob, alpha), -log_prob
+        return soft_value(join(critics(obs, action), subset), log_prob, alpha), -log_prob
+
+    def _policy_q(self, qs: Sequence[Tensor], subset: Tensor | None) -> Tensor:
+        """What the policy ascends."""
+        return torch.stack(tuple(qs)).mean(0) if self.spec.policy_q == "mean" else lowest(qs, None)
 
     def critic_values(
-        self, obs: Tensor, action: Tensor, next_obs: Tensor, noise: Tensor | None, alpha: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        obs: Tensor,
+        action: Tensor,
+        next_obs: Tensor,
+        noise: Tensor | None,
+        alpha: Tensor,
+        subset: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """What the critics say of the present, and what the next state is worth.
 
         Args:
@@ -285,13 +282,14 @@ class SoftActorCritic(Algorithm):
             next_obs: [B, *O]
             noise: [B, dim] for continuous actions
             alpha: 0-d
+            subset: [M] critics whose lowest counts; None: all
 
         Returns:
-            Q1(s, a) [B], Q2(s, a) [B], V(s') [B], a constant
+            Q_i(s, a) [B] of each critic, and last V(s') [B], a constant
         """
         assert self.target is not None
         with torch.no_grad():
-            next_value, _ = self.soft_value(self.target.net, next_obs, noise, alpha)
+            next_value, _ = self.soft_value(self.target.net, next_obs, noise, alpha, subset)
         return *self.critics(obs, action), next_value
 
     def critic_loss(
@@ -304,77 +302,72 @@ class SoftActorCritic(Algorithm):
         weight: Tensor,
         *rest: Tensor,
     ) -> tuple[Tensor, Stats]:
-        """Both critics against the one-step soft target, over a batch [B, ...]; rest: noise, coefficients."""
-        noise, _, _, fixed_alpha = _unpack(rest)
-        q1, q2, next_value = self.critic_values(obs, action, next_obs, noise, self.alpha(fixed_alpha))
+        """All critics against the soft target, over a batch [B, ...]; rest: what `unpack` understands."""
+        told = self.unpack(rest)
+        alpha = self.alpha(told.fixed_alpha)
+        *qs, next_value = self.critic_values(obs, action, next_obs, told.next_noise, alpha, told.subset)
         target = td_target(reward, terminated, next_value, self.spec.gamma)
-        lower = torch.min(q1, q2).detach()
+        lower = lowest(qs, None).detach()
         stats = {"q": lower.mean(), "error": (lower - target).abs()}
         if self.spec.symlog:
-            q1, q2, target = symlog(q1), symlog(q2), symlog(target)
-        return (weight * (self._elementwise_loss(q1, target) + self._elementwise_loss(q2, target))).mean(), stats
+            qs, target = [symlog(q) for q in qs], symlog(target)
+        losses = [self._elementwise_loss(q, target) for q in qs]
+        return (weight * sum(losses[1:], losses[0])).mean(), stats
 
-    def policy_loss(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_obs: Tensor,
-        terminated: Tensor,
-        weight: Tensor,
-        *rest: Tensor,
-    ) -> tuple[Tensor, Stats]:
-        """`-mean V(s)`, with the temperature's gradient, over a batch [B, ...]; rest: noise, coefficients."""
-        _, noise, target_entropy, fixed_alpha = _unpack(rest)
-        alpha = self.alpha(fixed_alpha)
-        value, entropy = self.soft_value(self.critics, obs, noise, alpha)
+    def policy_loss(self, obs: Tensor, *rest: Tensor) -> tuple[Tensor, Stats]:
+        """`-mean V(s)`, with the temperature's gradient, over a batch [B, ...]; rest: as for `critic_loss`."""
+        told = self.unpack(rest[5:])
+        alpha = self.alpha(told.fixed_alpha)
+        value, entropy = self.soft_value(self.critics, obs, told.noise, alpha)
         loss = -value.mean()
         stats = {"entropy": entropy.mean(), "alpha": alpha}
         if self.temperature is not None:
             # one pass for both: the temperature's loss adds its gradient and no value
-            own = temperature_loss(self.temperature.log_alpha, entropy, target_entropy)
+            own = temperature_loss(self.temperature.log_alpha, entropy, told.target_entropy)
             loss = loss + (own - own.detach())
         return loss, stats
 
+    def unpack(self, rest: tuple[Tensor, ...]) -> Rest:
+        """What `learn` adds to a batch."""
+        *given, target_entropy, fixed_alpha = rest
+        next_noise, noise = (None, None) if self.discrete else given[:2]
+        subset = given[-1] if self._draws_subset else None
+        return Rest(next_noise, noise, subset, target_entropy, fixed_alpha)
+
+    @property
+    def _draws_subset(self) -> bool:
+        return (self.spec.critic_subset or self.spec.num_critics) < self.spec.num_critics
+
     def update(self, batch: Replay, frame: int) -> Stats:
         """Learn from `training_iter` batches of the memory for each training that is due."""
-        learners = (self.critic_learner, self.learner)
-        before = [learner.steps for learner in learners]
-        for due in batch.due():
-            self.move_due = self.move_due or (self.target is not None and self.target.due(due))
-            steps = self.learner.steps
-            for _ in range(self.spec.training_iter):
-                self.learn(batch)
-            if self.learner.steps > steps:
-                self.move_due = False
-        used = [learner for learner, steps in zip(learners, before, strict=True) if learner.steps > steps]
-        return {name: value for learner in used for name, value in learner.take_stats().items()}
+        return self.turns.update(batch, self.spec.training_iter, self.learn)
 
-    def learn(self, memory: Replay) -> None:
-        """One update of the critics, and of the rest when it is its turn."""
+    def learn(self, memory: Replay, learner: Learner) -> None:
+        """One step of this learner: of the critics alone, or of everything."""
         batch = memory.sample(self.spec.num_step_returns, self.spec.gamma)
         data = [batch.obs, batch.action, batch.reward, batch.next_obs, batch.terminated, batch.weight]
+        generator, device = self.setting.generator, batch.obs.device
         if not self.discrete:
-            shape = (2, *batch.action.shape)
-            data += torch.randn(shape, generator=self.setting.generator).to(batch.action.device).unbind()
+            data += torch.randn((2, *batch.action.shape), generator=generator).to(device).unbind()
+        if self._draws_subset:
+            drawn = torch.randperm(self.spec.num_critics, generator=generator)[: self.spec.critic_subset]
+            data.append(drawn.to(device))
         coefs = (self.schedules["target_entropy"].tensor, self.schedules["alpha"].tensor)
-        delayed = (self.learner.steps + self.critic_learner.steps + 1) % self.spec.policy_delay
-        (error,) = (self.critic_learner if delayed else self.learner).step(data, None, coefs)
+        (error,) = learner.step(data, None, coefs)
         memory.update_priority(batch.index, error)
-        if delayed:
-            return
-        if self.temperature is not None:
+        self.after_step(learner)
+
+    def after_step(self, learner: Learner) -> None:
+        """Keep what was learned within its bounds."""
+        if self.temperature is not None and learner is self.learner:
             self.optims["temperature"].params.flat.clamp_(self.spec.log_alpha_min, self.spec.log_alpha_max)
-        if self.target is not None and self.move_due:
-            self.target.move_(self.optims["critic_net"].params)
 
     def state_dict(self) -> State:
         """Nets, optimizers, targets, noise."""
-        own: State = {"noise": self.noise.state_dict(), "acted": self.acted, "move_due": self.move_due}
-        own["steps"] = [self.learner.steps, self.critic_learner.steps]
+        own: State = {"noise": self.noise.state_dict(), "acted": self.acted}
         if self.target is not None:
             own["target"] = self.target.state_dict()
-        return super().state_dict() | own
+        return super().state_dict() | own | self.turns.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
@@ -382,20 +375,5 @@ class SoftActorCritic(Algorithm):
         if self.target is not None:
             self.target.load_state_dict(state["target"])
         self.noise.load_state_dict(state["noise"])
-        self.acted, self.move_due = int(state["acted"]), bool(state.get("move_due", False))
-        self.learner.steps, self.critic_learner.steps = (int(n) for n in state["steps"])
-
-
-def _line(start: float, end: float | None = None, frames: int = 0) -> ScheduleSpec:
-    """From start to end over frames; constant where there are none."""
-    if not frames or end is None:
-        return ScheduleSpec(name="no_decay", start_val=start)
-    return ScheduleSpec(name="linear_decay", start_val=start, end_val=end, start_step=0, end_step=frames)
-
-
-def _unpack(rest: tuple[Tensor, ...]) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-    """Noise for the next and for the present action (continuous ones), target entropy, fixed alpha."""
-    if len(rest) == 2:
-        return None, None, *rest
-    next_noise, noise, target_entropy, fixed_alpha = rest
-    return next_noise, noise, target_entropy, fixed_alpha
+        self.acted = int(state["acted"])
+        self.turns.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Critics of state and action, made of any Net; and the pair of them that SAC learns."""
+"""Critics of state and action, made of any Net; and the ensemble of them that SAC and its relatives learn."""
 
 from typing import Any, cast
 
@@ -32,25 +32,26 @@ class StateActionNet(nn.Module):
         spec: as the critic's role sees it
         obs_shape: *O
         dim: of the action
+        outputs: K, numbers for each action; more than one tell a distribution
     """
 
-    def __init__(self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], dim: int) -> None:
+    def __init__(self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], dim: int, outputs: int = 1) -> None:
         super().__init__()
         self.between: nn.Sequential | None = None
         packed = isinstance(obs_shape, PackedShape) and not (obs_shape.flat and not getattr(spec, "parts", None))
         if len(obs_shape) == 1 and not packed:
-            self.net = net_class(spec, (obs_shape[0] + dim,), {"q": 1})
+            self.net = net_class(spec, (obs_shape[0] + dim,), {"q": outputs})
             return
         self.net = net_class(spec, obs_shape, {})
         width = feature_size(self.net)
         self.between = nn.Sequential(nn.Linear(width + dim, width), activation(spec.hid_layers_activation))
-        self.head = nn.Linear(width, 1)
+        self.head = nn.Linear(width, outputs)
         if spec.init_fn:
             for layer in (self.between, self.head):
                 init_weights(layer, spec.init_fn, spec.hid_layers_activation)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """[B, *O], [B, dim] -> Q [B]"""
+        """[B, *O], [B, dim] -> Q [B], or [B, K]"""
         if self.between is None:
             q = self.net(torch.cat([real(obs), action], -1))[0]
         else:
@@ -58,36 +59,49 @@ class StateActionNet(nn.Module):
         return cast(Tensor, q.squeeze(-1))
 
 
-class TwinCritic(nn.Module):
-    """Two critics of the same data; the lower opinion errs less on the high side. Fujimoto et al. 2018, 1802.09477.
+class Critics(nn.Module):
+    """Critics of the same data, `q1`, `q2`, ...; the lowest opinion errs less on the high side.
+
+    Fujimoto et al. 2018, arXiv:1802.09477.
 
     Args:
-        net_class: class of both
+        net_class: class of all of them
         spec: as the critic's role sees it
         obs_shape: *O
         action: discrete actions are all valued at once, a continuous one is an input
+        number: of critics
+        outputs: K, numbers for each continuous action
     """
 
     def __init__(
-        self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], action: Discrete | Continuous
+        self,
+        net_class: type[Net],
+        spec: Any,
+        obs_shape: tuple[int, ...],
+        action: Discrete | Continuous,
+        number: int = 2,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         self.discrete = isinstance(action, Discrete)
-
-        def critic() -> nn.Module:
+        self._names = [f"q{i + 1}" for i in range(number)]
+        for name in self._names:
             if isinstance(action, Discrete):
-                return net_class(spec, obs_shape, {"q": action.n})
-            return StateActionNet(net_class, spec, obs_shape, action.dim)
+                self.add_module(name, net_class(spec, obs_shape, {"q": action.n}))
+            else:
+                self.add_module(name, StateActionNet(net_class, spec, obs_shape, action.dim, outputs))
 
-        self.q1, self.q2 = critic(), critic()
+    @property
+    def members(self) -> list[nn.Module]:
+        """The critics."""
+        return [cast(nn.Module, getattr(self, name)) for name in self._names]
 
-    def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, *O], [B, *A] -> Q1, Q2 [B] of the actions"""
+    def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+        """[B, *O], [B, *A] -> Q [B] of the actions, by each critic; or [B, K]"""
         if not self.discrete:
-            return self.q1(obs, action), self.q2(obs, action)
-        q1, q2 = self.all_actions(obs)
-        return taken_value(q1, action), taken_value(q2, action)
+            return tuple(q(obs, action) for q in self.members)
+        return tuple(taken_value(q, action) for q in self.all_actions(obs))
 
-    def all_actions(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, *O] -> Q1, Q2 [B, n] of each discrete action"""
-        return self.q1(obs)[0], self.q2(obs)[0]
+    def all_actions(self, obs: Tensor) -> tuple[Tensor, ...]:
+        """[B, *O] -> Q [B, n] of each discrete action, by each critic"""
+        return tuple(q(obs)[0] for q in self.members)

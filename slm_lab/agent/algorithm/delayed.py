@@ -1,0 +1,112 @@
+"""What SAC, TD3 and their relatives share: critics learn with every batch, policy and targets may wait their turn."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from slm_lab.agent.algorithm.base import Setting
+from slm_lab.agent.algorithm.learner import Learner
+from slm_lab.agent.memory.replay import Replay
+from slm_lab.agent.net.optim import Optim
+from slm_lab.agent.net.target import TargetNet
+from slm_lab.lib.stateful import State
+from slm_lab.spec.model import AlgorithmSpec, Count, Natural
+from slm_lab.types import ActionSpace, Continuous, Discrete, Stats
+
+
+class DelayedSpec(AlgorithmSpec):
+    """Keys of SAC, TD3 and their relatives."""
+
+    training_frequency: Count = 1
+    """Frames between two trainings, whatever num_envs is."""
+    training_iter: Count = 1
+    """Batches of a training."""
+    num_step_returns: Count = 1
+    """n, rewards that are summed up before the target bootstraps; fewer where the episode ends."""
+    training_start_step: Natural | None = None
+    """Frames of random actions before the first training; None: 1000, or a batch if that is more."""
+    policy_delay: Count = 1
+    """Updates of the critics for one of the policy."""
+    target_delay: Count | None = None
+    """Updates of the critics for one move of the targets; None: policy_delay."""
+    num_critics: Count = 2
+    """N, critics that learn the same from different beginnings."""
+
+
+class Turns:
+    """Says which learner takes the next batch, and moves the targets.
+
+    A move that is due by the targets' `update_frequency` waits for an update whose number is a multiple of
+    `target_delay`; the updates of one training all move them.
+
+    Args:
+        critics: learns the critics alone
+        both: learns critics and policy; an update whose number is a multiple of `policy_delay` is its own
+        policy_delay: updates of the critics for one of the policy
+        target_delay: updates of the critics for one move of the targets; None: policy_delay
+        targets: target nets, each with the optimizer of the net that it follows
+    """
+
+    def __init__(
+        self,
+        critics: Learner,
+        both: Learner,
+        policy_delay: int,
+        target_delay: int | None,
+        targets: Sequence[tuple[TargetNet, Optim]],
+    ) -> None:
+        self.critics, self.both = critics, both
+        self.policy_delay, self.target_delay = policy_delay, target_delay or policy_delay
+        self.targets = tuple(targets)
+        self.move_due = False
+        """Whether the targets move at the next turn."""
+
+    def update(self, memory: Replay, training_iter: int, learn: Callable[[Replay, Learner], None]) -> Stats:
+        """All trainings that are due, of `training_iter` batches each.
+
+        Args:
+            memory: to draw from
+            training_iter: batches of a training
+            learn: takes one step of the learner that it is given on a batch of the memory
+        """
+        learners = (self.critics, self.both)
+        before = [learner.steps for learner in learners]
+        for frame in memory.due():
+            due = [target.due(frame) for target, _ in self.targets]
+            self.move_due = self.move_due or any(due)
+            moved = False
+            for _ in range(training_iter):
+                number = self.critics.steps + self.both.steps + 1
+                learn(memory, self.critics if number % self.policy_delay else self.both)
+                if self.move_due and number % self.target_delay == 0:
+                    moved = True
+                    for target, optim in self.targets:
+                        target.move_(optim.params)
+            if moved:
+                self.move_due = False
+        used = [learner for learner, steps in zip(learners, before, strict=True) if learner.steps > steps]
+        return {name: value for learner in used for name, value in learner.take_stats().items()}
+
+    def state_dict(self) -> State:
+        """Steps taken, and whether a move is due."""
+        return {"move_due": self.move_due, "steps": [self.both.steps, self.critics.steps]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self.move_due = bool(state.get("move_due", False))
+        self.both.steps, self.critics.steps = (int(n) for n in state["steps"])
+
+
+def random_action(action: ActionSpace, n: int, generator: Generator) -> Tensor:
+    """Actions [n, *A], uniform over the action space: Discrete, or Continuous."""
+    if isinstance(action, Discrete):
+        return torch.randint(action.n, (n,), generator=generator)
+    assert isinstance(action, Continuous)
+    return torch.rand((n, action.dim), generator=generator) * 2 - 1
+
+
+def start_step(setting: Setting) -> int:
+    """Frames of random actions before the first training."""
+    start = setting.spec.algorithm.training_start_step  # type: ignore[attr-defined]
+    return max(1000, setting.spec.memory.batch_size) if start is None else int(start)  # type: ignore[attr-defined]
