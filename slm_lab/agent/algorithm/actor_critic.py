@@ -97,6 +97,8 @@ class ActorCritic(Algorithm):
     on_policy = True
     recurrent = True
     stat_names: tuple[str, ...] = ("policy_loss", "value_loss", "entropy")
+    output_names: tuple[str, ...] = ()
+    """Statistics that `learner.step` returns."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -114,7 +116,7 @@ class ActorCritic(Algorithm):
         self.target_scale = TargetScale(device) if self.spec.normalize_v_targets else None
         self.recall = self.make_recall(self.net.bodies)
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
-        stage = Stage(tuple(self.nets), loss, self.stat_names)
+        stage = Stage(tuple(self.nets), loss, self.stat_names, self.output_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
         if self._takes_notes():
             self.notes = Notes(self.training_frequency, info.num_envs, device)

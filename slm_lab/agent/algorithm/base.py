@@ -155,21 +155,19 @@ class Algorithm(ABC):
             return self.recall.sequences(rollout, fields)
         return tuple(x.flatten(0, 1) for x in (rollout.obs[:-1], *fields))
 
-    def minibatches(self, data: Sequence[Tensor], size: int, epochs: int) -> Iterator[Tensor]:
-        """Rows of random minibatches of what `learner_data` gave, each row once an epoch.
+    def minibatches(self, data: Sequence[Tensor], size: int) -> Iterator[Tensor]:
+        """Rows of random minibatches of what `learner_data` gave, each row once: an epoch.
 
         Args:
             data: [B, ...] each; with recurrent nets rows are sequences
-            size: transitions of a minibatch; the last of an epoch may have fewer
-            epochs: passes over the data
+            size: transitions of a minibatch; the last may have fewer
 
         Yields:
             [b] int64
         """
         rows = size if self.recall is None else max(1, size // self.recall.seq_len)
-        for _ in range(epochs):
-            order = torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
-            yield from order.split(rows)
+        order = torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
+        yield from order.split(rows)
 
     def set_frame(self, frame: int) -> None:
         """Move every schedule to this frame."""

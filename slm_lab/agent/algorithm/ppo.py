@@ -9,7 +9,8 @@ played it, for its advantages are true of that one alone. The clipped ratio take
             rho = pi(a|s) / pi_old(a|s)
             ascend mean(min(rho A, clip(rho, 1 - eps, 1 + eps) A)) - c_V * loss(V, R) + c_H * mean(H)
 
-Differs from the paper: advantages are standardized per minibatch; the change of the value can be clipped (clip_vloss).
+Differs from the paper: advantages are standardized per minibatch; the change of the value can be clipped (clip_vloss);
+an update can end early, once the policy has moved far enough (target_kl).
 """
 
 from typing import Literal
@@ -24,7 +25,7 @@ from slm_lab.functional.losses import clipped_value_loss, ppo_clip_loss
 from slm_lab.functional.normalize import standardize, symlog
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import Count, NonNegativeSchedule, Unit
+from slm_lab.spec.model import Count, NonNegativeSchedule, Positive, Unit
 from slm_lab.types import Evaluated, Rollout, Sequences, Stats
 
 
@@ -42,6 +43,9 @@ class PPOSpec(ActorCriticBaseSpec):
     takes whole sequences, as many as fit into M and at least one."""
     training_epoch: Count
     """K, passes over a rollout."""
+    target_kl: Positive | None = None
+    """An update ends with the first epoch in which the mean of approx_kl, an estimate of KL(pi_old || pi), is above it:
+    0.01 to 0.05 are usual. None: always K epochs."""
     clip_vloss: bool = False
     """Clip the change of the value by eps too, in units of the return (or of what it is measured in)."""
     symlog: bool = False
@@ -64,6 +68,8 @@ class PPO(ActorCritic):
     stat_names = ("policy_loss", "value_loss", "entropy", "approx_kl")
 
     def __init__(self, setting: Setting) -> None:
+        if setting.spec.algorithm.target_kl is not None:  # type: ignore[attr-defined]
+            self.output_names = ("approx_kl",)
         super().__init__(setting)
         self.schedules["clip_eps"] = Schedule(self.spec.clip_eps_spec, setting.device)
         by_range = self.spec.normalize_advantages == "percentile"
@@ -110,9 +116,14 @@ class PPO(ActorCritic):
         return advantage, ret
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
-        """K epochs over the rollout in random minibatches."""
-        for index in self.minibatches(data, self.spec.minibatch_size, self.spec.training_epoch):
-            self.learner.step(data, index, self.coefs())
+        """K epochs over the rollout in random minibatches, or fewer where target_kl says so."""
+        for _ in range(self.spec.training_epoch):
+            outputs = [
+                self.learner.step(data, index, self.coefs())
+                for index in self.minibatches(data, self.spec.minibatch_size)
+            ]
+            if self.output_names and torch.stack([kl for (kl,) in outputs]).mean() > self.spec.target_kl:
+                break
 
     def state_dict(self) -> State:
         """Nets, optimizers, noise, scales."""

@@ -120,8 +120,9 @@ class PQN(Algorithm):
     def update(self, batch: Rollout, frame: int) -> Stats:
         """K epochs over the rollout in random minibatches."""
         data = self.learner_data(batch, batch.action, self.targets(batch))
-        for index in self.minibatches(data, self.spec.minibatch_size, self.spec.training_epoch):
-            self.learner.step(data, index, ())
+        for _ in range(self.spec.training_epoch):
+            for index in self.minibatches(data, self.spec.minibatch_size):
+                self.learner.step(data, index, ())
         return self.learner.take_stats()
 
     def state_dict(self) -> State:
