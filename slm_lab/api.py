@@ -35,7 +35,7 @@ from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import find_run
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.log import silenced
+from slm_lab.lib.log import adopt_console, silenced
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
@@ -64,6 +64,7 @@ def run(  # noqa: PLR0913  what a run can be asked for
     seed: int | None = None,
     device: str = "auto",
     sets: dict[str, str] | None = None,
+    start_from: str | Path | None = None,
     log_metrics: bool = False,
     progress: bool = False,
     quiet: bool = False,
@@ -85,6 +86,8 @@ def run(  # noqa: PLR0913  what a run can be asked for
         seed: over `meta.random_seed`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         sets: values of `${variables}`, and of keys by dotted path.
+        start_from: run folder (its best policy counts), checkpoint file, or `latest` of `out`: sessions start from its
+            weights and normalizer.
         log_metrics: log and draw the extra metrics.
         progress: live display, where there is a terminal.
         quiet: print nothing, not even warnings; the log files in the run folder are written all the same.
@@ -106,9 +109,11 @@ def run(  # noqa: PLR0913  what a run can be asked for
         seed=seed,
         device=device,
         log_metrics=log_metrics,
+        start_from=None if start_from is None else str(start_from),
         progress=progress and not quiet,
     )
     callbacks = Callbacks(on_row, on_episode, should_stop)
+    adopt_console()
     with silenced() if quiet else nullcontext():
         return launch.run_spec(loaded, Mode(mode), options, callbacks=callbacks)
 
@@ -117,17 +122,19 @@ def resume(
     target: str | Path = "latest",
     *,
     out: str | Path = "data",
+    sets: dict[str, str] | None = None,
     progress: bool = False,
     quiet: bool = False,
     on_row: Callable[[int, Row], object] | None = None,
     on_episode: Callable[[int, Episode], object] | None = None,
     should_stop: Callable[[], object] | None = None,
 ) -> RunResult:
-    """Go on with a run that was interrupted: to the bit as if it had not been. Callbacks as for `run`.
+    """Go on with a run that was interrupted: to the bit as if it had not been; or extend one that is finished.
 
     Args:
         target: a run folder, or `latest` of `out`.
         out: folder of the run folders.
+        sets: keys of the spec to change from here on, by dotted path: `{"env.max_frame": "200000"}`.
         progress: live display, where there is a terminal.
         quiet: print nothing.
         on_row: see `run`.
@@ -139,8 +146,9 @@ def resume(
     """
     options = Options(out=Path(out).expanduser(), progress=progress and not quiet)
     callbacks = Callbacks(on_row, on_episode, should_stop)
+    adopt_console()
     with silenced() if quiet else nullcontext():
-        return launch.resume(target, options, callbacks=callbacks)
+        return launch.resume(target, options, sets=sets, callbacks=callbacks)
 
 
 class Policy:

@@ -215,6 +215,11 @@ class Agent:
         if self.algorithm.notes is not None:
             self.algorithm.notes.clear()
 
+    def start_from(self, state: State) -> None:
+        """Begin the training with nets that `policy_state` gave of another agent."""
+        self.load_policy_state(state)
+        self.algorithm.begin()
+
     def state_dict(self) -> State:
         """Everything: nets, optimizers, memory, chance."""
         return {

@@ -111,13 +111,20 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
         str | None,
         typer.Argument(
             metavar="MODE",
-            help="dev: one quick session with checks. train: all sessions. train@latest, train@RUN_FOLDER: resume. "
+            help="dev: one quick session with checks. train: all sessions. train@latest, train@RUN_FOLDER: resume; "
+            "with -s env.max_frame=N: extend. "
             "search: trials of the spec's search block. search@latest, search@RUN_FOLDER: resume. "
             "enjoy, enjoy@RUN_FOLDER: watch what was learned. Modes with @ can stand alone.",
         ),
     ] = None,
     sets: Sets = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Over meta.random_seed.")] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Start from the best weights, and the normalizer, of a run or checkpoint."
+        ),
+    ] = None,
     render: Annotated[bool, typer.Option("--render", envvar="RENDER", help="Show the env in a window.")] = False,
     episodes: Annotated[int | None, typer.Option(min=1, help="Episodes of enjoy; 10 by default.")] = None,
     video: Annotated[Path | None, typer.Option(metavar="FILE", help="Film enjoy: an .mp4 or .gif file.")] = None,
@@ -187,6 +194,7 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     words = [word for word in (spec_file, spec_name, mode) if word is not None]
     settings = {
         "seed": seed,
+        "start_from": start_from,
         "render": render,
         "device": device,
         "cuda_offset": cuda_offset,

@@ -70,6 +70,8 @@ def main(command: Command) -> int:
     """
     setup(command.settings["log_level"])
     find_local_plugins()
+    if command.settings["start_from"] is not None:
+        command.settings["start_from"] = str(locate(command.settings["start_from"], command.settings["out"]))
     requests = _requests(command)
     if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", command.settings["device"]):
         raise LabError(
@@ -80,6 +82,8 @@ def main(command: Command) -> int:
         raise LabError("--upload-hf belongs to the modes that train; what enjoy plays is there already")
     if command.folder is not None and (len(requests) > 1 or enjoys or requests[0].target is not None):
         raise LabError("--folder names the folder of one run: it goes with one spec and no @")
+    if enjoys and command.settings["start_from"] is not None:
+        raise LabError("--from belongs to the modes train and dev")
     for option, value in (("--video", command.video), ("--episodes", command.episodes)):
         if value is not None and not enjoys:
             raise LabError(f"{option} belongs to the mode enjoy")
@@ -170,8 +174,10 @@ def _prepare(request: Request, command: Command) -> list[Task]:
             show("note", "enjoy plays with the spec of the run: -s does not change it", "yellow")
         return [lambda: _enjoy(request, command)]
     if request.target is not None:
-        if command.sets.keys() - {"env"} or settings["seed"] is not None:
-            show("note", "a resumed run keeps its own spec and seed: -s and --seed do not change them", "yellow")
+        if settings["seed"] is not None:
+            show("note", "a run that goes on keeps its own seed: --seed does not change it", "yellow")
+        if settings["start_from"] is not None:
+            raise LabError("--from is where a new run starts from; a run that goes on has its own weights")
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
     if request.mode == "search":
@@ -279,7 +285,9 @@ def _resume(request: Request, command: Command) -> int:
 
     def work(upload: "Upload | None") -> "RunResult":
         beside = None if upload is None else upload.beside
-        return resume(target, _options(command), _run_name(request, command), search=search, beside=beside)
+        sets = {key: value for key, value in command.sets.items() if key != "env"}
+        name = _run_name(request, command)
+        return resume(target, _options(command), name, sets=sets, search=search, beside=beside)
 
     return _uploaded(command, work)
 

@@ -6,7 +6,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.build import build_faults
 from slm_lab.experiment.callbacks import Callbacks
 from slm_lab.experiment.enjoy import enjoy
+from slm_lab.experiment.extend import extended, rewritten, tell_changes
+from slm_lab.experiment.origin import open_origin, save_origin
 from slm_lab.experiment.pool import Pool
 from slm_lab.experiment.resources import use_compile
 from slm_lab.experiment.results import RunResult, TrialResult
@@ -88,6 +90,7 @@ def run_spec(
         raise SpecError(faults, spec.name)
     if mode is Mode.SEARCH and (faults := [f for s in variants(spec) for f in build_faults(s)]):
         raise SpecError(list(dict.fromkeys(faults)), spec.name)
+    origin = open_origin(spec, mode, options)
     for note in idle_keys(spec.agent):
         logger.info("{}", note)
     fresh = folder is None or not (options.out / folder).exists()
@@ -103,6 +106,7 @@ def run_spec(
         write_json(layout.spec(), spec.to_dict())
         if mode is not Mode.SEARCH:
             write_json(layout.trial_spec(0), spec.to_dict())
+        save_origin(origin, layout)
         with locked(layout) as held, _log_file(layout, options):
             file = RunFile.create(layout, mode, options)
             return _work(spec, mode, layout, options, file, held, _Around(beside, callbacks or Callbacks()))
@@ -121,11 +125,12 @@ def resume(
     options: Options,
     spec_name: str | None = None,
     *,
+    sets: dict[str, str] | None = None,
     search: bool | None = None,
     beside: Beside | None = None,
     callbacks: Callbacks | None = None,
 ) -> RunResult:
-    """Go on with a run that was stopped or killed, or whose sessions crashed.
+    """Go on with a run that was stopped or killed, or whose sessions crashed; or extend one that is finished.
 
     Every session that is not at its end goes on from its checkpoint, or begins anew where it has none. The seed and all
     else that decides the numbers is that of the run, whatever `options` say.
@@ -134,6 +139,7 @@ def resume(
         target: `latest` (of `options.out`), or a run folder.
         options: `out`, and how it is shown: progress, render, log_level.
         spec_name: takes only runs of that spec for `latest`.
+        sets: keys to change from here on, by path: `env.max_frame` makes the run longer. Not of a search.
         search: only a search (true), only what is none (false); None: any run.
         beside: as for `run_spec`.
         callbacks: as for `run_spec`.
@@ -147,15 +153,18 @@ def resume(
     if search is not None and (file.mode is Mode.SEARCH) != search:
         word = Mode.SEARCH if file.mode is Mode.SEARCH else Mode.TRAIN
         raise LabError(f"{layout.root}: was begun in mode {file.mode}, go on with {word}@{layout.root}")
-    if file.status is Status.COMPLETED:
+    if sets and file.mode is Mode.SEARCH:
+        raise LabError(f"{layout.root}: the spec of a search can't be changed on its way: {', '.join(sets)}")
+    if file.status is Status.COMPLETED and not sets:
         return _completed(layout, file.mode)
-    spec = load_spec(layout.spec() if file.mode is Mode.SEARCH else layout.trial_spec(0))
     shown = {key: getattr(options, key) for key in ("progress", "render", "log_level", "ray_address")}
     merged = dataclasses.replace(file.options, **shown)
     with locked(layout, PATIENCE) as held:
         # it may have ended while the lock was waited for
         file = RunFile.open(layout)
-        if file.status is Status.COMPLETED:
+        spec = load_spec(layout.spec() if file.mode is Mode.SEARCH else layout.trial_spec(0))
+        spec, changes = extended(layout, spec, sets or {})
+        if file.status is Status.COMPLETED and not changes:
             return _completed(layout, file.mode)
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) not in (None, now):
@@ -163,8 +172,9 @@ def resume(
         logger.info("going on with {}", layout.root)
         layout.make_folders()
         around = _Around(beside, callbacks or Callbacks())
-        with _log_file(layout, merged):
-            return _work(spec, file.mode, layout, merged, file.resumed(), held, around)
+        with _log_file(layout, merged), rewritten(layout, spec) if changes else nullcontext():
+            tell_changes(layout, spec, changes)
+            return _work(spec, file.mode, layout, merged, file.resumed(changes), held, around)
 
 
 def _work(

@@ -39,6 +39,8 @@ class Options:
     """Trials of a search whose models are kept; -1: all."""
     progress: bool = True
     """Live display where there is a terminal; log lines otherwise."""
+    start_from: str | None = None
+    """Run folder, checkpoint or `latest`: sessions start from its weights and normalizer."""
     ray_address: str | None = None
     """Of the Ray cluster that a search runs on; None: one is started here, for the search."""
 

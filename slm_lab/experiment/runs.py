@@ -97,9 +97,11 @@ class RunFile:
         options = self.content["options"]
         return Options(**{**options, "out": Path(options["out"])})
 
-    def resumed(self) -> "RunFile":
-        """Note that the run goes on."""
-        again = {"started": _now(), "versions": versions(), "command": sys.argv}
+    def resumed(self, changes: dict[str, tuple[Any, Any]] | None = None) -> "RunFile":
+        """Note that the run goes on; changes: keys of the spec, each with its old and its new value."""
+        again: dict[str, Any] = {"started": _now(), "versions": versions(), "command": sys.argv}
+        if changes:
+            again["changes"] = {key: list(values) for key, values in changes.items()}
         return self._with(status=Status.RUNNING.value, ended=None, resumed=[*self.content["resumed"], again])
 
     def ended(self, status: Status) -> "RunFile":

@@ -20,11 +20,13 @@ from slm_lab.experiment.callbacks import Episode, EpisodeFeed
 from slm_lab.experiment.clock import WallClock, next_multiple
 from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.evaluate import Evaluator
+from slm_lab.experiment.extend import can_change, changed_keys
 from slm_lab.experiment.outlets import attach_sinks
 from slm_lab.experiment.resources import choose_device, parallel_sessions, use_compile
 from slm_lab.experiment.results import SessionResult
 from slm_lab.experiment.run import Mode, Run
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import file_logger
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.seeding import derive, seed_everything
 from slm_lab.lib.stateful import State
@@ -135,6 +137,12 @@ class Session:
         """Start from the seed, or from a checkpoint; then attach the sinks that are not part of the state."""
         run = self.lab_run
         if state is None:
+            if (origin := run.layout.origin()).exists():
+                tree = checkpoint.load(origin)
+                self.agent.start_from(tree["policy"])
+                self.env.load_normalizer_state(tree["normalizer"])
+                frame = tree["counters"]["frame"]
+                logger.info("session {} starts from {}, frame {}", run.session, tree["source"], frame)
             self.env.reset(derive(run.seed, ENV))
             self.clock = WallClock()
         else:
@@ -180,7 +188,8 @@ class Session:
 
     def _load(self, state: State) -> None:
         """Raises LabError: the spec was changed, and the checkpoint does not fit it any more."""
-        changed = ", ".join(_changed(state["spec"], self.lab_run.spec.to_dict()))
+        keys = changed_keys(state["spec"], self.lab_run.spec.to_dict())
+        changed = ", ".join(keys)
         try:
             self.agent.load_state_dict(state["agent"])
             self.env.load_state_dict(state["env"])
@@ -189,7 +198,9 @@ class Session:
                 raise
             raise LabError(f"{self._path}: does not fit the spec, which has changed since: {changed}") from e
         if changed:
-            logger.warning("the spec has changed since the checkpoint was made: {}", changed)
+            # what is meant to change was told by whoever changed it
+            level = "INFO" if all(map(can_change, keys)) else "WARNING"
+            file_logger.log(level, "the spec has changed since the checkpoint was made: {}", changed)
 
     def _drop_later_rows(self, tracker: MetricsTracker, csv: CsvSink) -> None:
         rows = csv.truncate_after(tracker.frame)
@@ -378,11 +389,3 @@ class Session:
         return SessionResult(
             run.trial, run.session, self.frame, rows, metrics["train"], metrics.get("eval"), stopped=stopped
         )
-
-
-def _changed(old: Any, new: Any, path: str = "") -> list[str]:
-    """Key paths at which two specs differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = {**old, **new}
-        return [found for key in keys for found in _changed(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
-    return [] if old == new else [path]

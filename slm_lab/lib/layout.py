@@ -112,6 +112,10 @@ class Layout:
         """Agent and normalizers at the best total_reward_ma of the session."""
         return self.root / "model" / f"{self.s(trial, session)}_ckpt-best.pt"
 
+    def origin(self) -> Path:
+        """The policy that all sessions of the run start from, if it was told to."""
+        return self.root / "model" / f"{self.name}_origin.pt"
+
     def kept(self, trial: int, session: int, frame: int) -> Path:
         """Agent and normalizers at a frame of the session (`meta.keep_checkpoints`)."""
         return self.root / "model" / f"{self.s(trial, session)}_ckpt-{frame}.pt"

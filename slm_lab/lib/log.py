@@ -84,13 +84,16 @@ def setup(level: str = "INFO", file: Path | None = None, console: "bool | Consol
         )
 
 
-@contextmanager
-def silenced() -> Iterator[None]:
-    """Nothing of the log goes to the console inside; files, and handlers that the caller added, get it all the same."""
+def adopt_console() -> None:
+    """Take the place of the handler that loguru starts with, if it is still there: it prints what is for files too."""
     with suppress(ValueError):
-        # the handler that loguru starts with can't be silenced: one that can takes its place
         logger.remove(0)
         logger.add(_to_stderr, filter=_for_console, colorize=sys.stderr.isatty())
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Nothing goes to the console inside, by `setup` or `adopt_console`; files and the caller's handlers get it all."""
     before = _silent.is_set()
     _silent.set()
     try:

@@ -12,6 +12,7 @@ from torch import Tensor
 from slm_lab.agent.algorithm.notes import Notes
 from slm_lab.agent.algorithm.recall import Recall
 from slm_lab.agent.net.recurrent import RecurrentNet
+from slm_lab.agent.net.target import TargetNet
 from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
@@ -177,6 +178,13 @@ class Algorithm(ABC):
         for optim in self.optims.values():
             optim.set_frame(frame)
 
+    def begin(self) -> None:
+        """Start learning with the nets as they are: schedules at frame 0, targets equal to their nets."""
+        self.set_frame(0)
+        for part in vars(self).values():
+            if isinstance(part, TargetNet):
+                part.equal_()
+
     def finish(self) -> None:
         """Move every schedule to its end: a saved policy acts as at the end of its training."""
         self.frame = sys.maxsize
@@ -200,8 +208,9 @@ class Algorithm(ABC):
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
-        self.set_frame(int(state["frame"]))
         self.load_learned(state)
+        # schedules are those of the spec, which may have been changed since
+        self.set_frame(int(state["frame"]))
         if self.recall is not None:
             self.recall.load_state_dict(state["recall"])
 

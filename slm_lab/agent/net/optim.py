@@ -164,13 +164,12 @@ class Optim:
             self.lr.fill_(self._schedule(frame))
 
     def state_dict(self) -> State:
-        """Optimizer state and learning rate; the parameters belong to the module."""
+        """Optimizer state; the parameters belong to the module, and the learning rate follows from the spec."""
         own = self.torch_optim.state_dict() if self.torch_optim else {k: v.clone() for k, v in self.state.items()}
-        return {"lr": float(self.lr), "state": own}
+        return {"state": own}
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
-        self.lr.fill_(state["lr"])
         if self.torch_optim is not None:
             self.torch_optim.load_state_dict(state["state"])
             return

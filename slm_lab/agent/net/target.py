@@ -22,6 +22,7 @@ class TargetNet:
     """
 
     def __init__(self, online: nn.Module, spec: NetSpec) -> None:
+        self._online = online
         self.net = copy.deepcopy(online).requires_grad_(False)
         """To be called with observations."""
         self.params = FlatParams(self.net)
@@ -52,6 +53,11 @@ class TargetNet:
         polyak_(self.params.flat, online.flat, self.coef)
         for mine, theirs in self._buffers:
             mine.copy_(theirs)
+
+    @torch.no_grad()
+    def equal_(self) -> None:
+        """Become equal to the online net, as at the start."""
+        self.net.load_state_dict(self._online.state_dict())
 
     def state_dict(self) -> State:
         """Parameters, buffers and where it stands."""
