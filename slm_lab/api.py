@@ -26,6 +26,7 @@ from slm_lab.agent.metrics import Row
 from slm_lab.experiment import compare as comparison
 from slm_lab.experiment import launch
 from slm_lab.experiment.callbacks import Callbacks, Episode
+from slm_lab.experiment.check import load_spec
 from slm_lab.experiment.compare import Comparison
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.evaluate import play
@@ -37,7 +38,6 @@ from slm_lab.experiment.runs import find_run
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import adopt_console, silenced
 from slm_lab.lib.seeding import derive
-from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
 
 __all__ = [

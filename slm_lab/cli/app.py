@@ -216,6 +216,9 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
         folder=folder,
         upload=upload_hf,
         upload_every=upload_every,
+        typed=frozenset(
+            name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        ),
         commands=commands,
     )
     raise typer.Exit(main(command))

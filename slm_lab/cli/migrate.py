@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from slm_lab.cli.report import show
+from slm_lab.cli.report import is_core_only, show
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.spec.load import SpecFile, find_file, open_file, spec_files
-from slm_lab.spec.migrate import migrate, sweep
+from slm_lab.spec.migrate import Migrated, migrate, sweep
 from slm_lab.spec.past.rewrite import json_text, yaml_text
 
 YAML = (".yaml", ".yml")
@@ -43,7 +43,7 @@ def _migrate_file(path: Path, target: Path | None) -> int:
     for name, raw in file.specs.items():
         swept = sweep(raw, name)
         try:
-            done = {key: migrate(one) for key, one in swept.items()}
+            done = {key: _effective(migrate(one), key) for key, one in swept.items()}
         except SpecError as e:
             code, specs[name] = 2, {}
             show("left out", f"{path}: {name}: {'; '.join(e.faults)}", "bold red")
@@ -65,6 +65,20 @@ def _migrate_file(path: Path, target: Path | None) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     return code
+
+
+def _effective(migrated: Migrated, name: str) -> Migrated:
+    """Without keys that have no effect, which the present format refuses; they are known where torch is installed."""
+    if not migrated.notes:
+        return migrated
+    try:
+        from slm_lab.experiment.check import without_idle
+    except ModuleNotFoundError as e:
+        if not is_core_only(e):
+            raise
+        return migrated
+    spec, notes = without_idle(migrated.spec, name)
+    return Migrated(spec, [*migrated.notes, *notes])
 
 
 def _text(path: Path, file: SpecFile, specs: dict[str, dict[str, Any]]) -> str:

@@ -20,10 +20,9 @@ from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.load import find_file, load_specs, read_file
+from slm_lab.spec.load import find_file, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.parse import decode, parse_json
-from slm_lab.spec.search_parse import parse_search
 from slm_lab.spec.variables import apply_sets, short_env
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ class Command:
     """To the Hugging Face Hub."""
     upload_every: float = 10.0
     """Minutes."""
+    typed: frozenset[str] = frozenset()
+    """Options that stand on the command line, not in the environment: those must have an effect."""
     commands: list[str] = field(default_factory=list)
     """Names of the other commands: a first word that is no file may be meant as one."""
 
@@ -72,25 +73,14 @@ def main(command: Command) -> int:
     find_local_plugins()
     if command.settings["start_from"] is not None:
         command.settings["start_from"] = str(locate(command.settings["start_from"], command.settings["out"]))
-    requests = _requests(command)
+    requests, faults = _requests(command)
     if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", command.settings["device"]):
         raise LabError(
             f"--device: unknown '{command.settings['device']}' (known: auto, cpu, cuda, cuda:0 ..., mps, xpu)"
         )
-    enjoys = any(request.mode == "enjoy" for request in requests)
-    if command.upload and enjoys:
-        raise LabError("--upload-hf belongs to the modes that train; what enjoy plays is there already")
-    if command.folder is not None and (len(requests) > 1 or enjoys or requests[0].target is not None):
-        raise LabError("--folder names the folder of one run: it goes with one spec and no @")
-    if enjoys and command.settings["start_from"] is not None:
-        raise LabError("--from belongs to the modes train and dev")
-    for option, value in (("--video", command.video), ("--episodes", command.episodes)):
-        if value is not None and not enjoys:
-            raise LabError(f"{option} belongs to the mode enjoy")
-    if command.settings["render"] and _no_display():
-        show("note", "--render: no display here, no window will be seen; enjoy --video FILE films instead", "yellow")
+    _check_options(command, requests)
     worst = OK
-    for task in _prepare_all(requests, command):
+    for task in _prepare_all(requests, faults, command):
         begin_work()
         try:
             code = task()
@@ -104,17 +94,51 @@ def main(command: Command) -> int:
     return worst
 
 
+def _check_options(command: Command, requests: list[Request]) -> None:
+    """Refuse options that nothing of what is asked for heeds.
+
+    Raises:
+        LabError: all of them, a line each.
+    """
+    settings, modes = command.settings, {request.mode for request in requests}
+    enjoys, trains = "enjoy" in modes, modes - {"enjoy"}
+    faults = []
+    for option, value, mode in (
+        ("--video", command.video, "enjoy"),
+        ("--episodes", command.episodes, "enjoy"),
+        ("--keep", "keep" in command.typed, "search"),
+    ):
+        if value and mode not in modes:
+            faults.append(f"{option} belongs to the mode {mode}")
+    if command.upload and enjoys:
+        faults.append("--upload-hf belongs to the modes that train; what enjoy plays is there already")
+    if settings["start_from"] is not None and enjoys:
+        faults.append("--from belongs to the modes train and dev")
+    if "upload_every" in command.typed and not command.upload:
+        faults.append("--upload-every goes with --upload-hf")
+    if "log_metrics" in command.typed and not trains:
+        faults.append("--log-metrics belongs to the modes that train")
+    if "render" in command.typed and modes == {"search"}:
+        faults.append("--render does not go with the mode search: its trials show no window")
+    if command.folder is not None and (len(requests) > 1 or enjoys or requests[0].target is not None):
+        faults.append("--folder names the folder of one run: it goes with one spec and no @")
+    if faults:
+        raise LabError("\n".join(faults))
+    if settings["render"] and _no_display():
+        show("note", "--render: no display here, no window will be seen; enjoy --video FILE films instead", "yellow")
+
+
 def begin_work() -> None:
     """From here on Ctrl-C has something to tidy up: it is an exception again, until a run listens to it itself."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def read_job(path: Path) -> list[Request]:
-    """The requests of a job file: `{spec_file: {spec_name: mode}}`.
+def read_job(path: Path) -> tuple[list[Request], list[str]]:
+    """The requests of a job file, `{spec_file: {spec_name: mode}}`, and what is wrong with the others.
 
     Raises:
-        LabError: no such file, not JSON, not of that form; all faults at once.
+        LabError: no such file, not JSON, not of that form.
     """
     try:
         data = parse_json(decode(path.read_bytes(), str(path)), str(path))
@@ -133,10 +157,8 @@ def read_job(path: Path) -> list[Request]:
                 continue
             requests.append(Request(file, name, mode, target))
     if not faults and not requests:
-        faults = ["must be an object: {spec_file: {spec_name: mode}}"]
-    if faults:
-        raise SpecError(faults, str(path))
-    return requests
+        raise SpecError(["must be an object: {spec_file: {spec_name: mode}}"], str(path))
+    return requests, faults
 
 
 def _no_display() -> bool:
@@ -144,24 +166,27 @@ def _no_display() -> bool:
     return sys.platform.startswith("linux") and not any(os.environ.get(name) for name in names)
 
 
-def _requests(command: Command) -> list[Request]:
+def _requests(command: Command) -> tuple[list[Request], list[str]]:
     if command.job is None:
-        return [parse_words(command.words)]
+        return [parse_words(command.words)], []
     if command.words:
         raise LabError("--job says what to run: give either a job file, or spec file, spec name and mode")
     return read_job(command.job)
 
 
-def _prepare_all(requests: list[Request], command: Command) -> list[Task]:
+def _prepare_all(requests: list[Request], faults: list[str], command: Command) -> list[Task]:
     tasks: list[Task] = []
-    errors = []
+    errors = [f"  {fault}" for fault in faults]
+    known = len(errors)
     for request in requests:
         try:
             tasks += _prepare(request, command)
         except LabError as e:
-            if len(requests) == 1:
+            if command.job is None:
                 raise
             errors.append(str(e))
+    if faults and len(errors) == known:
+        raise SpecError(faults, str(command.job))
     if errors:
         raise LabError("\n".join([f"{command.job}: nothing was run", *errors]))
     return tasks
@@ -181,8 +206,10 @@ def _prepare(request: Request, command: Command) -> list[Task]:
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
     if request.mode == "search":
+        from slm_lab.experiment.check import require_search
+
         for spec in specs:
-            parse_search(spec)
+            require_search(spec, settings["device"], cluster=settings["ray_address"] is not None)
     if settings["profile"] and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
     if request.mode != "search" and settings["ray_address"] is not None and "RAY_ADDRESS" not in os.environ:
@@ -194,9 +221,9 @@ def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
     _start_compiler(request, command)
-    from slm_lab.env.make import check_env  # imports gymnasium: not for a wrong file name
+    from slm_lab.experiment.check import load_specs  # imports torch: not for a wrong file name
 
-    return load_specs(request.file, request.name, sets=command.sets, check_env=check_env)
+    return load_specs(request.file, request.name, sets=command.sets, search=False)
 
 
 def _find(file: str, command: Command) -> None:

@@ -16,7 +16,7 @@ from slm_lab.remote.account import HUB, Account
 from slm_lab.remote.dstack import Dstack, DstackError
 from slm_lab.remote.ship import ARCHIVE, archive, pack, size
 from slm_lab.remote.task import SECRET, Task, check_name, new_folder, render, run_name
-from slm_lab.spec.load import find_file, load_spec, read_file
+from slm_lab.spec.load import find_file, read_file
 from slm_lab.spec.variables import apply_sets, short_env
 
 
@@ -107,9 +107,9 @@ def _raw(path: Path, command: RemoteCommand) -> dict[str, Any]:
     if faults:
         raise SpecError(faults, f"{path}: {command.spec}")
     try:
-        from slm_lab.env.make import check_env
+        from slm_lab.experiment.check import load_specs
 
-        load_spec(path, command.spec, sets=command.sets, check_env=check_env)
+        load_specs(path, command.spec, sets=command.sets)
     except ModuleNotFoundError as e:
         if not is_core_only(e):
             raise

@@ -10,19 +10,16 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from slm_lab.agent.net.check import idle_keys
 from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
-from slm_lab.env.make import check_env
-from slm_lab.experiment.build import build_faults
+from slm_lab.experiment.check import check_spec
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import bundled_folder, check, expand, find_file, holds_specs, open_file, read_file, spec_files
+from slm_lab.spec.load import bundled_folder, expand, find_file, holds_specs, open_file, read_file, spec_files
 from slm_lab.spec.migrate import sweep
-from slm_lab.spec.search_parse import search_faults
 from slm_lab.spec.variables import variables
 
-RUNS, MIGRATES, FAILS = "runs", "runs after migration", "cannot run"
-_STYLES = {RUNS: "green", MIGRATES: "yellow", FAILS: "bold red"}
+RUNS, MIGRATES, TRAINS, FAILS = "runs", "runs after migration", "trains, cannot be searched", "cannot run"
+_STYLES = {RUNS: "green", MIGRATES: "yellow", TRAINS: "red", FAILS: "bold red"}
 
 
 @dataclass(frozen=True)
@@ -33,16 +30,16 @@ class Verdict:
     spec: str | None
     """None: the file itself can't be read."""
     status: str
-    """`runs`, `runs after migration` or `cannot run`"""
+    """`runs`, `runs after migration`, `trains, cannot be searched` or `cannot run`"""
     notes: list[str]
-    """Of a spec that can't run, why; of one that runs, what was changed, keys without effect, variables it needs."""
+    """Why it can't run; or what was changed, why it can't be searched, and which variables it needs."""
 
 
 def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
     """Check the specs of files and folders and print a table or a JSON list.
 
     Returns:
-        Exit code: 2 where a spec can't run, or there is none.
+        Exit code: 2 where a spec can't run or be searched, or there is none.
     """
     find_local_plugins()
     known = {name for path in paths for name in _variables(path)}
@@ -51,7 +48,7 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
         print(json.dumps([asdict(v) for v in verdicts], indent=2, ensure_ascii=False))
     else:
         _print(verdicts)
-    return 0 if verdicts and all(v.status != FAILS for v in verdicts) else 2
+    return 0 if verdicts and all(v.status in (RUNS, MIGRATES) for v in verdicts) else 2
 
 
 def verdicts_of(path: Path, sets: dict[str, str], known: Collection[str] = ()) -> Iterator[Verdict]:
@@ -105,21 +102,18 @@ def _verdict(path: Path, name: str, raw: dict[str, Any], sets: dict[str, str], o
     faults: list[str] = []
     told = [*odd, *([f"spec_params: stands for {len(swept)} specs: {', '.join(swept)}"] if len(swept) > 1 else [])]
     rest: list[str] = []
+    unsearchable: list[str] = []
     for one in swept.values():
-        checked = check(one, name, sets=sets, check_env=check_env)
+        checked = check_spec(one, name, sets=sets)
         faults += checked.faults
-        if checked.spec is not None:
-            faults += build_faults(checked.spec)
-            rest += idle_keys(checked.spec.agent)
-            searched = search_faults(checked.spec)
-            if told or checked.notes:  # of an older version: it trains all the same
-                rest += [f"can't be searched: {fault}" for fault in searched]
-            else:
-                faults += searched
+        unsearchable += checked.unsearchable
         told += checked.notes
+        rest += checked.left_out
         needs = " ".join(f"-s {key}=..." for key in checked.open_variables)
         rest += [f"needs {needs}"] if needs else []
-    status = FAILS if faults else MIGRATES if told else RUNS
+    rest = [*(f"can't be searched: {fault}" for fault in unsearchable), *rest]
+    # of an older version: it trains all the same
+    status = FAILS if faults else MIGRATES if told else TRAINS if unsearchable else RUNS
     return Verdict(str(path), name, status, list(dict.fromkeys(faults or [*told, *rest])))
 
 

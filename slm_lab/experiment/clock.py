@@ -2,6 +2,8 @@
 
 from time import perf_counter
 
+from slm_lab.spec.model import MetaSpec
+
 
 def next_multiple(frame: int, every: int) -> int:
     """The first multiple of `every` beyond `frame`.
@@ -10,6 +12,11 @@ def next_multiple(frame: int, every: int) -> int:
     (100, 100, 200)
     """
     return (frame // every + 1) * every
+
+
+def eval_every(meta: MetaSpec) -> int | None:
+    """Frames between evaluations; None: there are none."""
+    return meta.eval_frequency if meta.rigorous_eval else None
 
 
 class WallClock:

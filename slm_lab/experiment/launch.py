@@ -12,11 +12,9 @@ from typing import NamedTuple
 
 from loguru import logger
 
-from slm_lab.agent.net.check import idle_keys
-from slm_lab.env.make import check_env
 from slm_lab.experiment.analysis import summary
-from slm_lab.experiment.build import build_faults
 from slm_lab.experiment.callbacks import Callbacks
+from slm_lab.experiment.check import require, require_search
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.extend import extended, rewritten, tell_changes
 from slm_lab.experiment.origin import open_origin, save_origin
@@ -28,14 +26,13 @@ from slm_lab.experiment.runs import RunFile, Status, find_run, is_search, locked
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, session_count, worker_count
 from slm_lab.lib.compiler import start_ahead
-from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
-from slm_lab.spec.search_parse import parse_search, variants
 
 __all__ = ["enjoy", "resume", "run_spec"]
 
@@ -83,16 +80,10 @@ def run_spec(
         raise LabError(f"mode '{mode}': can't be run like this (known: dev, train, search)")
     check_level(options.log_level)
     import_plugins(spec.meta.plugins)
+    require(spec)
     if mode is Mode.SEARCH:
-        parse_search(spec)
-    faults = check_env(spec.env)
-    if faults:
-        raise SpecError(faults, spec.name)
-    if mode is Mode.SEARCH and (faults := [f for s in variants(spec) for f in build_faults(s)]):
-        raise SpecError(list(dict.fromkeys(faults)), spec.name)
+        require_search(spec, options.device, cluster=options.ray_address is not None)
     origin = open_origin(spec, mode, options)
-    for note in idle_keys(spec.agent):
-        logger.info("{}", note)
     fresh = folder is None or not (options.out / folder).exists()
     try:
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)

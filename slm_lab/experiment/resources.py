@@ -99,6 +99,28 @@ def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count
     return device
 
 
+def search_shares(spec: Spec) -> tuple[int | None, float | None]:
+    """Cores and GPUs that each trial of a search asks for; None: what suits it."""
+    asked = spec.meta.search_resources
+    return (None, None) if asked is None else (asked.cpu, asked.gpu)
+
+
+def share_faults(spec: Spec, cores: int, gpus: float) -> list[str]:
+    """Where a trial of a search asks for more than a machine has.
+
+    Args:
+        spec: with a search block
+        cores: of the machine that has the most
+        gpus: of all machines
+    """
+    return [
+        f"meta.search_resources.{name}: a trial asks for {asked:g}, no machine has more than {there:g}"
+        for name, asked, there in zip(("cpu", "gpu"), search_shares(spec), (cores, gpus), strict=True)
+        # without any GPU trials run on the CPU
+        if asked is not None and asked > there and (name == "cpu" or there)
+    ]
+
+
 def _widths(layers: object) -> list[int]:
     if isinstance(layers, int):
         return [layers]

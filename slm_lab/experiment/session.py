@@ -17,7 +17,7 @@ from slm_lab.env.names import find
 from slm_lab.experiment import checkpoint
 from slm_lab.experiment.analysis import save_session
 from slm_lab.experiment.callbacks import Episode, EpisodeFeed
-from slm_lab.experiment.clock import WallClock, next_multiple
+from slm_lab.experiment.clock import WallClock, eval_every, next_multiple
 from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.evaluate import Evaluator
 from slm_lab.experiment.extend import can_change, changed_keys
@@ -216,12 +216,12 @@ class Session:
         meta, max_frame = self.lab_run.spec.meta, self.lab_run.spec.env.max_frame
         act, observe, maybe_update = self.agent.act, self.agent.observe, self.agent.maybe_update
         env_step, episodes, stop = self.env.step, self.tracker.episodes, self._stop
-        num_envs = self.env.info.num_envs
+        num_envs, eval_frames = self.env.info.num_envs, eval_every(meta)
         count = None if self._commons is None else self._commons.add
         obs, frame, t, latest = self.env.obs, self.frame, self.t, self._latest
         while frame < max_frame:
             log_at = next_multiple(frame, meta.log_frequency)
-            eval_at = next_multiple(frame, meta.eval_frequency) if self.evaluator is not None else max_frame
+            eval_at = max_frame if eval_frames is None else next_multiple(frame, eval_frames)
             until = min(log_at, eval_at, max_frame)
             stopped = False
             while frame < until:

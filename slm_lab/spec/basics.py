@@ -1,6 +1,6 @@
 """What every part of a spec is made of: the frozen model, and the kinds of number."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -33,3 +33,7 @@ class SpecModel(BaseModel):
     """Frozen; unknown keys are errors; field docstrings become descriptions in `specs/schema.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Itself: it never changes."""
+        return self

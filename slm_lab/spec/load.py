@@ -24,6 +24,8 @@ OTHER = ("data", "node_modules", "site-packages", "venv", "build", "dist")
 """Folders that hold no spec files: results (a copy of the spec lies in each), and what others made."""
 _PREFIXES = ("slm_lab/spec/benchmark/", "slm_lab/specs/", "slm_lab/spec/", "specs/", "benchmark/")
 _PACKAGE = Path(__file__).resolve().parent.parent
+
+
 EnvCheck = Callable[[EnvSpec], list[str]]
 """Faults of an env that only making it can tell, as lines `env.<key>: ...`."""
 
@@ -40,6 +42,18 @@ class Checked:
     """Variables without a value, each with the key paths where it stands."""
     notes: list[str] = field(default_factory=list)
     """What was changed in a spec of an older version; none: it is as it was."""
+    left_out: list[str] = field(default_factory=list)
+    """Keys of a spec of an older version that have no effect."""
+    unsearchable: list[str] = field(default_factory=list)
+    """Why a spec that trains can't be searched."""
+    data: dict[str, Any] | None = None
+    """In the present format, with variables filled in; None where an older one can't be taken to it."""
+    old: bool = False
+    """Written for an older version."""
+
+
+Checker = Callable[..., Checked]
+"""`check`, or what checks more."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,7 @@ def load_spec(
     name: str | None = None,
     *,
     sets: dict[str, str] | None = None,
-    check_env: EnvCheck | None = None,
+    checker: Checker | None = None,
 ) -> Spec:
     """Load, fill in and check a spec. Imports the modules that its `meta.plugins` lists.
 
@@ -145,12 +159,12 @@ def load_spec(
         name: of the spec in the file; may be left out where there is one only
         sets: values of `${variables}`, and of keys by dotted path. With `env` among the variables, the name of the spec
             takes over the env's short name (`ppo_atari` with env=ALE/Pong-v5: `ppo_atari_pong`).
-        check_env: tells what is wrong with the env, so that its faults are listed with the others
+        checker: in place of `check`
 
     Raises:
         SpecError: all that is wrong, a line each.
     """
-    found = load_specs(source, name, sets=sets, check_env=check_env)
+    found = load_specs(source, name, sets=sets, checker=checker)
     if len(found) > 1:
         names = ", ".join(spec.name for spec in found)
         raise SpecError([f"stands for {len(found)} specs (spec_params): name one of {names}"], f"{source}: {name}")
@@ -162,7 +176,7 @@ def load_specs(
     name: str | None = None,
     *,
     sets: dict[str, str] | None = None,
-    check_env: EnvCheck | None = None,
+    checker: Checker | None = None,
 ) -> list[Spec]:
     """All that a name stands for: one spec; or those of a sweep, which version 4 wrote as `spec_params`.
 
@@ -170,7 +184,7 @@ def load_specs(
         source: as for `load_spec`, and so are the others
         name: of a spec; or of one in a sweep, the values behind the name
         sets: a variable that is given here is not swept over
-        check_env: tells what is wrong with the env
+        checker: in place of `check`
     """
     where = "spec" if isinstance(source, dict) else str(source)
     file = SpecFile(_specs(plain_data(source, where), where, "spec")) if isinstance(source, dict) else open_file(source)
@@ -180,14 +194,16 @@ def load_specs(
         name = next(iter(file.specs))
     found = []
     for key, raw in _named(file, name, sets or {}, where).items():
-        checked = check(raw, key, sets=sets, check_env=check_env)
+        checked = (checker or check)(raw, key, sets=sets)
         if checked.spec is None:
             raise SpecError(_open_faults(checked) + checked.faults, f"{where}: {key}")
         found.append(checked.spec)
-        told = [*file.notes.get(name, ()), *checked.notes]
+        told = [*file.notes.get(name, ()), *checked.notes, *checked.left_out]
         if told:
             head = f"{where}: {key}: of an older version; runs with these changes ('slm-lab migrate' writes them):"
             note("\n  ".join([head, *told]))
+        for fault in checked.unsearchable:
+            note(f"{where}: {key}: can't be searched: {fault}")
     return found
 
 
@@ -205,7 +221,7 @@ def _named(file: SpecFile, name: str, sets: dict[str, str], where: str) -> dict[
 def check(
     raw: dict[str, Any], name: str, *, sets: dict[str, str] | None = None, check_env: EnvCheck | None = None
 ) -> Checked:
-    """Fill in and check one raw spec; nothing is raised.
+    """Fill in and check one raw spec by itself, without building anything; nothing is raised.
 
     Where variables have no value, the rest is checked all the same.
 
@@ -213,15 +229,16 @@ def check(
         raw: the spec as it stands in its file
         name: its name there
         sets: as for `load_spec`
-        check_env: as for `load_spec`
+        check_env: tells what is wrong with the env, so that its faults are listed with the others
     """
     filled, faults = apply_sets({**raw, "name": name}, sets or {})
     if sets and "env" in sets and "env" in variables(raw):
         filled["name"] = f"{name}_{short_env(sets['env'])}"
+    old = version_of(filled) != "current"
     try:
         migrated = migrate(filled)
     except SpecError as e:
-        return Checked(filled["name"], None, e.faults)
+        return Checked(filled["name"], None, [*faults, *e.faults], old=old)
     filled = migrated.spec
     missing = variables(filled)
     open_paths = {path for paths in missing.values() for path in paths}
@@ -238,7 +255,7 @@ def check(
         env = _env(filled)
         faults += check_env(env) if env else []
     good = spec if not faults and not missing else None
-    return Checked(filled["name"], good, faults, missing, migrated.notes)
+    return Checked(filled["name"], good, faults, missing, migrated.notes, data=filled, old=old)
 
 
 def _specs(data: Any, where: str, stem: str) -> dict[str, dict[str, Any]]:

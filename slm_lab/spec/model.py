@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.spec.effect import given, passed_on
 from slm_lab.spec.env import EnvSpec, WrapperSpec
 from slm_lab.spec.named import Nested, by_name
 from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
@@ -172,16 +173,17 @@ class NetSpec(SpecModel):
         mine, base = {}, {}
         for key in self.model_fields_set:
             prefix, _, rest = key.partition("_")
-            if prefix in self.roles:
-                if prefix == source and rest in type(self).model_fields:
-                    mine[rest] = getattr(self, key)
-            else:
-                base[key] = getattr(self, key)
+            if prefix not in self.roles:
+                base[key] = key
+            elif prefix == source and rest in type(self).model_fields:
+                mine[rest] = key
         # only what the two roles never share is kept apart: the gain of the output layer
         if source != role and f"{role}_init_std" in self.model_fields_set:
-            mine["init_std"] = getattr(self, f"{role}_init_std")
-        values = {**base, **mine}
+            mine["init_std"] = f"{role}_init_std"
+        keys = base | mine
+        values = {key: given(self, origin) for key, origin in keys.items()}
         made: Self = type(self).model_construct(_fields_set=set(values), **values)  # type: ignore[assignment]
+        passed_on(made, self, keys)
         return made
 
 
@@ -236,10 +238,8 @@ class AgentSpec(SpecModel):
         if getattr(lookup("net", net), "recurrent", False):
             fitting = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "recurrent", False)]
             if algorithm not in fitting:
-                why = (
-                    f"{algorithm} learns from single steps of the past, where {net} would remember nothing; "
-                    f"it is for {', '.join(fitting)}"
-                )
+                why = f"{algorithm} learns from single steps of the past, where {net} would remember nothing; "
+                why += f"it is for {', '.join(fitting)}"
                 raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
             steps, length = self.algorithm.frequency, int(getattr(self.net, "seq_len", 1))
             used = getattr(lookup("algorithm", algorithm), "on_policy", None) is not None

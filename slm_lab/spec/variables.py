@@ -1,4 +1,4 @@
-"""`-s key=value`: fills `${key}` in a spec, or sets the key at a dotted path (`agent.algorithm.gamma`)."""
+"""`-s key=value`: fills `${key}`, sets a key by its path (`agent.algorithm.gamma`), or a whole block (`search`)."""
 
 import json
 import math
@@ -64,12 +64,18 @@ def apply_sets(spec: dict[str, Any], sets: dict[str, str]) -> tuple[dict[str, An
     for key, text in sets.items():
         if key in known:
             continue
-        if "." not in key:
+        value = parse_value(text)
+        if key in _SECTIONS and (isinstance(value, dict) or text.lstrip()[:1] == "{"):
+            if isinstance(value, dict):
+                result[key] = value
+            else:
+                faults.append(f"-s {key}: must be a JSON object (got {text!r})")
+        elif "." not in key:
             faults.append(_unknown_variable(key, sorted(known)))
         elif key.partition(".")[0] not in _SECTIONS:
             near = did_you_mean(key, [*key_paths(spec), *known])
             faults.append(f"-s {key}: no such key path{near}")
-        elif not _set(result, key.split("."), parse_value(text)):
+        elif not _set(result, key.split("."), value):
             faults.append(f"-s {key}: no such key path (what holds it is not an object)")
     return result, faults
 

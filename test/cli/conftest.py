@@ -57,7 +57,7 @@ def raw() -> dict[str, Any]:
 @pytest.fixture
 def spec_file(folder: Path, raw: dict[str, Any]) -> Path:
     """toy.json with the specs `toy` and `template`, whose env and max_frame are variables."""
-    template = {**raw, "env": {"name": "${env}", "max_frame": "${max_frame}"}}
+    template = {**raw, "env": {"name": "${env}", "num_envs": 2, "max_frame": "${max_frame}"}}
     path = folder / "toy.json"
     path.write_text(json.dumps({"toy": raw, "template": template}))
     return path

@@ -116,7 +116,7 @@ def test_plot_faults(slm: Any, trained: Path) -> None:
 
 def test_validate(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
     bad = {**raw, "env": {"name": "CartPol-v1", "max_frame": 0}}
-    open_ = {**raw, "env": {"name": "${env}", "max_frame": "${max_frame}"}}
+    open_ = {**raw, "env": {"name": "${env}", "num_envs": 2, "max_frame": "${max_frame}"}}
     optim = {**raw, "agent": {**raw["agent"], "net": {**raw["agent"]["net"], "optim_spec": {"name": "Adam", "lrr": 1}}}}
     (folder / "specs").mkdir()
     (folder / "specs" / "a.json").write_text(json.dumps({"good": raw, "open": open_}))
@@ -178,12 +178,16 @@ def test_validate_leaves_out_what_is_no_spec_file(slm: Any, folder: Path, raw: d
 
 
 def test_validate_tells_keys_without_effect(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
-    raw = {**raw, "agent": {**raw["agent"], "net": {**raw["agent"]["net"], "update_type": "replace"}}}
-    (folder / "toy.json").write_text(json.dumps({"toy": raw}))
+    raw = {**raw, "agent": {**raw["agent"], "net": {**raw["agent"]["net"], "update_type": "polyak"}}}
+    old = {**raw, "meta": {**raw["meta"], "distributed": False, "max_session": 1, "max_trial": 1}}
+    (folder / "toy.json").write_text(json.dumps({"toy": raw, "old": old}))
     done = slm("validate", "toy.json", "--json")
-    assert done.exit_code == 0
-    [verdict] = json.loads(done.stdout)
-    assert verdict["notes"] == ["agent.net.update_type: has no effect, PPO has no target net"]
+    assert done.exit_code == 2
+    new, old = json.loads(done.stdout)
+    why = "has no effect: PPO with MLPNet and OnPolicyBatchReplay does not read it"
+    assert (new["status"], new["notes"]) == ("cannot run", [f"agent.net.update_type: {why}"])
+    assert old["status"] == "runs after migration"
+    assert "agent.net.update_type: left out: it has no effect here" in old["notes"]
 
 
 def test_validate_looks_at_the_search_too(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
@@ -196,7 +200,7 @@ def test_validate_looks_at_the_search_too(slm: Any, folder: Path, raw: dict[str,
     verdicts = {v["spec"]: (v["status"], v["notes"]) for v in json.loads(done.stdout)}
     assert verdicts["good"] == ("runs", [])
     status, notes = verdicts["bad"]
-    assert status == "cannot run"
+    assert status == "trains, cannot be searched"
     assert ["did you mean 'agent.algorithm.gamma'?" in note for note in notes] == [True, False]
     assert "search_max_session to 1" in notes[1]
 
@@ -206,9 +210,11 @@ def test_a_fault_found_only_when_built_leaves_no_run(slm: Any, folder: Path, raw
     (folder / "toy.json").write_text(json.dumps({"toy": raw}))
     done = slm("toy.json", "toy", "train", "--device", "cpu", "--log-level", "error")
     assert done.exit_code == 2
-    assert done.stderr.startswith("error: toy\n  agent.net.init_fn: constant_ can't be used here: it needs val")
+    assert done.stderr.startswith(
+        "error: toy.json: toy\n  agent.net.init_fn: constant_ can't be used here: it needs val"
+    )
     assert "crashed" not in done.stderr
-    assert list((folder / "data").iterdir()) == []
+    assert not (folder / "data").exists()
 
 
 def test_both_checkpoints_are_damaged(slm: Any, trained: Path, folder: Path) -> None:

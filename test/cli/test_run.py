@@ -67,10 +67,7 @@ def test_run_alone_trains_ppo_on_cartpole(slm: Any, calls: Calls) -> None:
         "-s env=ALE/Pong-v5 run toy.json -s max_frame=1e3 template dev",
     ],
 )
-def test_sets_stand_anywhere(
-    slm: Any, spec_file: Path, calls: Calls, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("slm_lab.env.make.check_env", lambda env: [])
+def test_sets_stand_anywhere(slm: Any, spec_file: Path, calls: Calls, line: str) -> None:
     assert slm(*line.split()).exit_code == 0
     [(_, spec, _, _)] = calls
     assert (spec.name, spec.env.name, spec.env.max_frame) == ("template_pong", "ALE/Pong-v5", 1000)
@@ -78,7 +75,7 @@ def test_sets_stand_anywhere(
 
 def test_options(slm: Any, spec_file: Path, calls: Calls) -> None:
     line = "toy.json toy train --seed 7 --render --device cuda:1 --cuda-offset 2 --log-level warning --log-metrics"
-    assert slm(*line.split(), "--keep", "-1", "--out", "elsewhere").exit_code == 0
+    assert slm(*line.split(), "--out", "elsewhere", KEEP_TRIALS="-1").exit_code == 0
     assert calls[0][3] == Options(
         out=Path("elsewhere"),
         seed=7,
@@ -89,6 +86,21 @@ def test_options(slm: Any, spec_file: Path, calls: Calls) -> None:
         log_metrics=True,
         keep=-1,
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "faults"),
+    [
+        ("toy train --keep 3 --upload-every 5", ["--keep belongs to the mode search", "--upload-every goes with"]),
+        ("toy dev --video x.gif --episodes 3", ["--video belongs to the mode enjoy", "--episodes belongs to"]),
+    ],
+)
+def test_options_without_effect(slm: Any, spec_file: Path, calls: Calls, line: str, faults: list[str]) -> None:
+    done = slm("toy.json", *line.split())
+    assert done.exit_code == 2
+    told = done.stderr.removeprefix("error: ").splitlines()
+    assert [a.startswith(b) for a, b in zip(told, faults, strict=True)] == [True, True]
+    assert calls == []
 
 
 @pytest.mark.parametrize(
@@ -348,6 +360,12 @@ class TestJob:
         done = slm(self.job(folder, job))
         assert done.exit_code == 2
         assert done.stderr.startswith(message)
+
+    def test_faults_of_form_and_specs_come_together(self, slm: Any, calls: Calls, spec_file: Path) -> None:
+        done = slm(self.job(spec_file.parent, {"toy.json": {"toy": "trian", "toi": "dev"}, "b.json": 3}))
+        assert done.exit_code == 2
+        assert [part in done.stderr for part in ("'trian'", "b.json: must be", "no spec 'toi'")] == [True] * 3
+        assert calls == []
 
     def test_no_such_file(self, slm: Any) -> None:
         assert slm("--job", "nix.json").stderr == "error: nix.json\n  can't be read: No such file or directory\n"

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from slm_lab.env.make import check_env
 from slm_lab.experiment import launch
+from slm_lab.experiment.check import load_spec
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status
 from slm_lab.experiment.trial import Trial
 from slm_lab.lib.layout import Layout
-from slm_lab.spec.load import load_spec, read_file
+from slm_lab.spec.load import read_file
 from slm_lab.spec.migrate import sweep
 
 OLD = Path(__file__).resolve().parent.parent / "golden" / "old"
@@ -126,9 +126,7 @@ def run(source: Any, name: str, frames: int, folder: Path, monkeypatch: pytest.M
     # graphs take longer than these runs
     monkeypatch.setattr(Trial, "_draw", lambda *args: None)
     sets = {"env.max_frame": str(frames), "meta.max_session": "1", "meta.log_frequency": "100"}
-    spec = load_spec(
-        source, name, sets={**sets, **({"env": "CartPole-v0"} if name == "a2c_gae_rnn" else {})}, check_env=check_env
-    )
+    spec = load_spec(source, name, sets={**sets, **({"env": "CartPole-v0"} if name == "a2c_gae_rnn" else {})})
     done = launch.run_spec(spec, Mode.DEV, Options(out=folder, device="cpu", progress=False))
     assert done.crashed == []
     assert done.metrics["frame"] >= frames

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import find_file, load_spec, read_file
+from slm_lab.spec.load import check, find_file, load_spec, read_file
 from slm_lab.spec.model import Spec
 
 QUICK = settings(
@@ -50,7 +51,7 @@ def faults(call: Callable[[], Any]) -> list[str]:
 def test_any_text(suffix: str, text: str, toys: None, tmp_path: Path) -> None:
     path = tmp_path / f"x.{suffix}"
     path.write_text(text, encoding="utf-8")
-    assert len(faults(lambda: load_spec(path, check_env=check_env))) > 1
+    assert len(faults(lambda: load_spec(path, checker=partial(check, check_env=check_env)))) > 1
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
@@ -84,7 +85,7 @@ def test_any_value_anywhere(data: st.DataObject, raw: dict[str, Any], tmp_path: 
     file.write_text(json.dumps({"climb": spec}), encoding="utf-8")
 
     def load() -> None:
-        loaded = load_spec(file, "climb", check_env=check_env)
+        loaded = load_spec(file, "climb", checker=partial(check, check_env=check_env))
         assert Spec.model_validate(json.loads(json.dumps(loaded.to_dict()))) == loaded
 
     assert len(faults(load)) > 1

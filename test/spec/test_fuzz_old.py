@@ -4,6 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import load_specs, open_file, read_file
+from slm_lab.spec.load import check, load_specs, open_file, read_file
 from slm_lab.spec.migrate import migrate
 from slm_lab.spec.model import Spec
 
@@ -91,7 +92,7 @@ def load(path: Path) -> None:
     assert why is None or why
     for name in names:
         specs: list[Spec] = []
-        why = refused(lambda: specs.extend(load_specs(path, name, check_env=check_env)))  # noqa: B023  called at once
+        why = refused(lambda: specs.extend(load_specs(path, name, checker=partial(check, check_env=check_env))))  # noqa: B023  called at once
         assert why is None or why
         for spec in specs:
             assert Spec.model_validate(json.loads(json.dumps(spec.to_dict()))) == spec

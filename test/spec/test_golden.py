@@ -4,13 +4,14 @@ After a change that is meant: `UPDATE_GOLDEN=1 uv run pytest test/spec/test_gold
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import load_spec
+from slm_lab.spec.load import check, load_spec
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 FILES = sorted(p.name for p in (GOLDEN / "specs").iterdir())
@@ -20,7 +21,7 @@ FILES = sorted(p.name for p in (GOLDEN / "specs").iterdir())
 def test_text(name: str, toys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GOLDEN / "specs")
     with pytest.raises(SpecError) as caught:
-        load_spec(name, "climb", check_env=check_env)
+        load_spec(name, "climb", checker=partial(check, check_env=check_env))
     expected = GOLDEN / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         expected.write_text(f"{caught.value}\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """From a path and a name to a checked spec."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_all_faults_at_once(raw: dict[str, Any]) -> None:
     raw["meta"]["plugins"] = ["no_such_module_anywhere", "not-a-module"]
     raw["agent"]["algorithm"]["gamma"] = 2
     with pytest.raises(SpecError) as caught:
-        load_spec({"climb": raw}, sets={"frams": "1", "frames": "0"}, check_env=lambda env: [])
+        load_spec({"climb": raw}, sets={"frams": "1", "frames": "0"}, checker=partial(check, check_env=lambda env: []))
     assert caught.value.source == "spec: climb"
     assert caught.value.faults == [
         "env.name: ${env} has no value, give it one with -s env=...",
@@ -184,7 +185,9 @@ def test_all_faults_at_once(raw: dict[str, Any]) -> None:
 def test_faults_of_the_env_come_with_the_others(raw: dict[str, Any]) -> None:
     raw["agent"]["algorithm"]["gamma"] = 2
     with pytest.raises(SpecError) as caught:
-        load_spec({"climb": raw}, check_env=lambda env: [f"env.name: never heard of {env.name}"])
+        load_spec(
+            {"climb": raw}, checker=partial(check, check_env=lambda env: [f"env.name: never heard of {env.name}"])
+        )
     assert caught.value.faults == [
         "agent.algorithm.gamma: must be at most 1 (got 2)",
         "env.name: never heard of CartPole-v1",

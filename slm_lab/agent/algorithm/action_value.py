@@ -12,6 +12,7 @@ from slm_lab.agent.net.init import loss_function
 from slm_lab.functional.exploration import EXPLORATION
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
+from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import AlgorithmSpec, LossSpec, NetSpec, NonNegativeSchedule
 from slm_lab.types import Discrete
 
@@ -69,6 +70,9 @@ class Explorer:
         """Number of actions."""
         name = "epsilon_greedy" if greedy or spec.action_policy == "default" else spec.action_policy
         self._way = EXPLORATION[name]
+        drawn = "Argmax" if name == "epsilon_greedy" else "Categorical"
+        if spec.action_pdtype not in ("default", drawn):
+            overruled(spec, "action_pdtype", f"action_policy {name} draws from {drawn}")
         self.var = Schedule(None if greedy else spec.explore_var_spec, setting.device)
         """Epsilon or tau."""
         self.noise = NoiseStream(self._way, action, setting.info.num_envs, setting.generator)

@@ -12,6 +12,7 @@ from slm_lab.agent.memory.obs_store import Index, PlainObs, Pool, StackedObs, lo
 from slm_lab.lib.registry import register
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
+from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import Count, MemorySpec
 from slm_lab.types import Step, Transition
 
@@ -56,6 +57,9 @@ class Replay(Memory):
         self._n = agent.info.num_envs
         self._steps = max(memory_spec.max_size // self._n, 1)
         """Vector steps kept."""
+        if memory_spec.batch_size > memory_spec.max_size:
+            why = f"a memory of max_size {memory_spec.max_size:,} never holds a batch of {memory_spec.batch_size:,}"
+            overruled(memory_spec, "batch_size", why)
         self._agent = agent
         self._generator = torch.Generator().manual_seed(derive(agent.seed, 2))
         self._device = agent.device

@@ -15,6 +15,7 @@ from slm_lab.functional.optimizers import FUSED, OPTIMIZERS, clip_grad_norm_, hy
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.stateful import State
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import LrSchedulerSpec, NetSpec, OptimSpec
 
 _UNFIT = {
@@ -78,7 +79,10 @@ class Optim:
         self.flat = self.params.flat
         """What steps are taken on: the module's own parameters, or those that processes share."""
         self.clip = spec.clip_grad_val
-        self.base_lr = spec.optim_spec.lr if lr is None else lr
+        stated = spec.optim_spec.lr
+        self.base_lr = stated if lr is None else lr
+        if lr is not None:
+            overruled(spec.optim_spec, "lr", "agent.algorithm.lr is the rate of all optimizers", meant=True)
         self.lr = torch.tensor(self.base_lr, dtype=torch.float32)
         self._schedule = lr_schedule(spec.lr_scheduler_spec, self.base_lr)
         name, kwargs = _resolve(spec.optim_spec)

@@ -11,7 +11,7 @@ from ray import tune
 
 from slm_lab.env.names import find
 from slm_lab.experiment.analysis import summary
-from slm_lab.experiment.resources import choose_device
+from slm_lab.experiment.resources import choose_device, share_faults
 from slm_lab.experiment.results import Crash, RunResult
 from slm_lab.experiment.run import Options
 from slm_lab.experiment.runs import locked
@@ -25,7 +25,7 @@ from slm_lab.experiment.search.store import start_receiver
 from slm_lab.experiment.search.table import SearchTable
 from slm_lab.experiment.search.trainable import SearchTrial
 from slm_lab.experiment.trial import pool_size
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import SpecError
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.model import Spec
@@ -149,11 +149,8 @@ class Search:
         elif gpu and (not cluster.gpus or self._options.device == "cpu"):
             logger.warning("meta.search_resources.gpu: no GPU to use, trials run on the CPU")
             gpu = 0.0
-        for name, wanted, there in (("cpu", cpu, cluster.largest), ("gpu", gpu, cluster.gpus)):
-            if wanted > there:
-                raise LabError(
-                    f"meta.search_resources.{name}: a trial asks for {wanted:g}, no machine has more than {there:g}"
-                )
+        if faults := share_faults(self._spec, cluster.largest, cluster.gpus if gpu else 0):
+            raise SpecError(faults, self._spec.name)
         places = min(cluster.cpus // cpu, int(cluster.gpus / gpu + 1e-9) if gpu else cluster.cpus)
         logger.info(
             "{}, {} at a time: {} and {:g} GPU each, on {}",

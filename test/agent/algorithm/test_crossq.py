@@ -11,7 +11,6 @@ from torch import distributions as theirs
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.crossq import CrossQ
-from slm_lab.agent.net.check import idle_keys
 from slm_lab.agent.net.normalization import BatchRenorm
 from slm_lab.types import ActionSpace
 
@@ -59,8 +58,6 @@ def test_there_is_no_target_net() -> None:
     assert "target" not in algo.state_dict()
     assert not any("target" in name for name in agent.weights())
     assert set(algo.optims) == {"net", "critic_net", "temperature"}
-    agent, _ = crossq(BOX, net=NET | {"polyak_coef": 0.1})
-    assert idle_keys(agent.algorithm.setting.spec) == ["agent.net.polyak_coef: has no effect, CrossQ has no target net"]
 
 
 def test_continuous_critic_loss_by_the_formula() -> None:

@@ -8,7 +8,7 @@ import pytest
 from support.agents import make_info, make_spec
 
 from slm_lab.agent.agent import Agent
-from slm_lab.agent.net.check import idle_keys, net_faults
+from slm_lab.agent.net.check import net_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.model import NetSpec, replace
@@ -95,21 +95,6 @@ def test_a_function_that_does_not_fit_a_layer_is_told() -> None:
     net = {"type": "ConvNet", "conv_hid_layers": [[2, 3, 1, 0, 1]], "init_fn": "eye_"}
     with pytest.raises(SpecError, match=r"agent\.net\.init_fn: eye_ does not fit a Conv2d of shape \[2, 1, 3, 3\]"):
         Agent(replace(make_spec("ppo"), "agent.net", net), images, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "keys", "lines"),
-    [
-        ("ppo", {"hid_layers": [4], "gpu": True}, []),
-        ("ppo", {"update_frequency": 3}, ["update_frequency: has no effect, PPO has no target net"]),
-        ("ppo", {"actor_polyak_coef": 0.1}, ["actor_polyak_coef: has no effect, PPO has no target net"]),
-        ("ppo", {"critic_gpu": True}, ["critic_gpu: has no effect, all nets of an agent are on one device, say gpu"]),
-        ("reinforce", {"critic_hid_layers": [4]}, ["critic_hid_layers: has no effect, Reinforce has no critic"]),
-        ("reinforce", {"actor_hid_layers": [4]}, []),
-    ],
-)
-def test_keys_without_effect(algorithm: str, keys: dict[str, Any], lines: list[str]) -> None:
-    assert idle_keys(make_spec(algorithm, **keys).agent) == [f"agent.net.{line}" for line in lines]
 
 
 def test_algorithms_say_whether_they_have_a_target_net() -> None:
