@@ -100,7 +100,7 @@ class DQNSpec(DQNBaseSpec):
 class VanillaDQN(Algorithm):
     """One Q net.
 
-    Hooks for subclasses: `next_return`, `has_target`, `net_spec` and `make_head`.
+    Hooks for subclasses: `next_return`, `has_target`, and what else Rainbow overrides.
     """
 
     Spec: ClassVar[type[DQNBaseSpec]] = DQNSpec
@@ -144,6 +144,11 @@ class VanillaDQN(Algorithm):
     def prioritized(self) -> bool:
         """Whether the memory is told how wrong predictions were."""
         return bool(getattr(lookup("memory", self.setting.spec.memory.name), "prioritized", False))
+
+    @property
+    def num_step_returns(self) -> int:
+        """n, rewards of a target."""
+        return int(self.spec.num_step_returns)
 
     @property
     def training_start_step(self) -> int:
@@ -193,7 +198,7 @@ class VanillaDQN(Algorithm):
 
     def learn(self, memory: Replay) -> None:
         """Gradient steps on one batch."""
-        drawn = memory.sample(self.spec.num_step_returns, self.spec.gamma)
+        drawn = memory.sample(self.num_step_returns, self.spec.gamma)
         data = (drawn.obs, drawn.action, drawn.reward, drawn.next_obs, drawn.terminated, drawn.weight)
         for _ in range(self.spec.training_batch_iter):
             self.noise.draw_()

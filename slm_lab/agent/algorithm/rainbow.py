@@ -1,16 +1,17 @@
-"""Rainbow: the improvements of DQN in one agent. Hessel et al. 2018, arXiv:1710.02298.
+"""Rainbow: six improvements of DQN in one agent. Hessel et al. 2018, arXiv:1710.02298.
 
 The idea: each of the improvements cures another ill of DQN, so their cures add up.
 
     double          the net chooses the next action, the target net judges it       less optimism
     prioritized     what was predicted badly is drawn again sooner                  memory: PrioritizedReplay
     dueling         V(s) and A(s, a) apart                                          net: the dueling form of its type
+    multi_step      y is made of the next n rewards                                 num_step_returns, 3 by default
     distributional  the distribution of the return, over fixed values (C51)         atoms, v_min, v_max
     noisy           noise in the linear layers explores, and fades where it should  net.noisy_std, 0.5 by default
 
     as DQN (see `dqn`), with
-        p' = the distribution of Q_target(s', argmax_a Q(s', a))
-        m = p' on the values r + gamma z, projected onto z
+        p' = the distribution of Q_target(s_n, argmax_a Q(s_n, a))
+        m = p' on the values r_0 + ... + gamma^(n-1) r_(n-1) + gamma^n z, projected onto z
         descend on the mean of w * cross_entropy(m, p(s, a)); the priority is KL(m || p(s, a))
 
 `without` leaves parts out, as the paper does to see what each is worth: one spec is the whole ablation. Keys of a part
@@ -32,9 +33,9 @@ from slm_lab.agent.net.dueling import PLAIN
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.basics import NUMBER
-from slm_lab.spec.model import NetSpec
+from slm_lab.spec.model import Count, NetSpec
 
-Part = Literal["double", "prioritized", "dueling", "distributional", "noisy"]
+Part = Literal["double", "prioritized", "dueling", "multi_step", "distributional", "noisy"]
 USUAL_STD = 0.5
 """sigma_0 of the paper."""
 
@@ -43,7 +44,9 @@ class RainbowSpec(DQNSpec):
     """Keys of Rainbow."""
 
     without: tuple[Part, ...] = ()
-    """Parts left out: any of double, prioritized, dueling, distributional, noisy."""
+    """Parts left out: any of double, prioritized, dueling, multi_step, distributional, noisy."""
+    num_step_returns: Count = 3
+    """n, rewards that are summed up before the target bootstraps; fewer where the episode ends."""
     atoms: Annotated[int, Field(ge=2), NUMBER] = 51
     """K, values of the return that the net gives probabilities for."""
 
@@ -90,6 +93,11 @@ class Rainbow(VanillaDQN):
         if "distributional" in self._without:
             return MeanHead(sample_loss(spec.loss_spec))
         return super().make_head(spec)
+
+    @property
+    def num_step_returns(self) -> int:
+        """n, rewards of a target."""
+        return 1 if "multi_step" in self._without else int(self.spec.num_step_returns)
 
     def prioritized(self) -> bool:
         """Whether the memory is told how wrong predictions were: else all keep the priority they came with."""

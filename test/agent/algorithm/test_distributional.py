@@ -15,7 +15,7 @@ from slm_lab.lib.errors import SpecError
 
 C51: dict[str, Any] = {"algorithm__atoms": 5, "algorithm__v_min": -2.0, "algorithm__v_max": 2.0}
 RAINBOW: dict[str, Any] = {"name": "Rainbow", "memory": PER, **C51}
-PARTS = ("double", "prioritized", "dueling", "distributional", "noisy")
+PARTS = ("double", "prioritized", "dueling", "multi_step", "distributional", "noisy")
 SUPPORT = make_support(-2.0, 2.0, 5)
 
 
@@ -132,8 +132,17 @@ def test_parts_of_rainbow_can_be_left_out(without: tuple[str, ...], monkeypatch:
     told = []
     keep = agent.memory.update_priority  # type: ignore[attr-defined]
     monkeypatch.setattr(agent.memory, "update_priority", lambda i, e: told.append(keep(i, e)))
+    drawn: list[tuple[int, float]] = []
+    draw = agent.memory.sample
+
+    def sample(n: int, gamma: float) -> Any:
+        drawn.append((n, gamma))
+        return draw(n, gamma)  # type: ignore[call-arg]
+
+    monkeypatch.setattr(agent.memory, "sample", sample)
     live(agent, World(), 12)
     assert algorithm.opt_step > 0
+    assert set(drawn) == {(1 if "multi_step" in without else 3, 0.9)}
     assert bool(told) == ("prioritized" not in without)
     dueling = hasattr(algorithm.net.heads["q"], "advantage")
     assert dueling == ("dueling" not in without)
