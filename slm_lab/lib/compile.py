@@ -1,40 +1,65 @@
 """The one door to the compiler.
 
-`compile_function` turns a function of tensors into one machine-code graph, forward, backward and optimizer together:
-recorded as ATen operations, compiled ahead of time (AOTInductor) in a process of its own, kept in a cache. A
-session then only loads a library: no compiler in its memory, no guards on its calls, milliseconds when the cache is
-warm; sessions that want the same graph wait for one of them to make it.
+`compile_function` turns a function of tensors into machine code, forward, backward and optimizer together. What it does
+is recorded as ATen operations; then
+
+- on a CPU, `lib.native` makes C++ of them with fixed sizes: a second or two of the C++ compiler, and the fastest code
+  for small nets;
+- what that does not know (convolutions, say), or what wants several threads, AOTInductor compiles in a process of its
+  own: half a minute;
+- on an accelerator torch.compile takes the recorded graph.
+
+The results are kept in a cache. A session only loads a library: no compiler in its memory, no guards on its calls,
+milliseconds when the cache is warm; sessions that want the same graph wait for one of them to make it.
 
 The price is that everything the function reads must be an argument, shapes are those of the example, and what is not a
-tensor is a constant. On an accelerator `torch.compile` is used in place of this.
+tensor is a constant.
 """
 
 import contextlib
 import hashlib
-import operator
 import os
 import pickle
 import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from loguru import logger
+from torch import Tensor
 
 from slm_lab.lib import compiler
 from slm_lab.lib.compiler import TIMEOUT, cache_folder, compile_job
+from slm_lab.lib.native.build import Native, compile_library, library_path
+from slm_lab.lib.native.emit import emit
+from slm_lab.lib.native.record import Recording, TensorFunction, Unrecordable, record
+from slm_lab.lib.native.steps import Unsupported
 
-TensorFunction = Callable[..., tuple[Tensor, ...]]
-"""Positional tensors in, a tuple of tensors out; may change its arguments in place."""
 
-_LIFTED = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
+class Compiled(Protocol):
+    """A compiled function."""
+
+    def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:
+        """As the function itself, for arguments of the shapes, strides and types of the example."""
+        ...
+
+    def loop(self, args: Sequence[Tensor], rows: Mapping[int, Tensor], count: int) -> tuple[Tensor, ...]:
+        """Call it `count` times, with one entry from Python where that is possible.
+
+        Args:
+            args: all arguments; those that `rows` has are not read
+            rows: [count, ...] by position: argument i of call k is `rows[i][k]`
+            count: number of calls
+
+        Returns:
+            what the calls gave, [count, ...] each
+        """
+        ...
 
 
 class CompileError(Exception):
@@ -57,12 +82,13 @@ def interrupt_compiler(frame: FrameType | None) -> None:
         frame = frame.f_back
 
 
-def compile_function(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFunction:
+def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bool = False) -> Compiled:
     """Compile `fn` for arguments of exactly the shapes, strides and types of `example`.
 
     Args:
         fn: reads nothing but its arguments and constants; no randomness
         example: one argument set; not changed
+        quick: give up where it would take more than a few seconds
 
     Returns:
         a function of the same arguments, with the same effects
@@ -70,110 +96,84 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFun
     Raises:
         CompileError: no C++ compiler, or the graph is refused
     """
-    if any(t.device.type != "cpu" for t in example):
-        return _compile_in_place(fn, example)
-    if os.environ.get("CXX") is None and not any(shutil.which(c) for c in ("g++", "clang++", "c++")):
-        raise CompileError("no C++ compiler found")
     try:
-        graph = _trace(fn, example)
-        package = cache_folder() / f"{_key(graph, example)}.pt2"
-        if package.exists():
-            try:
-                return _load(package)
-            except RuntimeError:  # damaged: a full disk, say
-                package.unlink(missing_ok=True)
-        _compile_once(graph, example, package)
-        return _load(package)
+        recording = record(fn, example)
+        if any(t.device.type != "cpu" for t in example):
+            return _compile_in_place(recording.graph, example)
+        if os.environ.get("CXX") is None and not any(shutil.which(c) for c in ("g++", "clang++", "c++")):
+            raise CompileError("no C++ compiler found")
+        try:
+            return _native(recording)
+        except Unsupported as e:
+            if quick:
+                raise CompileError(f"the quick compiler does not know {e}") from e
+            logger.debug("compiled by AOTInductor, for the quick compiler does not know {}", e)
+        return _ahead_of_time(recording.graph, example)
     except CompileError:
         raise
+    except Unrecordable as e:
+        raise CompileError(str(e)) from e
     except Exception as e:  # whatever the private parts of torch raise, training can go on without them
         raise CompileError(_one_line(e)) from e
 
 
-def _compile_in_place(fn: TensorFunction, example: Sequence[Tensor]) -> TensorFunction:
-    """For an accelerator: torch.compile on the traced graph; run once here, where a failure can still be told."""
+def _native(recording: Recording) -> Compiled:
+    """Raises Unsupported: it is a case for another compiler."""
+    program = emit(recording, torch.get_num_threads())
+    library = library_path(program, cache_folder())
+    if not library.exists():
+        with _lock(library.with_suffix(".lock")):
+            if not library.exists():
+                compile_library(program, library)
     try:
-        compiled: TensorFunction = torch.compile(_trace(fn, example), fullgraph=True, dynamic=False)
-        compiled(*[t.clone() for t in example])
-    except CompileError:
-        raise
-    except Exception as e:
-        raise CompileError(_one_line(e)) from e
+        return Native(program, library, len(recording.inputs))
+    except OSError:  # damaged: a full disk, say
+        library.unlink(missing_ok=True)
+        compile_library(program, library)
+        return Native(program, library, len(recording.inputs))
 
-    def call(*args: Tensor) -> tuple[Tensor, ...]:
-        return tuple(compiled(*args))
 
-    return call
+def _ahead_of_time(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Compiled:
+    package = cache_folder() / f"{_key(graph, example)}.pt2"
+    if package.exists():
+        try:
+            return _load(package)
+        except RuntimeError:  # damaged: a full disk, say
+            package.unlink(missing_ok=True)
+    _compile_once(graph, example, package)
+    return _load(package)
+
+
+def _compile_in_place(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Compiled:
+    """For an accelerator: torch.compile on the traced graph; run once here, where a failure can still be told."""
+    compiled: TensorFunction = torch.compile(graph, fullgraph=True, dynamic=False)
+    compiled(*[t.clone() for t in example])
+    return Called(compiled)
+
+
+class Called:
+    """A function that is called from Python each time.
+
+    Args:
+        fn: gives a tuple, or a list
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+
+    def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:
+        """See Compiled."""
+        return tuple(self._fn(*args))
+
+    def loop(self, args: Sequence[Tensor], rows: Mapping[int, Tensor], count: int) -> tuple[Tensor, ...]:
+        """See Compiled."""
+        outs = [self(*(rows[i][k] if i in rows else t for i, t in enumerate(args))) for k in range(count)]
+        return tuple(torch.stack(list(found)) for found in zip(*outs, strict=True))
 
 
 def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
-
-
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes every ATen operation that runs under it into a graph, those of the backward pass too.
-
-    What `make_fx` does, without the seconds and the memory of importing the compiler into every session.
-    """
-
-    def __init__(self, example: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.graph = torch.fx.Graph()
-        self.constants = nn.Module()
-        # tensors are known by identity: none may be freed, and its id used again, before the end
-        self._alive: list[Tensor] = []
-        self._nodes: dict[int, torch.fx.Node] = {}
-        for i, tensor in enumerate(example):
-            self._know(tensor, self.graph.placeholder(f"arg_{i}"))
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # to have it skip this class, torch would import it
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise CompileError("the function reads a number out of a tensor")
-        kwargs = kwargs or {}
-        if func in _LIFTED:
-            # a tensor that the function itself makes of a number
-            name = f"constant_{len(self._nodes)}"
-            self.constants.register_buffer(name, args[0].clone())
-            self._know(args[0], self.graph.get_attr(name))
-        seen = tree_map_only(Tensor, self.node, (args, kwargs))
-        out = func(*args, **kwargs)
-        node = self.graph.call_function(func, *seen)
-        if isinstance(out, Tensor):
-            self._know(out, node)
-        else:
-            for i, tensor in enumerate(out or ()):
-                if isinstance(tensor, Tensor):
-                    self._know(tensor, self.graph.call_function(operator.getitem, (node, i)))
-        return out
-
-    def node(self, tensor: Tensor) -> torch.fx.Node:
-        """What made a tensor.
-
-        Raises:
-            CompileError: it came from outside and may change
-        """
-        if id(tensor) not in self._nodes:
-            raise CompileError(f"the function reads a tensor that is not an argument (shape {list(tensor.shape)})")
-        return self._nodes[id(tensor)]
-
-    def _know(self, tensor: Tensor, node: torch.fx.Node) -> None:
-        self._alive.append(tensor)
-        self._nodes[id(tensor)] = node
-
-
-def _trace(fn: TensorFunction, example: Sequence[Tensor]) -> torch.fx.GraphModule:
-    args = [t.clone() for t in example]
-    recorder = _Recorder(args)
-    with recorder:
-        out = fn(*args)
-    recorder.graph.output(tuple(recorder.node(t) for t in out))
-    return torch.fx.GraphModule(recorder.constants, recorder.graph)
 
 
 def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
@@ -229,13 +229,9 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _load(package: Path) -> TensorFunction:
+def _load(package: Path) -> Compiled:
     from torch._C._aoti import AOTIModelPackageLoader
 
     loader = AOTIModelPackageLoader(str(package), "model", False, 1, -1)
     run: Any = getattr(loader, "boxed_run", None) or loader.run
-
-    def call(*args: Tensor) -> tuple[Tensor, ...]:
-        return tuple(run(list(args)))
-
-    return call
+    return Called(lambda *args: run(list(args)))

@@ -32,7 +32,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Size]]:
     """Shapes of what went through "compiled" functions, which are the functions themselves."""
     found: list[list[torch.Size]] = []
 
-    def fake(fn: Callable[..., tuple[Tensor, ...]], example: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    def fake(
+        fn: Callable[..., tuple[Tensor, ...]], example: Sequence[Tensor], *, quick: bool
+    ) -> Callable[..., tuple[Tensor, ...]]:
         def run(*args: Tensor) -> tuple[Tensor, ...]:
             found.append([t.shape for t in args])
             return fn(*args)
@@ -67,7 +69,7 @@ def test_other_batches_are_not_given_to_it(net: nn.Module, calls: list[list[torc
 def test_what_can_not_be_compiled_acts_all_the_same(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def refuse(fn: object, example: object) -> None:
+    def refuse(fn: object, example: object, *, quick: bool) -> None:
         tried.append(fn)
         raise CompileError("no C++ compiler found")
 

@@ -16,6 +16,7 @@ from slm_lab.agent.algorithm.learner import Learner, NonFiniteLoss, Stage
 from slm_lab.agent.net.optim import FlatParams, Optim
 from slm_lab.lib import compile as compiler
 from slm_lab.lib.compile import CompileError, compile_function
+from slm_lab.lib.native.steps import Unsupported
 from slm_lab.spec.model import NetSpec
 from slm_lab.types import Stats
 
@@ -150,6 +151,7 @@ def test_a_broken_compiler_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, 
         compile_function(lambda x: (x * 2.5 + 1,), [torch.zeros(5)])
     assert "\n" not in str(e.value)
     assert not list(tmp_path.glob("compiled/*.pt2"))
+    assert not list(tmp_path.glob("compiled/*.so"))
 
 
 def test_flat_parameters_are_the_modules_own() -> None:
@@ -174,10 +176,15 @@ def test_a_captured_number_is_refused_too(monkeypatch: pytest.MonkeyPatch, tmp_p
         compile_function(lambda x: (x * coef,), [torch.zeros(5)])
 
 
+def refused(recording: object) -> None:
+    raise Unsupported("anything")
+
+
 @needs_compiler
 def test_a_damaged_graph_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SLM_LAB_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_key", lambda graph, example: "graph")
+    monkeypatch.setattr(compiler, "_native", refused)
     made: list[Path] = []
 
     def fake_compile(graph: Any, example: Any, package: Path) -> None:

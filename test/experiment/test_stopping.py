@@ -74,7 +74,7 @@ def test_the_compiler_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_pat
         threading.Thread(target=interrupt).start()
         run_compiler([sys.executable, "-c", script, str(pids)], dict(os.environ))
 
-    monkeypatch.setattr(compiler, "_trace", compile_forever)
+    monkeypatch.setattr(compiler, "record", compile_forever)
     begun = time.monotonic()
     with StopRequest() as stop, pytest.raises(compiler.CompileInterrupted):
         compiler.compile_function(lambda x: (x,), [torch.zeros(1)])

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from slm_lab.lib.compile import _load, _trace
+from slm_lab.lib.compile import _load
 from slm_lab.lib.compiler import cache_folder, compile_job, start_ahead
+from slm_lab.lib.native.record import record
 
 
 def _job(folder: Path, factor: float) -> Path:
-    graph = _trace(lambda x: ((x * factor).tanh(),), [torch.ones(8)])
+    graph = record(lambda x: ((x * factor).tanh(),), [torch.ones(8)]).graph
     path = folder / "job.pkl"
     path.write_bytes(pickle.dumps((graph, [torch.ones(8)])))
     return path
@@ -92,10 +93,10 @@ def test_a_session_does_not_import_the_compiler() -> None:
         import sys, torch
         from torch import nn
         from slm_lab.agent.net.optim import Optim
-        from slm_lab.lib.compile import _trace
+        from slm_lab.lib.native.record import record
         from slm_lab.spec.model import NetSpec
         optim = Optim(nn.Linear(2, 2), NetSpec(type="MLPNet", optim_spec={"name": "Adam", "lr": 0.1}))
-        _trace(lambda p, x: (torch.autograd.grad((p * x).sum(), [p])[0],), [torch.ones(2, requires_grad=True)] * 2)
+        record(lambda p, x: (torch.autograd.grad((p * x).sum(), [p])[0],), [torch.ones(2, requires_grad=True)] * 2)
         print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)

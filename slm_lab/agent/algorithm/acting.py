@@ -1,6 +1,10 @@
-"""Acting, the same whether compiled or not. A small net spends its time between the operations: one graph has none."""
+"""What reads nets without learning, the same whether compiled or not: choosing actions, judging a rollout.
+
+A small net spends its time between the operations: one graph has none.
+"""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from loguru import logger
@@ -8,62 +12,77 @@ from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.bound import Bound
 from slm_lab.agent.net.optim import FlatParams
-from slm_lab.lib.compile import CompileError, TensorFunction, compile_function
+from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.types import Act
 
 
-class Actor:
-    """Chooses actions.
+class NetFunction:
+    """A function of tensors that reads nets.
 
     Args:
-        nets: every module that the choice reads, by name
+        nets: every module that it reads, by name
         params: their flat parameters, which may change between two calls
-        choose: (obs [N, *O], noise [N, ...], *coefficients) -> Act; draws no random numbers
-        compile: whether to compile it; for batches like the first one, others are rare
+        function: gives tensors, or None in the place of one; draws no random numbers
+        compile: whether to compile it; for arguments like the first ones, others are rare
+        quick: compile it only where that takes no more than a few seconds
+        label: what it does, for the log
     """
 
     def __init__(
         self,
         nets: Mapping[str, nn.Module],
         params: Mapping[str, FlatParams],
-        choose: Callable[..., Act],
+        function: Callable[..., Any],
         *,
         compile: bool,
+        quick: bool = False,
+        label: str = "acting",
     ) -> None:
         self.compile = compile
-        self._bound = Bound(nets, params, choose)
-        self._choose = choose
+        self._quick, self._label = quick, label
+        self._bound = Bound(nets, params, function)
+        self._function = function
         self._key: tuple[object, ...] | None = None
-        self._run: TensorFunction | None = None
+        self._run: Compiled | None = None
 
-    def __call__(self, obs: Tensor, noise: Tensor, *coefs: Tensor) -> Act:
-        """[N, *O], [N, ...], 0-d each -> what is done"""
+    def __call__(self, *args: Tensor) -> Any:
+        """As the function; a tuple without the Nones where it is compiled."""
         if self.compile:
-            # the compiled graph checks nothing: what it was not made for must not reach it
-            key = (obs.shape, obs.stride(), obs.dtype)
+            # compiled code checks nothing: what it was not made for must not reach it
+            key = tuple((t.shape, t.stride(), t.dtype) for t in args)
             if self._key is None:
-                self._make(obs, noise, coefs)
+                self._make(args)
                 self._key = key
             if self._run is not None and key == self._key:
-                return Act(*self._run(*self._state(), obs, noise, *coefs))
-        return self._choose(obs, noise, *coefs)
+                return self._run(*self._state(), *args)
+        return self._function(*args)
 
     def _state(self) -> list[Tensor]:
-        """All that acting reads beside its arguments, where it lies now."""
+        """All that it reads beside its arguments, where it lies now."""
         return [*(params.flat for params in self._bound.params.values()), *self._bound.statistics]
 
-    def _make(self, obs: Tensor, noise: Tensor, coefs: tuple[Tensor, ...]) -> None:
+    def _make(self, args: tuple[Tensor, ...]) -> None:
         state = self._state()
         names, n = list(self._bound.nets), len(state)
 
-        def choose(*args: Tensor) -> tuple[Tensor, ...]:
+        def function(*args: Tensor) -> tuple[Tensor, ...]:
             flats = dict(zip(names, args, strict=False))
             done = self._bound.under(flats, args[len(names) : n], args[n:])
             return tuple(t for t in done if t is not None)
 
         try:
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._run = compile_function(choose, [*state, obs, noise, *coefs])
+                # made in inference mode an argument can't be written down
+                example = [t.clone() if t.is_inference() else t for t in (*state, *args)]
+                self._run = compile_function(function, example, quick=self._quick)
         except CompileError as e:
-            logger.info("acting is not compiled: {}", e)
+            logger.info("{} is not compiled: {}", self._label, e)
             self.compile = False
+
+
+class Actor(NetFunction):
+    """Chooses actions: (obs [N, *O], noise [N, ...], 0-d coefficients) -> what is done."""
+
+    def __call__(self, *args: Tensor) -> Act:
+        """See NetFunction."""
+        return Act(*super().__call__(*args))

@@ -24,7 +24,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from slm_lab.agent.algorithm.acting import Actor
+from slm_lab.agent.algorithm.acting import Actor, NetFunction
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
@@ -90,7 +90,7 @@ class ActorCriticSpec(ActorCriticBaseSpec):
 class ActorCritic(Algorithm):
     """A policy and a value function, in one net or two.
 
-    Hooks for subclasses: `loss` with its `stat_names`, and `learn`.
+    Hooks for subclasses: `loss` with its `stat_names`, `scaled`, and `learn`.
     """
 
     Spec: ClassVar[type[AlgorithmSpec]] = ActorCriticSpec
@@ -121,7 +121,14 @@ class ActorCritic(Algorithm):
         if self._takes_notes():
             self.notes = Notes(self.training_frequency, info.num_envs, device)
         params = {k: optim.params for k, optim in self.optims.items()}
-        self.actor = Actor(self.nets, params, self.choose, compile=setting.compile and self.notes is not None)
+        small = len(info.obs_shape) < 3
+        able = setting.compile and self.recall is None
+        self.actor = Actor(
+            self.nets, params, self.choose, compile=able and (small or self.notes is not None), quick=small
+        )
+        self.estimator = NetFunction(
+            self.nets, params, self.estimate, compile=able and small, quick=True, label="judging a rollout"
+        )
 
     def _takes_notes(self) -> bool:
         """Whether one net looks at images for actor and critic, and rollouts have a known length."""
@@ -188,14 +195,42 @@ class ActorCritic(Algorithm):
             values.append(value)
         return torch.cat(log_probs), torch.cat(values)
 
-    def advantages(self, rollout: Rollout, evaluated: Evaluated) -> tuple[Tensor, Tensor]:
-        """Advantages and value targets, [T, N] each, by the estimator the spec names."""
-        value, ends = evaluated.value, (rollout.terminated, rollout.truncated)
+    def estimate(
+        self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, final_value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All that an update reads of a rollout.
+
+        Args:
+            obs: [T+1, N, *O]
+            action: [T, N, *A]
+            reward: [T, N]
+            terminated: [T, N] bool
+            truncated: [T, N] bool
+            final_value: [T, N] V of the true successor where truncated, else 0
+
+        Returns:
+            log_prob, value, advantage, value target, [T, N] each
+        """
+        t, n = reward.shape
+        later = torch.zeros_like(action[0])
+        log_prob, value = self._judge(obs.flatten(0, 1), torch.cat([action.flatten(0, 1), later]))
+        value = value.view(t + 1, n)
+        advantage, ret = self.advantages(reward, terminated, truncated, value, final_value)
+        return log_prob[: t * n].view(t, n), value[:-1], advantage, ret
+
+    def advantages(
+        self, reward: Tensor, terminated: Tensor, truncated: Tensor, value: Tensor, final_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages and value targets, [T, N] each, by the estimator the spec names; value is [T+1, N]."""
         if self.spec.lam is not None:
-            advantage = gae(rollout.reward, *ends, value, evaluated.final_value, self.spec.gamma, self.spec.lam)
+            advantage = gae(reward, terminated, truncated, value, final_value, self.spec.gamma, self.spec.lam)
             return advantage, advantage + value[:-1]
-        ret = discounted_returns(rollout.reward, *ends, value[-1], evaluated.final_value, self.spec.gamma)
+        ret = discounted_returns(reward, terminated, truncated, value[-1], final_value, self.spec.gamma)
         return ret - value[:-1], ret
+
+    def scaled(self, advantage: Tensor) -> Tensor:
+        """Advantages as they are learned from, [T, N]."""
+        return advantage
 
     def loss(
         self,
@@ -221,13 +256,25 @@ class ActorCritic(Algorithm):
 
     def update(self, batch: Rollout, frame: int) -> Stats:
         """Learn from a rollout."""
-        evaluated = self.evaluate(batch)
-        advantage, ret = self.advantages(batch, evaluated)
+        log_prob, value, advantage, ret = self._study(batch)
+        advantage = self.scaled(advantage)
         if self.target_scale is not None:
             self.target_scale.update(ret)
-        fields = (batch.action, evaluated.log_prob, evaluated.value[:-1], advantage, ret)
-        self.learn(self.learner_data(batch, *fields))
+        self.learn(self.learner_data(batch, batch.action, log_prob, value, advantage, ret))
         return self.learner.take_stats()
+
+    def _study(self, batch: Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log_prob, value, advantage, value target, [T, N] each."""
+        played = (batch.reward, batch.terminated, batch.truncated)
+        if self.estimator.compile and batch.reward.device.type == "cpu":
+            final_value = torch.zeros_like(batch.reward)
+            if len(batch.final_obs):
+                final_value.view(-1)[batch.final_index] = self.net.value(batch.final_obs)
+            found: tuple[Tensor, Tensor, Tensor, Tensor] = self.estimator(batch.obs, batch.action, *played, final_value)
+            return found
+        evaluated = self.evaluate(batch)
+        advantage, ret = self.advantages(*played, evaluated.value, evaluated.final_value)
+        return evaluated.log_prob, evaluated.value[:-1], advantage, ret
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
         """Take gradient steps on what `learner_data` gave: the fields of a Minibatch, [T * N, ...] each."""

@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,6 +45,124 @@ class Schedule:
         self.tensor = torch.zeros((), device=device)
         self.value = 0.0
         self.set_frame(0)
+
+    def set_frame(self, frame: int) -> None:
+        """Move to where the schedule is at this frame."""
+        if self.spec is None:
+            return
+        value = at_frame(*self.spec.parts, frame)
+        if value != self.value:
+            self.value = value
+            self.tensor.fill_(value)
+
+
+class Algorithm(ABC):
+    """Base of all algorithms.
+
+    A subclass sets `Spec`, builds its nets in `__init__` and says how it acts and learns. What it acts with is found in
+    `nets`, what it learns with in `optims`; both are saved for it.
+    """
+
+    Spec: ClassVar[type[AlgorithmSpec]]
+    on_policy: ClassVar[bool | None]
+    """Whether a batch must come from the policy that is learned; None: it learns nothing."""
+    recurrent: ClassVar[bool] = False
+    """Whether it can learn with a net that has a memory: from whole sequences, in order."""
+    has_target: ClassVar[bool] = False
+    """Whether there is a target net, which the net's `update_type`, `update_frequency` and `polyak_coef` are about."""
+    noisy: ClassVar[bool] = False
+    """Whether it draws the noise of noisy layers (the net's `noisy_std`)."""
+    roles: ClassVar[tuple[str, ...]] = NetSpec.roles
+    """Nets that it has: those whose prefix a key of the net may have."""
+    moves_each_step: ClassVar[bool] = False
+    """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
+    they always do."""
+    stat_names: tuple[str, ...] = ()
+    """Names of the statistics of the loss, in order."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.spec: Any = setting.spec.algorithm
+        self.info = setting.info
+        self.nets: dict[str, torch.nn.Module] = {}
+        self.optims: dict[str, Any] = {}
+        self.schedules: dict[str, Schedule] = {}
+        self.frame = 0
+        """Where the schedules stand."""
+        self.recall: Recall | None = None
+        """What recurrent nets remember; None: the nets have no memory."""
+        self.notes: Notes | None = None
+        """What was thought while acting; None: rollouts are evaluated afterwards, or never."""
+
+    @property
+    def training_frequency(self) -> int:
+        """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
+        return int(self.spec.frequency)
+
+    @property
+    def training_start_step(self) -> int:
+        """Transitions that a replay memory must have seen before the first update; more than so many."""
+        return 0
+
+    @property
+    @abstractmethod
+    def opt_step(self) -> int:
+        """Gradient steps taken, summed over optimizers."""
+
+    @abstractmethod
+    def act(self, obs: Tensor, explore: bool = True) -> Act:
+        """Choose actions.
+
+        Args:
+            obs: [N, *O]
+            explore: draw from the policy; False: its likeliest action
+        """
+
+    @abstractmethod
+    def update(self, batch: Any, frame: int) -> Stats:
+        """Learn from what the memory gave.
+
+        Args:
+            batch: what an on-policy memory handed over, a Rollout; or the replay memory, to draw from
+            frame: the frame counter, for schedules
+
+        Returns:
+            0-d tensors by name
+
+        Raises:
+            NonFiniteLoss: the loss is not finite
+        """
+
+    def make_recall(self, nets: Sequence[torch.nn.Module]) -> Recall | None:
+        """What these nets will remember, of which the first acts; None where they are not recurrent."""
+        recurrent = [net for net in nets if isinstance(net, RecurrentNet)]
+        if not recurrent:
+            return None
+        fixed = lookup("memory", self.setting.spec.memory.name).fixed_size
+        horizon = self.training_frequency if fixed else None
+        return Recall(recurrent, self.info.num_envs, horizon, self.setting.device)
+
+    def learner_data(self, rollout: Rollout, *fields: Tensor) -> tuple[Tensor, ...]:
+        """Observations and further fields of a rollout, as the losses of the Learner want them.
+
+        Args:
+            rollout: of T steps; recurrent nets have run over it (`Recall.run`)
+            fields: [T, N, ...] each
+
+        Returns:
+            [T * N, ...] each; with recurrent nets what `Recall.sequences` gives
+        """
+        if self.recall is not None:
+            return self.recall.sequences(rollout, fields)
+        return tuple(x.flatten(0, 1) for x in (rollout.obs[:-1], *fields))
+
+    def rows(self, size: int) -> int:
+        """Rows of what `learner_data` gave that make a minibatch of so many transitions; sequences, with recurrent nets."""
+        return size if self.recall is None else max(1, size // self.recall.seq_len)
+
+    def shuffled(self, data: Sequence[Tensor]) -> Tensor:
+        """Numbers of all rows of the data in random order, [B] int64."""
+        return torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
 
     def set_frame(self, frame: int) -> None:
         """Move to where the schedule is at this frame."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from slm_lab.agent.algorithm.bound import Bound
 from slm_lab.agent.net.optim import FlatParams, Optim
 from slm_lab.agent.net.precision import widened
-from slm_lab.lib.compile import CompileError, TensorFunction, compile_function
+from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.native.record import TensorFunction
 from slm_lab.types import Stats
 
 LossFunction = Callable[..., tuple[Tensor, Stats]]
@@ -74,7 +75,7 @@ class Learner:
         self._sums = torch.zeros(len(self.stat_names) + 1, device=next(iter(self._flat.values())).flat.device)
         self._since = 0
         self._one = torch.ones((), device=self._sums.device)
-        self._compiled: dict[tuple[object, ...], TensorFunction] = {}
+        self._compiled: dict[tuple[object, ...], Compiled] = {}
         if compile and not all(o.functional for o in self.optims.values()):
             logger.info("not compiled: this optimizer has no functional form here (Adam, AdamW, RMSprop and SGD have)")
             self.compile = False
@@ -95,6 +96,59 @@ class Learner:
         self.steps += 1
         self._since += 1
         return outputs
+
+    def step_each(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Descend several times in a row; compiled, that is one call.
+
+        Args:
+            data: tensors [B, ...]; where there is no index [K, B, ...], a batch for each step
+            index: [K, b] int64, rows of the data for each step
+            coefs: 0-d tensors
+
+        Returns:
+            the outputs that the stages name, [K, ...] each
+        """
+        count = len(data[0] if index is None else index)
+        batch, rows = ([d[0] for d in data], None) if index is None else (list(data), index[0])
+        run = self._get_compiled(batch, rows, coefs) if self.compile else None
+        if run is not None:
+            args = self._arguments(batch, rows, coefs)
+            moving = list(data) if index is None else [index]
+            outputs = run.loop(args, dict(enumerate(moving, len(args) - len(moving))), count)
+        else:
+            found = [
+                self._eager([d[k] for d in data] if index is None else data, None if index is None else index[k], coefs)
+                for k in range(count)
+            ]
+            outputs = tuple(torch.stack(list(outs)) for outs in zip(*found, strict=True))
+        self.steps += count
+        self._since += count
+        return outputs
+
+    def step_through(
+        self, data: Sequence[Tensor], orders: Sequence[Tensor], size: int, coefs: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Descend on minibatches, epoch by epoch.
+
+        Args:
+            data: tensors [B, ...]
+            orders: [B] int64 each, the rows of an epoch in their order
+            size: rows of a minibatch; the last of an epoch may have fewer
+            coefs: 0-d tensors
+
+        Returns:
+            the outputs that the stages name, [K, ...] each
+        """
+        if len(orders[0]) % size == 0:
+            orders = [torch.cat(list(orders))]
+        found = []
+        for order in orders:
+            whole = len(order) // size * size
+            if whole:
+                found.append(self.step_each(data, order[:whole].view(-1, size), coefs))
+            if whole < len(order):
+                found.append(tuple(out[None] for out in self.step(data, order[whole:], coefs)))
+        return tuple(torch.cat(outs) for outs in zip(*found, strict=True))
 
     def take_stats(self) -> Stats:
         """Means over the steps since the last call.
@@ -148,10 +202,8 @@ class Learner:
         others = [net for name, net in self._nets.items() if name not in learned]
         return _held(others) if others else nullcontext()
 
-    def _get_compiled(
-        self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]
-    ) -> TensorFunction | None:
-        # the compiled graph checks nothing: what it was not made for must not reach it
+    def _get_compiled(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> Compiled | None:
+        # compiled code checks nothing: what it was not made for must not reach it
         key = tuple((t.shape, t.stride(), t.dtype) for t in (*data, *coefs, *(() if index is None else (index,))))
         if key not in self._compiled:
             try:

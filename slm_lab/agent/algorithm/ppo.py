@@ -27,7 +27,7 @@ from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import Count, NonNegativeSchedule, Positive, Unit
-from slm_lab.types import Evaluated, Rollout, Sequences, Stats
+from slm_lab.types import Sequences, Stats
 
 
 class PPOSpec(ActorCriticBaseSpec):
@@ -113,22 +113,22 @@ class PPO(ActorCritic):
         stats = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "approx_kl": approx_kl}
         return loss, stats
 
-    def advantages(self, rollout: Rollout, evaluated: Evaluated) -> tuple[Tensor, Tensor]:
-        """Advantages, in units of their range where that is asked for, and value targets, [T, N] each."""
-        advantage, ret = super().advantages(rollout, evaluated)
-        if self.advantage_scale is not None:
-            steps = self.spec.training_epoch * -(-advantage.numel() // self.spec.minibatch_size)
-            advantage = self.advantage_scale.scale(advantage, steps)
-        return advantage, ret
+    def scaled(self, advantage: Tensor) -> Tensor:
+        """Advantages in units of their range, where that is asked for."""
+        if self.advantage_scale is None:
+            return advantage
+        steps = self.spec.training_epoch * -(-advantage.numel() // self.spec.minibatch_size)
+        return self.advantage_scale.scale(advantage, steps)
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
         """K epochs over the rollout in random minibatches, or fewer where target_kl says so."""
-        for _ in range(self.spec.training_epoch):
-            outputs = [
-                self.learner.step(data, index, self.coefs())
-                for index in self.minibatches(data, self.spec.minibatch_size)
-            ]
-            if self.output_names and torch.stack([kl for (kl,) in outputs]).mean() > self.spec.target_kl:
+        size, epochs = self.rows(self.spec.minibatch_size), range(self.spec.training_epoch)
+        if not self.output_names:
+            self.learner.step_through(data, [self.shuffled(data) for _ in epochs], size, self.coefs())
+            return
+        for _ in epochs:
+            (kl,) = self.learner.step_through(data, [self.shuffled(data)], size, self.coefs())
+            if kl.mean() > self.spec.target_kl:
                 break
 
     def state_dict(self) -> State:

@@ -120,9 +120,8 @@ class PQN(Algorithm):
     def update(self, batch: Rollout, frame: int) -> Stats:
         """K epochs over the rollout in random minibatches."""
         data = self.learner_data(batch, batch.action, self.targets(batch))
-        for _ in range(self.spec.training_epoch):
-            for index in self.minibatches(data, self.spec.minibatch_size):
-                self.learner.step(data, index, ())
+        orders = [self.shuffled(data) for _ in range(self.spec.training_epoch)]
+        self.learner.step_through(data, orders, self.rows(self.spec.minibatch_size), ())
         return self.learner.take_stats()
 
     def state_dict(self) -> State:

@@ -1,0 +1,483 @@
+"""ATen operations, one after the other, as steps."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+
+from slm_lab.lib.native.pointwise import COMPARE, POINTWISE
+from slm_lab.lib.native.record import Operation, Place, Recording
+from slm_lab.lib.native.steps import Loop, Point, Product, Reduce, Step, Unsupported, c_type, literal
+
+_SUM = ("0", "{acc} + {x}")
+_MAX = ("{x}", "({x} > {acc} || {x} != {x} ? {x} : {acc})")
+_MIN = ("{x}", "({x} < {acc} || {x} != {x} ? {x} : {acc})")
+
+
+def lower(recording: Recording) -> list[Step]:
+    """The steps of a recording.
+
+    Raises:
+        Unsupported: an operation, or a type of elements, that is not known here
+    """
+    return Lowering(recording).steps
+
+
+class Lowering:
+    """Collects steps; each method named after an operation appends those of it."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.steps: list[Step] = []
+        places = [*recording.inputs, *(o for op in recording.operations for o in op.outs)]
+        known = {p.buffer for p in recording.inputs} | set(recording.constants)
+        self._next = itertools.count(max((p.buffer for p in places), default=0) + 1)
+        for op in recording.operations:
+            outs = {o.buffer for o in op.outs}
+            # what shares memory with something known, and writes nothing, is a view
+            if not (op.func._schema.is_mutable or outs <= known) or op.func._schema.is_mutable:
+                self._one(op)
+            known |= outs
+
+    def _one(self, op: Operation) -> None:
+        schema = op.func._schema
+        name = schema.name.removeprefix("aten::")
+        if schema.is_mutable:
+            if not name.endswith("_") or len(op.outs) != 1:
+                raise Unsupported(f"the operation {op.func}")
+            name = name[:-1]
+        given = dict(zip((a.name for a in schema.arguments), op.args, strict=False)) | op.kwargs
+        values = {a.name: given.get(a.name, a.default_value) for a in schema.arguments}
+        if name in COMPARE:
+            self.point(op.outs[0], f"({{self}} {COMPARE[name]} {{other}})", values, common_type(values.values()))
+        elif name in POINTWISE and not (name == "div" and values.get("rounding_mode")):
+            self.point(op.outs[0], POINTWISE[name], values)
+        elif (method := getattr(self, f"op_{name.lstrip('_')}", None)) is not None:
+            method(op.outs, **{"x" if k == "self" else k: v for k, v in values.items()})
+        else:
+            raise Unsupported(f"the operation {op.func}")
+
+    def new(self, shape: Iterable[int], dtype: torch.dtype) -> Place:
+        """Memory for something in between."""
+        shape = tuple(shape)
+        strides = [prod(shape[i + 1 :]) for i in range(len(shape))]
+        return Place(next(self._next), 0, shape, tuple(strides), dtype)
+
+    def point(self, out: Place, template: str, values: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+        """Append an elementwise step, computed in a type (None: that of the result)."""
+        operands, expr = _expression(template, values, dtype or out.dtype)
+        self.steps.append(Point(out, operands, expr))
+
+    def reduce(
+        self,
+        out: Place,
+        template: str,
+        values: dict[str, Any],
+        shape: tuple[int, ...],
+        dims: tuple[int, ...],
+        how: tuple[str, str] = _SUM,
+        after: str = "{acc}",
+    ) -> None:
+        """Append a reduction over dims of the shape; out has them as 1, or not at all."""
+        if len(out.shape) != len(shape):
+            out = _with_ones(out, len(shape), dims)
+        if not prod(shape):
+            raise Unsupported("a reduction over nothing")
+        operands, expr = _expression(template, values, out.dtype)
+        start, combine = how
+        self.steps.append(Reduce(out, operands, shape, dims, expr, start, combine, _in_type(after, out.dtype)))
+
+    # elementwise operations that are more than a text
+
+    def op_pow(self, outs: list[Place], x: Any, exponent: Any) -> None:
+        """By multiplication where the exponent is small and whole."""
+        values = {"x": x, "exponent": exponent}
+        if exponent in (1, 2, 3):
+            self.point(outs[0], " * ".join(["{x}"] * int(exponent)), values)
+        elif exponent == 0.5:
+            self.point(outs[0], "SQRT({x})", values)
+        else:
+            self.point(outs[0], "LIB_pow({x}, {exponent})", values)
+
+    def op_clamp(self, outs: list[Place], min: Any = None, max: Any = None, **given: Any) -> None:
+        """Between bounds, of which one may be missing; what is not a number stays so."""
+        text = "{x}"
+        if min is not None:
+            text = f"({text} < {{min}} ? {{min}} : {text})"
+        if max is not None:
+            text = f"({text} > {{max}} ? {{max}} : {text})"
+        self.point(outs[0], text, {"x": given["x"], "min": min, "max": max})
+
+    def op_clamp_min(self, outs: list[Place], min: Any, **given: Any) -> None:
+        """At least."""
+        self.op_clamp(outs, min=min, **given)
+
+    def op_clamp_max(self, outs: list[Place], max: Any, **given: Any) -> None:
+        """At most."""
+        self.op_clamp(outs, max=max, **given)
+
+    def op_bitwise_not(self, outs: list[Place], **given: Any) -> None:
+        """Of bools: not."""
+        self.point(outs[0], "!{x}" if outs[0].dtype is torch.bool else "~{x}", given)
+
+    def op_arange(self, outs: list[Place], end: Any, start: Any = 0, step: Any = 1, **_: Any) -> None:
+        """A ladder."""
+        out, kind = outs[0], c_type(outs[0].dtype)
+        body = f"{{w0}}[{_at(out, ['{i0}'])}] = ({kind}){start} + ({kind})({{i0}}) * ({kind}){step};"
+        self.steps.append(Loop(out.shape, body, [], [out]))
+
+    def op_empty(self, outs: list[Place], **_: Any) -> None:
+        """Nothing to do."""
+
+    op_empty_like = op_new_empty = op_empty_strided = op_new_empty_strided = op_empty
+
+    # reductions
+
+    def op_sum(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
+        """Over some dimensions, or all."""
+        x = given["x"]
+        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x))
+
+    def op_mean(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
+        """The sum, divided."""
+        x = given["x"]
+        dims = _dims(dim, x)
+        self.reduce(outs[0], "{x}", given, x.shape, dims, after=f"{{acc}} / {_count(x.shape, dims)}")
+
+    def op_amax(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
+        """The largest."""
+        x = given["x"]
+        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), _MAX)
+
+    def op_amin(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
+        """The smallest."""
+        x = given["x"]
+        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), _MIN)
+
+    def op_any(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
+        """Whether one is."""
+        x = given["x"]
+        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), ("0", "({acc} || {x})"))
+
+    def op_all(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
+        """Whether all are."""
+        x = given["x"]
+        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), ("1", "({acc} && {x})"))
+
+    def op_linalg_vector_norm(
+        self, outs: list[Place], ord: Any = 2, dim: Any = None, keepdim: bool = False, **given: Any
+    ) -> None:
+        """Euclidean."""
+        if ord != 2:
+            raise Unsupported(f"the norm of order {ord}")
+        x = given["x"]
+        values = {"x": x}
+        self.reduce(outs[0], "{x} * {x}", values, x.shape, _dims(dim, x), after="SQRT({acc})")
+
+    def _moments(
+        self, x: Place, dims: tuple[int, ...], correction: Any, mean: Place, spread: Place, after: str
+    ) -> None:
+        """Mean and variance, or what `after` makes of it: {acc} is the variance."""
+        n = _count(x.shape, dims)
+        free = n - (1 if correction is None else correction)
+        mean = _with_ones(mean, len(x.shape), dims)
+        self.reduce(mean, "{x}", {"x": x}, x.shape, dims, after=f"{{acc}} / {n}")
+        text, values = "({x} - {mean}) * ({x} - {mean})", {"x": x, "mean": mean}
+        self.reduce(spread, text, values, x.shape, dims, after=after.replace("{acc}", f"({{acc}} / (TT){free})"))
+
+    def op_var_mean(self, outs: list[Place], dim: Any = None, correction: Any = None, **given: Any) -> None:
+        """Variance and mean."""
+        x = given["x"]
+        self._moments(x, _dims(dim, x), correction, outs[1], outs[0], "{acc}")
+
+    def op_std_mean(self, outs: list[Place], dim: Any = None, correction: Any = None, **given: Any) -> None:
+        """Standard deviation and mean."""
+        x = given["x"]
+        self._moments(x, _dims(dim, x), correction, outs[1], outs[0], "SQRT({acc})")
+
+    def op_argmax(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
+        """The first of the largest along one dimension."""
+        x, out = given["x"], outs[0]
+        if dim is None:
+            raise Unsupported("argmax over all elements")
+        d = dim % len(x.shape)
+        out = out if len(out.shape) == len(x.shape) else _with_ones(out, len(x.shape), (d,))
+        names = [f"{{i{i}}}" for i in range(len(x.shape))]
+        here, first = ([*names[:d], at, *names[d + 1 :]] for at in ("k", "0"))
+        kind, value = c_type(x.dtype), f"{{r0}}[{_at(x, here)}]"
+        body = (
+            f"{kind} best = {{r0}}[{_at(x, first)}]; i64 at = 0; "
+            f"for (i64 k = 1; k < {x.shape[d]}; k++) {{{{ {kind} v = {value}; "
+            f"bool more = v > best || (v != v && best == best); best = more ? v : best; at = more ? k : at; }}}} "
+            f"{{w0}}[{_at(out, names)}] = at;"
+        )
+        self.steps.append(Loop(out.shape, body, [x], [out]))
+
+    # softmax
+
+    def _along(self, x: Place, dim: int) -> tuple[tuple[int, ...], Place]:
+        d = dim % max(len(x.shape), 1)
+        return (d,), self.new((*x.shape[:d], 1, *x.shape[d + 1 :]), x.dtype)
+
+    def op_log_softmax(self, outs: list[Place], dim: int, **given: Any) -> None:
+        """`x - max - log(sum(exp(x - max)))`"""
+        x = given["x"]
+        dims, top = self._along(x, dim)
+        total = self.new(top.shape, x.dtype)
+        self.reduce(top, "{x}", {"x": x}, x.shape, dims, _MAX)
+        values = {"x": x, "top": top, "total": total}
+        self.reduce(total, "FN_exp({x} - {top})", values, x.shape, dims, after="FN_log({acc})")
+        self.point(outs[0], "{x} - {top} - {total}", values)
+
+    def op_softmax(self, outs: list[Place], dim: int, **given: Any) -> None:
+        """`exp(x - max) / sum(exp(x - max))`"""
+        x = given["x"]
+        dims, top = self._along(x, dim)
+        total = self.new(top.shape, x.dtype)
+        self.reduce(top, "{x}", {"x": x}, x.shape, dims, _MAX)
+        values = {"x": x, "top": top, "total": total}
+        self.reduce(total, "FN_exp({x} - {top})", values, x.shape, dims)
+        self.point(outs[0], "FN_exp({x} - {top}) / {total}", values)
+
+    def op_log_softmax_backward_data(
+        self, outs: list[Place], grad_output: Place, output: Place, dim: int, **_: Any
+    ) -> None:
+        """`g - exp(y) * sum(g)`"""
+        dims, total = self._along(output, dim)
+        values = {"g": grad_output, "y": output, "total": total}
+        self.reduce(total, "{g}", {"g": grad_output}, output.shape, dims)
+        self.point(outs[0], "{g} - FN_exp({y}) * {total}", values)
+
+    def op_softmax_backward_data(
+        self, outs: list[Place], grad_output: Place, output: Place, dim: int, **_: Any
+    ) -> None:
+        """`y * (g - sum(g * y))`"""
+        dims, total = self._along(output, dim)
+        values = {"g": grad_output, "y": output, "total": total}
+        self.reduce(total, "{g} * {y}", {"g": grad_output, "y": output}, output.shape, dims)
+        self.point(outs[0], "{y} * ({g} - {total})", values)
+
+    # losses; reduction: 0 none, 1 mean, 2 sum
+
+    def _loss(self, out: Place, text: str, values: dict[str, Any], reduction: int) -> None:
+        x = values["x"]
+        if reduction == 0:
+            self.point(out, text, values)
+        else:
+            after = f"{{acc}} / {prod(x.shape)}" if reduction == 1 else "{acc}"
+            self.reduce(out, text, values, x.shape, tuple(range(len(x.shape))), after=after)
+
+    def _loss_backward(self, out: Place, text: str, values: dict[str, Any], reduction: int) -> None:
+        share = f" / {prod(values['x'].shape)}" if reduction == 1 else ""
+        self.point(out, f"{{grad_output}} * ({text}){share}", values)
+
+    def op_mse_loss(self, outs: list[Place], target: Place, reduction: int, **given: Any) -> None:
+        """`(x - y)^2`"""
+        text = "({x} - {target}) * ({x} - {target})"
+        self._loss(outs[0], text, {"x": given["x"], "target": target}, reduction)
+
+    def op_mse_loss_backward(self, outs: list[Place], reduction: int, **given: Any) -> None:
+        """`2 (x - y)`"""
+        self._loss_backward(outs[0], "2 * ({x} - {target})", given, reduction)
+
+    def op_smooth_l1_loss(self, outs: list[Place], reduction: int, **given: Any) -> None:
+        """`d^2 / (2 beta)` where |d| < beta, `|d| - beta / 2` elsewhere."""
+        d = "LIB_fabs({x} - {target})"
+        text = f"({d} < {{beta}} ? (TT)0.5 * {d} * {d} / {{beta}} : {d} - (TT)0.5 * {{beta}})"
+        self._loss(outs[0], text, given, reduction)
+
+    def op_smooth_l1_loss_backward(self, outs: list[Place], reduction: int, **given: Any) -> None:
+        """`d / beta` where |d| < beta, its sign elsewhere."""
+        d = "({x} - {target})"
+        text = f"({d} <= -{{beta}} ? (TT)-1 : {d} >= {{beta}} ? (TT)1 : {d} / {{beta}})"
+        self._loss_backward(outs[0], text, given, reduction)
+
+    def op_huber_loss(self, outs: list[Place], reduction: int, **given: Any) -> None:
+        """`d^2 / 2` where |d| < delta, `delta (|d| - delta / 2)` elsewhere."""
+        d = "LIB_fabs({x} - {target})"
+        text = f"({d} < {{delta}} ? (TT)0.5 * {d} * {d} : {{delta}} * ({d} - (TT)0.5 * {{delta}}))"
+        self._loss(outs[0], text, given, reduction)
+
+    def op_huber_loss_backward(self, outs: list[Place], reduction: int, **given: Any) -> None:
+        """`d` where |d| < delta, `delta` with its sign elsewhere."""
+        d = "({x} - {target})"
+        text = f"({d} <= -{{delta}} ? -{{delta}} : {d} >= {{delta}} ? {{delta}} : {d})"
+        self._loss_backward(outs[0], text, given, reduction)
+
+    # putting together, looking up
+
+    def op_cat(self, outs: list[Place], tensors: list[Place], dim: int = 0) -> None:
+        """One behind the other."""
+        out, begin = outs[0], 0
+        d = dim % len(out.shape)
+        for x in tensors:
+            if x.shape == (0,):
+                continue
+            at = replace(out, offset=out.offset + begin * out.stride[d], shape=x.shape)
+            self.point(at, "{x}", {"x": x})
+            begin += x.shape[d]
+
+    def op_stack(self, outs: list[Place], tensors: list[Place], dim: int = 0) -> None:
+        """Side by side along a new dimension."""
+        out = outs[0]
+        d = dim % len(out.shape)
+        for i, x in enumerate(tensors):
+            stride = out.stride[:d] + out.stride[d + 1 :]
+            at = Place(out.buffer, out.offset + i * out.stride[d], x.shape, stride, out.dtype)
+            self.point(at, "{x}", {"x": x})
+
+    def op_slice_backward(
+        self, outs: list[Place], grad_output: Place, dim: int, start: int, step: int, **_: Any
+    ) -> None:
+        """Zeros, but for a slice."""
+        out = outs[0]
+        start = start + out.shape[dim] if start < 0 else start
+        stride = (*out.stride[:dim], out.stride[dim] * step, *out.stride[dim + 1 :])
+        offset = out.offset + start * out.stride[dim]
+        self.point(out, "0", {})
+        self.point(Place(out.buffer, offset, grad_output.shape, stride, out.dtype), "{g}", {"g": grad_output})
+
+    def op_select_backward(self, outs: list[Place], grad_output: Place, dim: int, index: int, **_: Any) -> None:
+        """Zeros, but for one index."""
+        out = outs[0]
+        dim, index = dim % len(out.shape), index % out.shape[dim]
+        stride = out.stride[:dim] + out.stride[dim + 1 :]
+        at = Place(out.buffer, out.offset + index * out.stride[dim], grad_output.shape, stride, out.dtype)
+        self.point(out, "0", {})
+        self.point(at, "{g}", {"g": grad_output})
+
+    def op_index_select(self, outs: list[Place], dim: int, index: Place, **given: Any) -> None:
+        """Rows by number."""
+        x, out = given["x"], outs[0]
+        names = [f"{{i{i}}}" for i in range(len(out.shape))]
+        d = dim % len(out.shape)
+        source = [*names]
+        source[d] = f"{{r1}}[{_at(index, [names[d]])}]"
+        body = f"{{w0}}[{_at(out, names)}] = {{r0}}[{_at(x, source)}];"
+        self.steps.append(Loop(out.shape, body, [x, index], [out]))
+
+    def op_gather(self, outs: list[Place], dim: int, index: Place, **given: Any) -> None:
+        """One element of each row, by number."""
+        x, out = given["x"], outs[0]
+        names = [f"{{i{i}}}" for i in range(len(out.shape))]
+        source = [*names]
+        source[dim % len(out.shape)] = f"{{r1}}[{_at(index, names)}]"
+        body = f"{{w0}}[{_at(out, names)}] = {{r0}}[{_at(x, source)}];"
+        self.steps.append(Loop(out.shape, body, [x, index], [out]))
+
+    def op_scatter_add(self, outs: list[Place], dim: int, index: Place, src: Place, **given: Any) -> None:
+        """Added to one element of each row."""
+        out = outs[0]
+        if given["x"] != out:
+            self.point(out, "{x}", {"x": given["x"]})
+        names = [f"{{i{i}}}" for i in range(len(index.shape))]
+        to = [*names]
+        to[dim % len(out.shape)] = f"{{r1}}[{_at(index, names)}]"
+        body = f"{{w0}}[{_at(out, to)}] += {{r0}}[{_at(src, names)}];"
+        self.steps.append(Loop(index.shape, body, [src, index, out], [out]))
+
+    # products
+
+    def op_mm(self, outs: list[Place], mat2: Place, **given: Any) -> None:
+        """A matrix product."""
+        self._product(outs[0], given["x"], mat2)
+
+    def op_bmm(self, outs: list[Place], mat2: Place, **given: Any) -> None:
+        """Matrix products, side by side."""
+        self._product(outs[0], given["x"], mat2)
+
+    def op_addmm(self, outs: list[Place], mat1: Place, mat2: Place, beta: Any, alpha: Any, **given: Any) -> None:
+        """A matrix product and something added."""
+        if beta != 1 or alpha != 1:
+            raise Unsupported("a scaled matrix product")
+        self._product(outs[0], mat1, mat2, given["x"])
+
+    op_baddbmm = op_addmm
+
+    def _product(self, out: Place, a: Place, b: Place, init: Place | None = None) -> None:
+        if any(p.dtype is not torch.float32 for p in (out, a, b)):
+            raise Unsupported(f"matrix products of {a.dtype}")
+        row = (
+            init if init is not None and len(init.shape) == 1 and len(out.shape) == 2 and init.stride == (1,) else None
+        )
+        self.steps.append(Product(out, a, b, row))
+        if init is not None and row is None:
+            self.point(out, "{out} + {init}", {"out": out, "init": init})
+
+
+def common_type(values: Iterable[Any]) -> torch.dtype:
+    """The type in which values are compared: places and Python numbers."""
+    values = list(values)
+    kinds = [v.dtype for v in values if isinstance(v, Place)]
+    floats = [k for k in kinds if k.is_floating_point]
+    if floats:
+        return torch.float64 if torch.float64 in floats else torch.float32
+    if any(isinstance(v, float) for v in values):
+        return torch.float32
+    return torch.int64
+
+
+def _expression(template: str, values: dict[str, Any], dtype: torch.dtype) -> tuple[list[Place], str]:
+    """Operands, and C text with their numbers in place of their names."""
+    operands: list[Place] = []
+    texts: dict[str, str] = {}
+    kind = c_type(dtype)
+    for name, value in values.items():
+        if f"{{{name}}}" not in template:
+            continue
+        if isinstance(value, Place):
+            number = f"{{{len(operands)}}}"
+            operands.append(value)
+            if dtype is torch.bool and value.dtype is not torch.bool:
+                texts[name] = f"({number} != 0)"
+            elif value.dtype in (dtype, torch.bool):
+                texts[name] = number
+            else:
+                texts[name] = f"({kind}){number}"
+        elif isinstance(value, bool | int | float):
+            texts[name] = f"({literal(value, dtype)})"
+        else:
+            raise Unsupported(f"an operand {value!r}")
+    return operands, f"({kind})({_in_type(template, dtype).format(**texts)})"
+
+
+def _in_type(template: str, dtype: torch.dtype) -> str:
+    """The functions of a text, for a type."""
+    wide = dtype is torch.float64
+    text = template.replace("FN_", "d_" if wide else "f_").replace("TT", c_type(dtype))
+    text = text.replace("SQRT", "__builtin_sqrt" if wide else "__builtin_sqrtf")
+    while "LIB_" in text:
+        before, _, rest = text.partition("LIB_")
+        name, bracket, rest = rest.partition("(")
+        text = f"{before}__builtin_{name}{'' if wide else 'f'}{bracket}{rest}"
+    return text
+
+
+def _dims(dim: Any, x: Place) -> tuple[int, ...]:
+    """Dimensions as numbers from 0; None or [] are all."""
+    if dim is None or dim == []:
+        return tuple(range(len(x.shape)))
+    return tuple(sorted(d % max(len(x.shape), 1) for d in ([dim] if isinstance(dim, int) else dim)))
+
+
+def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
+    return prod(shape[d] for d in dims if d < len(shape))
+
+
+def _with_ones(out: Place, rank: int, dims: tuple[int, ...]) -> Place:
+    """A result with the dimensions that were reduced, as 1."""
+    if len(out.shape) == rank:
+        return out
+    shape, stride = list(out.shape), list(out.stride)
+    for d in dims:
+        shape.insert(d, 1)
+        stride.insert(d, 0)
+    return replace(out, shape=tuple(shape), stride=tuple(stride))
+
+
+def _at(place: Place, indices: list[str]) -> str:
+    """The offset of an element, as C text."""
+    terms = [f"({i}) * {s}" for i, s, n in zip(indices, place.stride, place.shape, strict=True) if n > 1 or i[0] != "{"]
+    return " + ".join([str(place.offset), *terms])
