@@ -1,20 +1,15 @@
 """ATen operations, one after the other, as steps."""
 
-import itertools
-from collections.abc import Iterable
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import torch
 
+from slm_lab.lib.native.composite import MAX, MIN, Composite
+from slm_lab.lib.native.expressions import common_type, count, dims_of, element, with_ones
 from slm_lab.lib.native.pointwise import COMPARE, POINTWISE
 from slm_lab.lib.native.record import Operation, Place, Recording
-from slm_lab.lib.native.steps import Loop, Point, Product, Reduce, Step, Unsupported, c_type, literal
-
-_SUM = ("0", "{acc} + {x}")
-_MAX = ("{x}", "({x} > {acc} || {x} != {x} ? {x} : {acc})")
-_MIN = ("{x}", "({x} < {acc} || {x} != {x} ? {x} : {acc})")
+from slm_lab.lib.native.steps import Loop, Product, Step, Unsupported, c_type
 
 
 def lower(recording: Recording) -> list[Step]:
@@ -26,14 +21,13 @@ def lower(recording: Recording) -> list[Step]:
     return Lowering(recording).steps
 
 
-class Lowering:
+class Lowering(Composite):
     """Collects steps; each method named after an operation appends those of it."""
 
     def __init__(self, recording: Recording) -> None:
-        self.steps: list[Step] = []
         places = [*recording.inputs, *(o for op in recording.operations for o in op.outs)]
         known = {p.buffer for p in recording.inputs} | set(recording.constants)
-        self._next = itertools.count(max((p.buffer for p in places), default=0) + 1)
+        super().__init__(max((p.buffer for p in places), default=0) + 1)
         for op in recording.operations:
             outs = {o.buffer for o in op.outs}
             # what shares memory with something known, and writes nothing, is a view
@@ -58,36 +52,6 @@ class Lowering:
             method(op.outs, **{"x" if k == "self" else k: v for k, v in values.items()})
         else:
             raise Unsupported(f"the operation {op.func}")
-
-    def new(self, shape: Iterable[int], dtype: torch.dtype) -> Place:
-        """Memory for something in between."""
-        shape = tuple(shape)
-        strides = [prod(shape[i + 1 :]) for i in range(len(shape))]
-        return Place(next(self._next), 0, shape, tuple(strides), dtype)
-
-    def point(self, out: Place, template: str, values: dict[str, Any], dtype: torch.dtype | None = None) -> None:
-        """Append an elementwise step, computed in a type (None: that of the result)."""
-        operands, expr = _expression(template, values, dtype or out.dtype)
-        self.steps.append(Point(out, operands, expr))
-
-    def reduce(
-        self,
-        out: Place,
-        template: str,
-        values: dict[str, Any],
-        shape: tuple[int, ...],
-        dims: tuple[int, ...],
-        how: tuple[str, str] = _SUM,
-        after: str = "{acc}",
-    ) -> None:
-        """Append a reduction over dims of the shape; out has them as 1, or not at all."""
-        if len(out.shape) != len(shape):
-            out = _with_ones(out, len(shape), dims)
-        if not prod(shape):
-            raise Unsupported("a reduction over nothing")
-        operands, expr = _expression(template, values, out.dtype)
-        start, combine = how
-        self.steps.append(Reduce(out, operands, shape, dims, expr, start, combine, _in_type(after, out.dtype)))
 
     # elementwise operations that are more than a text
 
@@ -125,7 +89,7 @@ class Lowering:
     def op_arange(self, outs: list[Place], end: Any, start: Any = 0, step: Any = 1, **_: Any) -> None:
         """A ladder."""
         out, kind = outs[0], c_type(outs[0].dtype)
-        body = f"{{w0}}[{_at(out, ['{i0}'])}] = ({kind}){start} + ({kind})({{i0}}) * ({kind}){step};"
+        body = f"{{w0}}[{element(out, ['{i0}'])}] = ({kind}){start} + ({kind})({{i0}}) * ({kind}){step};"
         self.steps.append(Loop(out.shape, body, [], [out]))
 
     def op_empty(self, outs: list[Place], **_: Any) -> None:
@@ -138,33 +102,33 @@ class Lowering:
     def op_sum(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """Over some dimensions, or all."""
         x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x))
+        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x))
 
     def op_mean(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """The sum, divided."""
         x = given["x"]
-        dims = _dims(dim, x)
-        self.reduce(outs[0], "{x}", given, x.shape, dims, after=f"{{acc}} / {_count(x.shape, dims)}")
+        dims = dims_of(dim, x)
+        self.reduce(outs[0], "{x}", given, x.shape, dims, after=f"{{acc}} / {count(x.shape, dims)}")
 
     def op_amax(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """The largest."""
         x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), _MAX)
+        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), MAX)
 
     def op_amin(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """The smallest."""
         x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), _MIN)
+        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), MIN)
 
     def op_any(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """Whether one is."""
         x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), ("0", "({acc} || {x})"))
+        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), ("0", "({acc} || {x})"))
 
     def op_all(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """Whether all are."""
         x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, _dims(dim, x), ("1", "({acc} && {x})"))
+        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), ("1", "({acc} && {x})"))
 
     def op_linalg_vector_norm(
         self, outs: list[Place], ord: Any = 2, dim: Any = None, keepdim: bool = False, **given: Any
@@ -174,15 +138,15 @@ class Lowering:
             raise Unsupported(f"the norm of order {ord}")
         x = given["x"]
         values = {"x": x}
-        self.reduce(outs[0], "{x} * {x}", values, x.shape, _dims(dim, x), after="SQRT({acc})")
+        self.reduce(outs[0], "{x} * {x}", values, x.shape, dims_of(dim, x), after="SQRT({acc})")
 
     def _moments(
         self, x: Place, dims: tuple[int, ...], correction: Any, mean: Place, spread: Place, after: str
     ) -> None:
         """Mean and variance, or what `after` makes of it: {acc} is the variance."""
-        n = _count(x.shape, dims)
+        n = count(x.shape, dims)
         free = n - (1 if correction is None else correction)
-        mean = _with_ones(mean, len(x.shape), dims)
+        mean = with_ones(mean, len(x.shape), dims)
         self.reduce(mean, "{x}", {"x": x}, x.shape, dims, after=f"{{acc}} / {n}")
         text, values = "({x} - {mean}) * ({x} - {mean})", {"x": x, "mean": mean}
         self.reduce(spread, text, values, x.shape, dims, after=after.replace("{acc}", f"({{acc}} / (TT){free})"))
@@ -190,12 +154,12 @@ class Lowering:
     def op_var_mean(self, outs: list[Place], dim: Any = None, correction: Any = None, **given: Any) -> None:
         """Variance and mean."""
         x = given["x"]
-        self._moments(x, _dims(dim, x), correction, outs[1], outs[0], "{acc}")
+        self._moments(x, dims_of(dim, x), correction, outs[1], outs[0], "{acc}")
 
     def op_std_mean(self, outs: list[Place], dim: Any = None, correction: Any = None, **given: Any) -> None:
         """Standard deviation and mean."""
         x = given["x"]
-        self._moments(x, _dims(dim, x), correction, outs[1], outs[0], "SQRT({acc})")
+        self._moments(x, dims_of(dim, x), correction, outs[1], outs[0], "SQRT({acc})")
 
     def op_argmax(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """The first of the largest along one dimension."""
@@ -203,108 +167,17 @@ class Lowering:
         if dim is None:
             raise Unsupported("argmax over all elements")
         d = dim % len(x.shape)
-        out = out if len(out.shape) == len(x.shape) else _with_ones(out, len(x.shape), (d,))
+        out = out if len(out.shape) == len(x.shape) else with_ones(out, len(x.shape), (d,))
         names = [f"{{i{i}}}" for i in range(len(x.shape))]
         here, first = ([*names[:d], at, *names[d + 1 :]] for at in ("k", "0"))
-        kind, value = c_type(x.dtype), f"{{r0}}[{_at(x, here)}]"
+        kind, value = c_type(x.dtype), f"{{r0}}[{element(x, here)}]"
         body = (
-            f"{kind} best = {{r0}}[{_at(x, first)}]; i64 at = 0; "
+            f"{kind} best = {{r0}}[{element(x, first)}]; i64 at = 0; "
             f"for (i64 k = 1; k < {x.shape[d]}; k++) {{{{ {kind} v = {value}; "
             f"bool more = v > best || (v != v && best == best); best = more ? v : best; at = more ? k : at; }}}} "
-            f"{{w0}}[{_at(out, names)}] = at;"
+            f"{{w0}}[{element(out, names)}] = at;"
         )
         self.steps.append(Loop(out.shape, body, [x], [out]))
-
-    # softmax
-
-    def _along(self, x: Place, dim: int) -> tuple[tuple[int, ...], Place]:
-        d = dim % max(len(x.shape), 1)
-        return (d,), self.new((*x.shape[:d], 1, *x.shape[d + 1 :]), x.dtype)
-
-    def op_log_softmax(self, outs: list[Place], dim: int, **given: Any) -> None:
-        """`x - max - log(sum(exp(x - max)))`"""
-        x = given["x"]
-        dims, top = self._along(x, dim)
-        total = self.new(top.shape, x.dtype)
-        self.reduce(top, "{x}", {"x": x}, x.shape, dims, _MAX)
-        values = {"x": x, "top": top, "total": total}
-        self.reduce(total, "FN_exp({x} - {top})", values, x.shape, dims, after="FN_log({acc})")
-        self.point(outs[0], "{x} - {top} - {total}", values)
-
-    def op_softmax(self, outs: list[Place], dim: int, **given: Any) -> None:
-        """`exp(x - max) / sum(exp(x - max))`"""
-        x = given["x"]
-        dims, top = self._along(x, dim)
-        total = self.new(top.shape, x.dtype)
-        self.reduce(top, "{x}", {"x": x}, x.shape, dims, _MAX)
-        values = {"x": x, "top": top, "total": total}
-        self.reduce(total, "FN_exp({x} - {top})", values, x.shape, dims)
-        self.point(outs[0], "FN_exp({x} - {top}) / {total}", values)
-
-    def op_log_softmax_backward_data(
-        self, outs: list[Place], grad_output: Place, output: Place, dim: int, **_: Any
-    ) -> None:
-        """`g - exp(y) * sum(g)`"""
-        dims, total = self._along(output, dim)
-        values = {"g": grad_output, "y": output, "total": total}
-        self.reduce(total, "{g}", {"g": grad_output}, output.shape, dims)
-        self.point(outs[0], "{g} - FN_exp({y}) * {total}", values)
-
-    def op_softmax_backward_data(
-        self, outs: list[Place], grad_output: Place, output: Place, dim: int, **_: Any
-    ) -> None:
-        """`y * (g - sum(g * y))`"""
-        dims, total = self._along(output, dim)
-        values = {"g": grad_output, "y": output, "total": total}
-        self.reduce(total, "{g} * {y}", {"g": grad_output, "y": output}, output.shape, dims)
-        self.point(outs[0], "{y} * ({g} - {total})", values)
-
-    # losses; reduction: 0 none, 1 mean, 2 sum
-
-    def _loss(self, out: Place, text: str, values: dict[str, Any], reduction: int) -> None:
-        x = values["x"]
-        if reduction == 0:
-            self.point(out, text, values)
-        else:
-            after = f"{{acc}} / {prod(x.shape)}" if reduction == 1 else "{acc}"
-            self.reduce(out, text, values, x.shape, tuple(range(len(x.shape))), after=after)
-
-    def _loss_backward(self, out: Place, text: str, values: dict[str, Any], reduction: int) -> None:
-        share = f" / {prod(values['x'].shape)}" if reduction == 1 else ""
-        self.point(out, f"{{grad_output}} * ({text}){share}", values)
-
-    def op_mse_loss(self, outs: list[Place], target: Place, reduction: int, **given: Any) -> None:
-        """`(x - y)^2`"""
-        text = "({x} - {target}) * ({x} - {target})"
-        self._loss(outs[0], text, {"x": given["x"], "target": target}, reduction)
-
-    def op_mse_loss_backward(self, outs: list[Place], reduction: int, **given: Any) -> None:
-        """`2 (x - y)`"""
-        self._loss_backward(outs[0], "2 * ({x} - {target})", given, reduction)
-
-    def op_smooth_l1_loss(self, outs: list[Place], reduction: int, **given: Any) -> None:
-        """`d^2 / (2 beta)` where |d| < beta, `|d| - beta / 2` elsewhere."""
-        d = "LIB_fabs({x} - {target})"
-        text = f"({d} < {{beta}} ? (TT)0.5 * {d} * {d} / {{beta}} : {d} - (TT)0.5 * {{beta}})"
-        self._loss(outs[0], text, given, reduction)
-
-    def op_smooth_l1_loss_backward(self, outs: list[Place], reduction: int, **given: Any) -> None:
-        """`d / beta` where |d| < beta, its sign elsewhere."""
-        d = "({x} - {target})"
-        text = f"({d} <= -{{beta}} ? (TT)-1 : {d} >= {{beta}} ? (TT)1 : {d} / {{beta}})"
-        self._loss_backward(outs[0], text, given, reduction)
-
-    def op_huber_loss(self, outs: list[Place], reduction: int, **given: Any) -> None:
-        """`d^2 / 2` where |d| < delta, `delta (|d| - delta / 2)` elsewhere."""
-        d = "LIB_fabs({x} - {target})"
-        text = f"({d} < {{delta}} ? (TT)0.5 * {d} * {d} : {{delta}} * ({d} - (TT)0.5 * {{delta}}))"
-        self._loss(outs[0], text, given, reduction)
-
-    def op_huber_loss_backward(self, outs: list[Place], reduction: int, **given: Any) -> None:
-        """`d` where |d| < delta, `delta` with its sign elsewhere."""
-        d = "({x} - {target})"
-        text = f"({d} <= -{{delta}} ? -{{delta}} : {d} >= {{delta}} ? {{delta}} : {d})"
-        self._loss_backward(outs[0], text, given, reduction)
 
     # putting together, looking up
 
@@ -354,8 +227,8 @@ class Lowering:
         names = [f"{{i{i}}}" for i in range(len(out.shape))]
         d = dim % len(out.shape)
         source = [*names]
-        source[d] = f"{{r1}}[{_at(index, [names[d]])}]"
-        body = f"{{w0}}[{_at(out, names)}] = {{r0}}[{_at(x, source)}];"
+        source[d] = f"{{r1}}[{element(index, [names[d]])}]"
+        body = f"{{w0}}[{element(out, names)}] = {{r0}}[{element(x, source)}];"
         self.steps.append(Loop(out.shape, body, [x, index], [out]))
 
     def op_gather(self, outs: list[Place], dim: int, index: Place, **given: Any) -> None:
@@ -363,8 +236,8 @@ class Lowering:
         x, out = given["x"], outs[0]
         names = [f"{{i{i}}}" for i in range(len(out.shape))]
         source = [*names]
-        source[dim % len(out.shape)] = f"{{r1}}[{_at(index, names)}]"
-        body = f"{{w0}}[{_at(out, names)}] = {{r0}}[{_at(x, source)}];"
+        source[dim % len(out.shape)] = f"{{r1}}[{element(index, names)}]"
+        body = f"{{w0}}[{element(out, names)}] = {{r0}}[{element(x, source)}];"
         self.steps.append(Loop(out.shape, body, [x, index], [out]))
 
     def op_scatter_add(self, outs: list[Place], dim: int, index: Place, src: Place, **given: Any) -> None:
@@ -374,8 +247,8 @@ class Lowering:
             self.point(out, "{x}", {"x": given["x"]})
         names = [f"{{i{i}}}" for i in range(len(index.shape))]
         to = [*names]
-        to[dim % len(out.shape)] = f"{{r1}}[{_at(index, names)}]"
-        body = f"{{w0}}[{_at(out, to)}] += {{r0}}[{_at(src, names)}];"
+        to[dim % len(out.shape)] = f"{{r1}}[{element(index, names)}]"
+        body = f"{{w0}}[{element(out, to)}] += {{r0}}[{element(src, names)}];"
         self.steps.append(Loop(index.shape, body, [src, index, out], [out]))
 
     # products
@@ -405,79 +278,3 @@ class Lowering:
         self.steps.append(Product(out, a, b, row))
         if init is not None and row is None:
             self.point(out, "{out} + {init}", {"out": out, "init": init})
-
-
-def common_type(values: Iterable[Any]) -> torch.dtype:
-    """The type in which values are compared: places and Python numbers."""
-    values = list(values)
-    kinds = [v.dtype for v in values if isinstance(v, Place)]
-    floats = [k for k in kinds if k.is_floating_point]
-    if floats:
-        return torch.float64 if torch.float64 in floats else torch.float32
-    if any(isinstance(v, float) for v in values):
-        return torch.float32
-    return torch.int64
-
-
-def _expression(template: str, values: dict[str, Any], dtype: torch.dtype) -> tuple[list[Place], str]:
-    """Operands, and C text with their numbers in place of their names."""
-    operands: list[Place] = []
-    texts: dict[str, str] = {}
-    kind = c_type(dtype)
-    for name, value in values.items():
-        if f"{{{name}}}" not in template:
-            continue
-        if isinstance(value, Place):
-            number = f"{{{len(operands)}}}"
-            operands.append(value)
-            if dtype is torch.bool and value.dtype is not torch.bool:
-                texts[name] = f"({number} != 0)"
-            elif value.dtype in (dtype, torch.bool):
-                texts[name] = number
-            else:
-                texts[name] = f"({kind}){number}"
-        elif isinstance(value, bool | int | float):
-            texts[name] = f"({literal(value, dtype)})"
-        else:
-            raise Unsupported(f"an operand {value!r}")
-    return operands, f"({kind})({_in_type(template, dtype).format(**texts)})"
-
-
-def _in_type(template: str, dtype: torch.dtype) -> str:
-    """The functions of a text, for a type."""
-    wide = dtype is torch.float64
-    text = template.replace("FN_", "d_" if wide else "f_").replace("TT", c_type(dtype))
-    text = text.replace("SQRT", "__builtin_sqrt" if wide else "__builtin_sqrtf")
-    while "LIB_" in text:
-        before, _, rest = text.partition("LIB_")
-        name, bracket, rest = rest.partition("(")
-        text = f"{before}__builtin_{name}{'' if wide else 'f'}{bracket}{rest}"
-    return text
-
-
-def _dims(dim: Any, x: Place) -> tuple[int, ...]:
-    """Dimensions as numbers from 0; None or [] are all."""
-    if dim is None or dim == []:
-        return tuple(range(len(x.shape)))
-    return tuple(sorted(d % max(len(x.shape), 1) for d in ([dim] if isinstance(dim, int) else dim)))
-
-
-def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
-    return prod(shape[d] for d in dims if d < len(shape))
-
-
-def _with_ones(out: Place, rank: int, dims: tuple[int, ...]) -> Place:
-    """A result with the dimensions that were reduced, as 1."""
-    if len(out.shape) == rank:
-        return out
-    shape, stride = list(out.shape), list(out.stride)
-    for d in dims:
-        shape.insert(d, 1)
-        stride.insert(d, 0)
-    return replace(out, shape=tuple(shape), stride=tuple(stride))
-
-
-def _at(place: Place, indices: list[str]) -> str:
-    """The offset of an element, as C text."""
-    terms = [f"({i}) * {s}" for i, s, n in zip(indices, place.stride, place.shape, strict=True) if n > 1 or i[0] != "{"]
-    return " + ".join([str(place.offset), *terms])
