@@ -25,24 +25,25 @@ from numpy.typing import ArrayLike, NDArray
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment import compare as comparison
 from slm_lab.experiment import launch
+from slm_lab.experiment import measure as measurement
 from slm_lab.experiment.callbacks import Callbacks, Episode
 from slm_lab.experiment.check import load_spec
 from slm_lab.experiment.compare import Comparison
 from slm_lab.experiment.enjoy import SavedPolicy
-from slm_lab.experiment.evaluate import play
 from slm_lab.experiment.history import read_histories
+from slm_lab.experiment.measure import Evaluation, measure
 from slm_lab.experiment.report.write import write_report
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import find_run
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import adopt_console, silenced
-from slm_lab.lib.seeding import derive
 from slm_lab.spec.model import Spec
 
 __all__ = [
     "Comparison",
     "Episode",
+    "Evaluation",
     "Policy",
     "RunResult",
     "Spec",
@@ -160,7 +161,7 @@ class Policy:
     """
 
     def __init__(self, saved: SavedPolicy, device: str = "cpu") -> None:
-        self._saved = saved
+        self._saved, self._device = saved, device
         env = saved.env()
         try:
             self.info = env.info
@@ -199,13 +200,11 @@ class Policy:
         self._agent.forget(where)
         self._translator.forget(where)
 
-    def evaluate(self, episodes: int = 10, *, num_envs: int = 1, seed: int = 0) -> list[float]:
-        """Play greedy episodes in the env it was trained in; gives their undiscounted returns."""
-        env = self._saved.env(min(num_envs, episodes))
-        try:
-            return play(self._agent, env, episodes, derive(seed, 0))[0]
-        finally:
-            env.close()
+    def evaluate(
+        self, episodes: int = 10, *, num_envs: int = 16, seed: int = 0, stochastic: bool = False
+    ) -> Evaluation:
+        """Play episodes in the env it was trained in; gives their undiscounted returns, and more (see `evaluate`)."""
+        return Evaluation([measure(self._saved, episodes, num_envs, seed, stochastic, self._device)])
 
 
 def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "cpu") -> Policy:
@@ -223,10 +222,48 @@ def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "c
 
 
 def evaluate(
-    target: str | Path, episodes: int = 10, *, out: str | Path = "data", num_envs: int = 1, seed: int = 0
-) -> list[float]:
-    """Undiscounted returns of greedy episodes of a run's best policy; `target` and `out` as for `load_agent`."""
-    return load_agent(target, out=out).evaluate(episodes, num_envs=num_envs, seed=seed)
+    target: str | Path,
+    episodes: int = 100,
+    *,
+    out: str | Path = "data",
+    num_envs: int = 16,
+    stochastic: bool = False,
+    seed: int = 0,
+    checkpoint: str | int = "best",
+    all_sessions: bool = False,
+    device: str = "cpu",
+) -> Evaluation:
+    """Play episodes with the policy of a run, on envs of their own.
+
+    Args:
+        target: a run folder (its best session counts), a checkpoint file, or `latest` of `out`.
+        episodes: of each policy.
+        out: folder of the run folders.
+        num_envs: stepped together.
+        stochastic: draw actions from the policy; else its likeliest ones are taken.
+        seed: the same seed gives the same episodes.
+        checkpoint: `best`, `latest`, or a frame at which `meta.keep_checkpoints` kept a policy.
+        all_sessions: play with the policy of every session.
+        device: torch name.
+
+    Returns:
+        The undiscounted returns, as a list. Its `mean` is an estimate (`value`, `low`, `high`: the 95 % interval),
+        `lengths` are the episodes' steps, `policies` tell them apart by session.
+
+    Raises:
+        LabError: no such run or policy.
+    """
+    return measurement.evaluate(
+        target,
+        episodes,
+        out=Path(out).expanduser(),
+        num_envs=num_envs,
+        stochastic=stochastic,
+        seed=seed,
+        which=str(checkpoint),
+        all_sessions=all_sessions,
+        device=device,
+    )
 
 
 def compare(

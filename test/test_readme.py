@@ -97,7 +97,20 @@ def test_bundled_specs_that_are_named_exist() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "validate", "schema", "compare", "report", "plot", "list-runs", "push", "list", "pull", "run-remote"],
+    [
+        "run",
+        "validate",
+        "schema",
+        "compare",
+        "report",
+        "plot",
+        "eval",
+        "list-runs",
+        "push",
+        "list",
+        "pull",
+        "run-remote",
+    ],
 )
 def test_options_that_are_named_exist(command: str) -> None:
     script = Path(sys.executable).with_name("slm-lab")

@@ -34,6 +34,7 @@ def add_views(app: typer.Typer) -> None:
     app.command()(plot)
     app.command()(report)
     app.command()(compare)
+    app.command("eval")(evaluate)
     app.command("list-runs")(list_runs)
 
 
@@ -109,6 +110,33 @@ def compare(
 
     labels = split_words(legends) if legends is not None else None
     main(runs, out, metric=metric, at=at, target=target, labels=labels, as_json=as_json)
+
+
+def evaluate(  # noqa: PLR0917  a parameter is an option
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder: path or name in --out, latest; or a checkpoint file.")
+    ],
+    episodes: Annotated[int, typer.Option(min=1, help="Of each policy.")] = 100,
+    num_envs: Annotated[int, typer.Option(min=1, help="Envs stepped together.")] = 16,
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="Draw actions from the policy; else its likeliest ones are taken.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of envs and actions.")] = 0,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="WHICH", help="best, latest, or a frame that meta.keep_checkpoints kept.")
+    ] = "best",
+    all_sessions: Annotated[
+        bool, typer.Option("--all-sessions", help="The policy of each session; else of the best one.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every return and length.")] = False,
+    out: Out = Path("data"),
+) -> None:
+    """Evaluate what was learned: mean return over many episodes with its 95 % interval."""
+    from slm_lab.cli.evaluate import main
+
+    settings = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "which": checkpoint, "device": device}
+    main(run, episodes, out, all_sessions=all_sessions, as_json=as_json, **settings)
 
 
 def list_runs(

@@ -63,7 +63,7 @@ class SavedPolicy:
         """
         path = Path(target).expanduser()
         if not (path.is_file() and path.suffix == ".pt"):
-            path = _best_checkpoint(find_run(target, out))
+            path = best_checkpoint(find_run(target, out))
         tree = checkpoint.load(path)
         import_plugins(tree["spec"]["meta"].get("plugins", []))
         return cls(
@@ -82,9 +82,9 @@ class SavedPolicy:
         env.load_normalizer_state(self.normalizer)
         return env
 
-    def agent(self, env: VecEnv, device: str = "cpu") -> Agent:
-        """An agent for the env, with these nets."""
-        agent = Agent(self.spec, env.info, seed=0, device=device)
+    def agent(self, env: VecEnv, device: str = "cpu", seed: int = 0) -> Agent:
+        """An agent for the env, with these nets; the seed is that of actions it draws."""
+        agent = Agent(self.spec, env.info, seed=seed, device=device)
         agent.load_policy_state(self.state)
         return agent
 
@@ -194,14 +194,14 @@ class Camera:
         return LabError(f"video: {self._path} can't be written{f': {error.strerror}' if error.strerror else ''}")
 
 
-def _best_checkpoint(layout: Layout) -> Path:
+def best_checkpoint(layout: Layout) -> Path:
     """The best policy of the session with the highest total_reward_ma, of those in the run folder.
 
     Where a session has no metrics yet its best checkpoint tells.
     """
     found = []
     for best in [*layout.root.glob("model/*_ckpt-best.pt"), *layout.root.glob("model/*_ckpt.pt")]:
-        trial, session = _indices(layout, best)
+        trial, session = indices(layout, best)
         score = _score(layout.session_scalar(trial, session))
         if score is None and best.name.endswith("_ckpt-best.pt"):
             score = checkpoint.load(best)["total_reward_ma"]
@@ -212,7 +212,12 @@ def _best_checkpoint(layout: Layout) -> Path:
     return max(found)[-1]
 
 
-def _indices(layout: Layout, path: Path) -> tuple[int, int]:
+def indices(layout: Layout, path: Path) -> tuple[int, int]:
+    """Trial and session of a checkpoint.
+
+    Raises:
+        LabError: its name is none of the run's.
+    """
     found = re.match(r"_t(\d+)_s(\d+)_ckpt", path.name.removeprefix(layout.name))
     if found is None:
         raise LabError(f"{path}: not a checkpoint of '{layout.name}'")

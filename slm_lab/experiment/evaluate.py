@@ -14,9 +14,15 @@ from slm_lab.spec.model import EnvSpec
 
 
 def play(
-    agent: Agent, env: VecEnv, episodes: int, seed: int, on_step: Callable[[VecEnv], None] | None = None
+    agent: Agent,
+    env: VecEnv,
+    episodes: int,
+    seed: int,
+    on_step: Callable[[VecEnv], None] | None = None,
+    *,
+    explore: bool = False,
 ) -> tuple[list[float], list[int]]:
-    """Play greedy episodes from the beginning.
+    """Play episodes from the beginning.
 
     Every env plays its share of the episodes; taking those that end first would favour short ones.
 
@@ -26,6 +32,7 @@ def play(
         episodes: how many.
         seed: of the env.
         on_step: called before each step; to film, say.
+        explore: draw actions from the policy; else its likeliest ones.
 
     Returns:
         Undiscounted returns, and lengths in steps; env by env.
@@ -38,7 +45,7 @@ def play(
         while left.any():
             if on_step is not None:
                 on_step(env)
-            step = env.step(agent.act(obs, explore=False))
+            step = env.step(agent.act(obs, explore))
             obs = step.obs
             if step.episode_return:
                 agent.forget(step.terminated | step.truncated)

@@ -1,0 +1,28 @@
+"""`slm-lab eval`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import Result
+
+Slm = Callable[..., Result]
+
+
+def test_a_table_and_json(slm: Slm, finished_run: Path) -> None:
+    shown = slm("eval", str(finished_run), "--episodes", "5", "--num-envs", "3")
+    assert shown.exit_code == 0, shown.output
+    head, line = shown.stdout.splitlines()
+    assert head.split()[:3] == ["session", "frame", "episodes"]
+    small = ("--episodes", "5", "--num-envs", "3", "--json")
+    found = json.loads(slm("eval", finished_run.name, "--out", str(finished_run.parent), *small).stdout)
+    [session] = found["sessions"]
+    assert len(session["returns"]) == len(session["lengths"]) == 5
+    assert found["low"] <= found["mean"] <= found["high"]
+    assert f"{found['mean']:.4g}" in line
+
+
+def test_no_such_run(slm: Slm) -> None:
+    done = slm("eval", "nothing")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: nothing: no such run folder")
