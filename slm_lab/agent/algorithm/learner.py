@@ -111,16 +111,15 @@ class Learner:
         count = len(data[0] if index is None else index)
         batch, rows = ([d[0] for d in data], None) if index is None else (list(data), index[0])
         run = self._get_compiled(batch, rows, coefs) if self.compile else None
-        if run is not None:
-            args = self._arguments(batch, rows, coefs)
-            moving = list(data) if index is None else [index]
-            outputs = run.loop(args, dict(enumerate(moving, len(args) - len(moving))), count)
-        else:
+        if run is None:
             found = [
-                self._eager([d[k] for d in data] if index is None else data, None if index is None else index[k], coefs)
+                self.step([d[k] for d in data] if index is None else data, None if index is None else index[k], coefs)
                 for k in range(count)
             ]
-            outputs = tuple(torch.stack(list(outs)) for outs in zip(*found, strict=True))
+            return tuple(torch.stack(list(outs)) for outs in zip(*found, strict=True))
+        args = self._arguments(batch, rows, coefs)
+        moving = list(data) if index is None else [index]
+        outputs = run.loop(args, dict(enumerate(moving, len(args) - len(moving))), count)
         self.steps += count
         self._since += count
         return outputs
