@@ -8,6 +8,7 @@ from typing import Any
 from slm_lab.cli.report import show
 from slm_lab.cli.runs import find_all
 from slm_lab.experiment.report.write import watch, write_report
+from slm_lab.lib.log import setup
 
 
 def main(
@@ -18,6 +19,7 @@ def main(
     Raises:
         LabError: no such run, a run without a row, a file that can't be written.
     """
+    setup("WARNING")
     layouts = find_all(words, out)
     if watch_every is None:
         path = write_report(layouts, output, **options)

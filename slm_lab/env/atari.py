@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from slm_lab.env.actions import map_actions
 from slm_lab.env.base import VecEnv
 from slm_lab.env.observations import BYTE, ObsMap, PartMap
+from slm_lab.env.rows import picture
 from slm_lab.env.snapshot import ActionLog, pack, unpack
 from slm_lab.env.threads import available_cores
 from slm_lab.lib.seeding import derive
@@ -265,7 +266,7 @@ class Atari(VecEnv):
 
     def render(self) -> NDArray[np.uint8] | None:
         """See VecEnv."""
-        return None if self._picture is None else self._picture.show()
+        return None if self._picture is None else picture(self.info.name, self._picture.show)
 
     def close(self) -> None:
         """See VecEnv."""

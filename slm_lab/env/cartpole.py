@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from slm_lab.env.actions import map_actions
 from slm_lab.env.base import VecEnv
 from slm_lab.env.observations import map_obs
+from slm_lab.env.rows import picture
 from slm_lab.lib.seeding import episode_seed
 from slm_lab.lib.stateful import State
 from slm_lab.types import Discrete, EnvInfo, Step
@@ -220,7 +221,7 @@ class CartPole(VecEnv):
 
     def render(self) -> NDArray[np.uint8] | None:
         """See VecEnv."""
-        return self._draw() if self._picture is not None else None
+        return picture(self.info.name, self._draw) if self._picture is not None else None
 
     def _draw(self) -> NDArray[np.uint8] | None:
         self._picture.state = self._state[:, 0].copy()

@@ -20,6 +20,7 @@ from slm_lab.env.actions import map_actions
 from slm_lab.env.base import MAX_T, VecEnv
 from slm_lab.env.mujoco_tasks import TASKS, Task
 from slm_lab.env.observations import map_obs
+from slm_lab.env.rows import picture
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.threads import Threads, available_cores
 from slm_lab.lib.errors import LabError
@@ -203,7 +204,7 @@ class MujocoVec(VecEnv):
         """See VecEnv."""
         if self._envs[0].render_mode != "rgb_array":
             return None
-        return np.asarray(self._envs[0].render())
+        return picture(self.info.name, self._envs[0].render)
 
     def close(self) -> None:
         """See VecEnv."""

@@ -23,6 +23,20 @@ Spaces = tuple[gym.Space[Any], gym.Space[Any]]
 """Of actions, and of observations."""
 
 
+def picture(name: str, render: Callable[[], Any]) -> NDArray[np.uint8] | None:
+    """What an env shows.
+
+    Raises:
+        LabError: it can't: what its libraries raise where there is no screen is for them to choose.
+    """
+    try:
+        frame = render()
+    except Exception as e:
+        why = " ".join(str(e).split()) or type(e).__name__
+        raise LabError(f"env: can't render {name}: {why}{display_hint(why)}") from e
+    return None if frame is None else np.asarray(frame)
+
+
 class OldStep(LabError):
     """What an env's step gave is not what gymnasium asks for."""
 
@@ -168,12 +182,7 @@ class LocalRows:
         env = self._envs[0]
         if env.render_mode != "rgb_array":
             return None
-        try:
-            frame: Any = env.render()
-        except Exception as e:
-            why = " ".join(str(e).split()) or type(e).__name__
-            raise LabError(f"env: can't render {self.name}: {why}{display_hint(why)}") from e
-        return None if frame is None else np.asarray(frame)
+        return picture(self.name, env.render)
 
     def close(self) -> None:
         """See Rows."""

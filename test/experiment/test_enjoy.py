@@ -146,6 +146,29 @@ def test_a_video_is_written(trained: Run, options: Options, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("env_name", "renderer"),
+    [
+        ("InvertedPendulum-v5", "gymnasium.envs.mujoco.MujocoEnv.render"),
+        ("CartPole-v1", "gymnasium.envs.classic_control.CartPoleEnv.render"),
+    ],
+)
+def test_an_env_without_a_screen(
+    new_run: NewRun, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env_name: str, renderer: str
+) -> None:
+    run = new_run(env__name=env_name, env__max_frame=400)
+    write_json(run.layout.spec(), run.spec.to_dict())
+    Session(run).run()
+
+    def render(env: object) -> None:
+        raise ZeroDivisionError("no OpenGL platform library")
+
+    monkeypatch.setattr(renderer, render)
+    with pytest.raises(LabError, match=f"env: can't render {env_name}: no OpenGL platform library .*MUJOCO_GL=egl"):
+        enjoy(run.layout.root, options, episodes=1, video=tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
     ("pictures", "text"),
     [
         ([], "env: can't render CartPole-v1: no OpenGL"),

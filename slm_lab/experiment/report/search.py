@@ -166,7 +166,8 @@ def _scale(axis: Axis, known: Sequence[Record]) -> dict[str, Any]:
     low, high = _range(axis)
     if "log" in axis.dist and low > 0:
         a, b = math.log10(low), math.log10(high)
-        return {"type": "log", "range": [a - 0.06 * (b - a), b + 0.06 * (b - a)], "dtick": 1 if b - a > 1.5 else None}
+        edges = [a - 0.06 * (b - a), b + 0.06 * (b - a)]
+        return {"type": "log", "range": edges, "exponentformat": "power", "dtick": 1 if b - a > 1.5 else None}
     return {"type": "linear", "range": [low - 0.06 * (high - low), high + 0.06 * (high - low)]}
 
 

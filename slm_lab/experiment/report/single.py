@@ -208,15 +208,21 @@ def spec_table(history: History) -> Markup:
 
 
 def bundled_spec(name: str) -> tuple[str | None, dict[str, Any]]:
-    """File and leaves of the bundled spec of that name; (None, {}) where there is none."""
+    """File and leaves of the bundled spec that a run of this name came from; (None, {}) where there is none.
+
+    A spec with variables for the env lends its name to runs as `<name>_<env>`.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
     for path in bundled_files():
         try:
             specs = read_file(path)
         except LabError:
             continue
-        if name in specs:
-            return f"{path.parent.name}/{path.name}", {k: v for k, v in flatten(specs[name]).items() if k != "name"}
-    return None, {}
+        for own, spec in specs.items():
+            if name == own or name.startswith(f"{own}_"):
+                leaves = {k: v for k, v in flatten(spec).items() if k != "name"}
+                found[own] = f"{path.parent.name}/{path.name}", leaves
+    return found[max(found, key=len)] if found else (None, {})
 
 
 def repeat(history: History) -> list[Markup | Figure]:

@@ -1,6 +1,11 @@
 """A film of the best policy: one that lies in the run folder, or one that is made."""
 
 import base64
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from slm_lab.experiment.report.html import Markup, Section, tag
@@ -49,6 +54,20 @@ def find_film(layout: Layout) -> Path | None:
     return max(films, key=lambda p: p.stat().st_mtime, default=None)
 
 
+@contextmanager
+def _without_screen() -> Iterator[None]:
+    """Let MuJoCo render where there is no screen, unless the user has said how."""
+    name = "MUJOCO_GL"
+    mine = sys.platform == "linux" and not {name, "DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)
+    if mine:
+        os.environ[name] = "egl"
+    try:
+        yield
+    finally:
+        if mine:
+            del os.environ[name]
+
+
 def make_film(layout: Layout) -> tuple[Path | None, str | None]:
     """Film an episode of the best policy, into the run folder; or say why that can't be done."""
     if not list((layout.root / "model").glob("*.pt")):
@@ -58,7 +77,9 @@ def make_film(layout: Layout) -> tuple[Path | None, str | None]:
         from slm_lab.experiment.enjoy import enjoy
         from slm_lab.experiment.run import Options
 
-        enjoy(layout.root, Options(device="cpu"), episodes=1, video=path)
+        with warnings.catch_warnings(), _without_screen():
+            warnings.simplefilter("ignore")  # renderers have much to say where there is no screen
+            enjoy(layout.root, Options(device="cpu"), episodes=1, video=path)
     except ModuleNotFoundError as e:
         return None, f"no video: {e.name} is not installed"
     except (LabError, OSError) as e:

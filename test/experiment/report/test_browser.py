@@ -1,5 +1,6 @@
 """Pages as a real browser shows them: no error on the console, every plot drawn, values under the mouse."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +8,15 @@ import numpy as np
 import pytest
 from support.browser import CHROMIUM, WHY, Browser
 from support.runs import make_run, make_search
+from support.specs import TINY
 
+from slm_lab import api
 from slm_lab.experiment.history import read_history
 from slm_lab.experiment.report.write import write_report
+from slm_lab.experiment.run import Mode, Options
+from slm_lab.experiment.trial import Trial
 from slm_lab.lib.layout import Layout
+from slm_lab.spec.load import load_spec
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WHY)
 
@@ -129,6 +135,30 @@ def test_page_of_a_run_that_has_just_begun(browser: Browser, tmp_path: Path) -> 
     browser.open(write_report([layout], video=False))
     assert "no score" in browser.js("document.body.innerText")
     assert all(drawn(browser))
+
+
+def test_real_runs(browser: Browser, tmp_path: Path, finished_run: Path) -> None:
+    """One that ended, one that was stopped, one on MuJoCo with evaluations."""
+    stopped = Layout.new(tmp_path, "tiny")
+    stopped.make_folders()
+    stopped.spec().write_text(json.dumps({"tiny": TINY}))
+    rows: list[int] = []
+    options = Options(out=tmp_path, device="cpu", progress=False)
+    trial = Trial(
+        load_spec(TINY), Mode.TRAIN, stopped, options, stop=lambda: len(rows) > 2, listen=lambda s, r: rows.append(s)
+    )
+    assert trial.run().stopped
+    hopper = {**TINY, "env": {"name": "InvertedPendulum-v5", "num_envs": 2, "max_frame": 600}}
+    hopper["meta"] = {**TINY["meta"], "rigorous_eval": 2, "eval_frequency": 200}
+    mujoco = api.run(hopper, out=tmp_path, device="cpu").folder
+    for layout in (Layout.open(finished_run), stopped, Layout.open(mujoco)):
+        browser.open(write_report([layout], tmp_path / "page.html", video=False))
+        found = drawn(browser)
+        assert len(found) > 4
+        assert all(found)
+    text = browser.js("document.body.innerText")
+    assert "Last evaluation of 2 episodes" in text
+    assert "mujoco" in text
 
 
 def test_print(browser: Browser, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@
         xaxis: { ...axis, exponentformat: "SI", title: { text: f.x.x ?? f.x[clock], standoff: 6 }, ...own.xaxis },
         yaxis: { ...axis, title: { text: f.y, standoff: 6 }, ...own.yaxis } };
     };
-    const config = { responsive: true, displaylogo: false,
+    const config = { responsive: true, displaylogo: false, displayModeBar: true,
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { format: "svg" } };
     const draw = (i) => {
       const f = figures[i];
