@@ -111,8 +111,8 @@ def test_an_interrupted_run_goes_on_exactly(case: str) -> None:
         run.env.close()
 
 
-def test_compiled_updates_are_those_of_eager_mode(case: str = "ppo") -> None:
-    eager, compiled = Run(make_spec(case)).go(20), Run(make_spec(case), compile=True).go(20)
+def test_compiled_updates_are_those_of_eager_mode() -> None:
+    eager, compiled = Run(make_spec("ppo")).go(20), Run(make_spec("ppo"), compile=True).go(20)
     assert compiled.agent.compiled
     mine, its = eager.agent.weights(), compiled.agent.weights()
     assert all(torch.allclose(mine[name], its[name], atol=1e-4) for name in mine)

@@ -30,6 +30,8 @@ class MultiInputNetSpec(NetSpec):
     """Widths of the linear layers behind the convolutions; None: [128]."""
     joint_hid_layers: tuple[Count, ...] = (128,)
     """Widths of the linear layers behind all parts, where there are several."""
+    normalize: bool = True
+    """Divide uint8 images by 255; false for small numbers that only say what is where, MiniGrid's say."""
     parts: dict[str, PartSpec] = Field(default_factory=dict)
     """What single parts go through in place of that, by name."""
 
@@ -56,7 +58,9 @@ class MultiInputNet(Net):
             shape = _alone(obs_shape)
         image = PartSpec(conv_hid_layers=spec.conv_hid_layers, fc_hid_layers=spec.fc_hid_layers)
         name = spec.hid_layers_activation
-        self.parts_body = PartsBody(shape, name, rest=spec.hid_layers, image=image, parts=spec.parts)
+        self.parts_body = PartsBody(
+            shape, name, rest=spec.hid_layers, image=image, parts=spec.parts, normalize=spec.normalize
+        )
         joint = () if len(shape.parts) == 1 else spec.joint_hid_layers
         self.joint = nn.Sequential(*linear_layers(self.parts_body.width, joint, name))
         self.add_heads(joint[-1] if joint else self.parts_body.width)

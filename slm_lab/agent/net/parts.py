@@ -135,6 +135,7 @@ class PartsBody(nn.Module):
         image: what images go through where `parts` says nothing
         parts: by name, what single parts go through
         activation_name: behind each layer
+        normalize: whether bytes are divided by 255
     """
 
     def __init__(
@@ -145,8 +146,10 @@ class PartsBody(nn.Module):
         rest: tuple[int, ...] = (),
         image: PartSpec | None = None,
         parts: dict[str, PartSpec] | None = None,
+        normalize: bool = True,
     ) -> None:
         super().__init__()
+        self.normalize = normalize
         parts, image = parts or {}, image or PartSpec()
         _check(shape, parts)
         self.shape = shape
@@ -174,9 +177,10 @@ class PartsBody(nn.Module):
 
     def read(self, parts: list[Tensor]) -> Tensor:
         """The parts themselves, [B, *shape] each, in their order -> [B, F]"""
-        found = [body(real(parts[i])) for i, body in zip(self.apart, self.bodies, strict=True)]
+        parts = [real(x) if self.normalize else x.to(torch.get_default_dtype()) for x in parts]
+        found = [body(parts[i]) for i, body in zip(self.apart, self.bodies, strict=True)]
         if self.rest:
-            found.append(self.rest_body(torch.cat([real(parts[i]).flatten(1) for i in self.rest], -1)))
+            found.append(self.rest_body(torch.cat([parts[i].flatten(1) for i in self.rest], -1)))
         return torch.cat(found, -1)
 
 
