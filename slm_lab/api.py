@@ -301,6 +301,7 @@ def report(
     *,
     out: str | Path = "data",
     video: bool = True,
+    evaluate: int | None = None,
     **options: Any,
 ) -> Path:
     """Write a run, a search, or several runs as one HTML page that works offline; gives the file.
@@ -310,6 +311,7 @@ def report(
         output: the file; None: `report.html` in the run folder, of several runs in the working folder.
         out: folder of the run folders.
         video: film the best policy of a run that has no film.
+        evaluate: episodes that the best policy of each session of a run plays for the page.
         options: `metric`, `at`, `target` and `labels` of `compare`, for several runs.
 
     Raises:
@@ -317,4 +319,4 @@ def report(
     """
     words = [targets] if isinstance(targets, str | Path) else targets
     layouts = [find_run(t, Path(out).expanduser()) for t in words]
-    return write_report(layouts, None if output is None else Path(output), video=video, **options)
+    return write_report(layouts, None if output is None else Path(output), video=video, evaluate=evaluate, **options)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_lab.cli.report import show
-from slm_lab.cli.runs import find_all
+from slm_lab.cli.runs import find_all, find_local_plugins
 from slm_lab.experiment.report.write import watch, write_report
 from slm_lab.lib.log import setup
 
@@ -20,6 +20,7 @@ def main(
         LabError: no such run, a run without a row, a file that can't be written.
     """
     setup("WARNING")
+    find_local_plugins()
     layouts = find_all(words, out)
     if watch_every is None:
         path = write_report(layouts, output, **options)

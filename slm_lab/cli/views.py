@@ -79,6 +79,10 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
     watch: Annotated[bool, typer.Option("--watch", help="Renew the page while a run goes on.")] = False,
     every: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Between two pages of --watch.")] = 10.0,
     no_video: Annotated[bool, typer.Option("--no-video", help="Do not film the best policy.")] = False,
+    episodes: Annotated[
+        int | None,
+        typer.Option("--evaluate", metavar="N", min=1, help="Play N episodes with the best policy of each session."),
+    ] = None,
     metric: Metric = "total_reward",
     at: At = None,
     target: Target = None,
@@ -89,7 +93,14 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
     from slm_lab.cli.make_report import main
 
     labels = split_words(legends) if legends is not None else None
-    settings = {"video": not no_video, "metric": metric, "at": at, "target": target, "labels": labels}
+    settings = {
+        "video": not no_video,
+        "evaluate": episodes,
+        "metric": metric,
+        "at": at,
+        "target": target,
+        "labels": labels,
+    }
     main(runs, out, output, open_it=open_it, watch_every=every if watch else None, **settings)
 
 

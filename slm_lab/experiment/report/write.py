@@ -14,10 +14,10 @@ from slm_lab.experiment.describe import read_status
 from slm_lab.experiment.history import History, NoRowError, read_histories
 from slm_lab.experiment.report.html import Page, Section
 from slm_lab.experiment.report.page import render
+from slm_lab.experiment.report.policy import final_evaluation, video_section
 from slm_lab.experiment.report.search import search_page
 from slm_lab.experiment.report.several import several_page
 from slm_lab.experiment.report.single import run_page
-from slm_lab.experiment.report.video import video_section
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.layout import Layout
@@ -31,6 +31,7 @@ def write_report(
     output: Path | None = None,
     *,
     video: bool = True,
+    evaluate: int | None = None,
     metric: str = "total_reward",
     at: int | None = None,
     target: float | None = None,
@@ -43,6 +44,7 @@ def write_report(
         layouts: of the runs.
         output: the HTML file; None: `report.html` in the run folder, of several runs in the working folder.
         video: film the best policy of a run that has no film.
+        evaluate: episodes that the best policy of each session of a run plays for the page.
         metric: see `compare`; of several runs, as the next three.
         at: see `compare`.
         target: see `compare`.
@@ -75,7 +77,7 @@ def write_report(
             page = several_page(histories, found)
             page.missing += left_out
         else:
-            page = _one(histories[0], output, video=video)
+            page = _one(histories[0], output, video=video, evaluate=evaluate)
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         footer = f"Made by slm-lab {slm_lab.__version__} on {now}, from the tables in info/."
         try:
@@ -112,7 +114,9 @@ def watch(
     told = on_first is None
     while any(read_status(layout) == "running" for layout in layouts):
         with suppress(NoRowError):
-            path = write_report(layouts, output, **{**options, "video": False}, refresh=max(1, round(every)))
+            path = write_report(
+                layouts, output, **{**options, "video": False, "evaluate": None}, refresh=max(1, round(every))
+            )
             if on_first is not None and not told:
                 told = True
                 on_first(path)
@@ -123,10 +127,19 @@ def watch(
     return path
 
 
-def _one(history: History, output: Path, *, video: bool) -> Page:
+def _one(history: History, output: Path, *, video: bool, evaluate: int | None) -> Page:
     page = search_page(history) if history.is_search else run_page(history)
     section, why = video_section(history.layout, output, make=video and history.status != "running")
+    missing = [*page.missing, *([why] if why else [])]
     sections: list[Section] = [*page.sections]
+    if not history.is_search:
+        parts, why = final_evaluation(history.layout, evaluate)
+        missing += [why] if why else []
+        at = next((i for i, s in enumerate(sections) if s.title == "Evaluation"), None)
+        if at is not None:
+            sections[at].parts += parts
+        elif parts:
+            sections.insert(2, Section("Evaluation", [*parts]))
     if section is not None:
         sections.insert(1, section)
-    return replace(page, sections=sections, missing=[*page.missing, *([why] if why else [])])
+    return replace(page, sections=sections, missing=missing)

@@ -96,6 +96,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     text = write_report([layout]).read_text()
     assert "s1_session_df_train.csv has no row" in text
     assert "no video: the model folder holds no checkpoint" in text
+    assert f"slm-lab eval {layout.root} --all-sessions" in text
     assert "The run has not ended" in text
 
 
@@ -107,14 +108,15 @@ def test_video_that_is_there(tmp_path: Path) -> None:
     assert 'src="graph/long.mp4"' in write_report([layout]).read_text()
 
 
-def test_video_is_made(tmp_path: Path, finished_run: Path) -> None:
+def test_video_is_made_and_the_policy_evaluated(tmp_path: Path, finished_run: Path) -> None:
     import shutil
 
     from slm_lab.lib.layout import Layout
 
     folder = tmp_path / finished_run.name
     shutil.copytree(finished_run, folder)
-    text = write_report([Layout.open(folder)]).read_text()
+    text = write_report([Layout.open(folder)], evaluate=3).read_text()
+    assert re.search(r"session 0</td><td class=\"number\">[\d,]+</td><td class=\"number\">3</td>", text)
     assert "data:video/mp4;base64," in text
     assert list((folder / "graph").glob("*_best_policy.mp4"))
 

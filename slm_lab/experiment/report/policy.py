@@ -1,14 +1,16 @@
-"""A film of the best policy: one that lies in the run folder, or one that is made."""
+"""What the saved policies do: a final evaluation, and a film of the best one. Both need what trains."""
 
 import base64
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slm_lab.experiment.report.html import Markup, Section, tag
+from slm_lab.experiment.report.html import Markup, Section, table, tag
+from slm_lab.experiment.wording import interval, number
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 
@@ -46,6 +48,45 @@ def video_section(layout: Layout, page: Path, *, make: bool) -> tuple[Section | 
     else:
         shown = Markup(f'<video controls loop muted playsinline src="{source}"></video>')
     return Section("Best policy", [shown, tag("p", f"{name}: the best policy plays greedily.", cls="note")]), None
+
+
+def final_evaluation(layout: Layout, episodes: int | None) -> tuple[list[Markup], str | None]:
+    """What the best policy of each session reaches, and what there is to say where that can't be found out.
+
+    Args:
+        layout: of the run.
+        episodes: of each policy; None: none is played, and the page tells the command.
+    """
+    if episodes is None:
+        command = shlex.join(["slm-lab", "eval", str(layout.root), "--all-sessions"])
+        return [tag("p", "Many greedy episodes of the best policies:", cls="note"), tag("pre", command)], None
+    try:
+        from slm_lab.experiment.measure import evaluate
+
+        found = evaluate(layout.root, episodes, all_sessions=True)
+    except ModuleNotFoundError as e:
+        return [], f"no final evaluation: {e.name} is not installed"
+    except (LabError, OSError) as e:
+        return [], f"no final evaluation: {e}"
+    rows = [
+        [
+            f"session {p.session}",
+            f"{p.frame:,}",
+            len(p.returns),
+            interval(p.mean),
+            number(min(p.returns)),
+            number(max(p.returns)),
+        ]
+        for p in found.policies
+    ]
+    if len(found.policies) > 1:
+        rows.append(["all", "", len(found), interval(found.mean), number(min(found)), number(max(found))])
+    headers = ["best policy of", "frame", "episodes", "mean return [95 % interval]", "lowest", "highest"]
+    note = (
+        "Greedy episodes in envs of their own. The interval of a session is over its episodes, that of all over the "
+        "sessions' means."
+    )
+    return [tag("h3", "Final evaluation"), table(headers, rows, numbers=range(1, 6)), tag("p", note, cls="note")], None
 
 
 def find_film(layout: Layout) -> Path | None:
