@@ -16,6 +16,8 @@ from slm_lab.types import EnvInfo, Step
 MAX_T = 100_000
 """Steps after which an episode is truncated where neither the env nor the spec states a limit: so the record of actions
 that `state_dict` needs stays bounded, and so does an episode that an agent can't end by itself."""
+PLAY_MAX_T = 10_000
+"""The same in evaluation and `enjoy`, which wait for the ends of episodes."""
 
 
 class VecEnv(ABC):

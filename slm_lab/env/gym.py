@@ -8,7 +8,7 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from slm_lab.env.base import MAX_T, VecEnv
+from slm_lab.env.base import VecEnv
 from slm_lab.env.rows import Rows
 from slm_lab.env.snapshot import ActionLog, pack, unpack
 from slm_lab.lib.log import note
@@ -26,15 +26,15 @@ class GymVecEnv(VecEnv):
         name: id, for messages and `info`.
         rows: the envs.
         num_envs: N.
-        max_t: steps after which an episode is truncated; None: MAX_T.
+        max_t: steps after which an episode is truncated.
 
     Raises:
         LabError: spaces the lab can't deal with.
     """
 
-    def __init__(self, name: str, rows: Rows, num_envs: int, *, max_t: int | None = None) -> None:
+    def __init__(self, name: str, rows: Rows, num_envs: int, *, max_t: int) -> None:
         n = num_envs
-        self._max_t = max_t or MAX_T
+        self._max_t = max_t
         self._rows = rows
         self.actions, self.observations = rows.actions, rows.observations
         shape, kind = (n, *self.observations.shape), self.observations.dtype

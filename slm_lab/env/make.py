@@ -13,7 +13,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import load_env_creator
 
-from slm_lab.env.base import VecEnv
+from slm_lab.env.base import MAX_T, PLAY_MAX_T, VecEnv
 from slm_lab.env.cartpole import CartPole
 from slm_lab.env.foreign import package_of
 from slm_lab.env.gym import GymVecEnv
@@ -103,6 +103,12 @@ def make_env(
         registration.order_enforce = False
         wrapped = registration.additional_wrappers or spec.wrappers
         registration.max_episode_steps = own_limit if wrapped else None
+        if max_t is None:
+            max_t = MAX_T if training else PLAY_MAX_T
+            note(
+                f"env: {found.id} registers no time limit: an episode that does not end by itself is cut off after "
+                f"{max_t:,} steps{'' if training else ' when it is played'} (env.max_t sets another limit)"
+            )
         make = functools.partial(_make_one, registration, kwargs, render, Outfit.of(spec))
         if mode == "native":
             from slm_lab.env.mujoco import MujocoVec
@@ -165,6 +171,7 @@ def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     """Why an env can't be made: under the key that the env complains of, where it names one."""
     # gymnasium repeats all arguments behind the reason
     text = _one_line(error).partition(" was raised from the environment creator")[0]
+    text += display_hint(text)
     key = next((key for key in kwargs if re.search(rf"\b{re.escape(key)}\b", text)), None)
     if key is None and not isinstance(error, ImportError | gym.error.Error):
         # else the one whose value it repeats, or the only one there is
@@ -173,7 +180,7 @@ def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     if key is not None:
         return f"env.{key}: can't make {name} with {kwargs[key]!r}: {text}"
     given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-    return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}{display_hint(text)}"
+    return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}"
 
 
 def _make_rows(name: str, make: Make, n: int, mode: str, cores: int, seen: Seen) -> Rows:

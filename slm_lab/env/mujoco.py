@@ -17,7 +17,7 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from slm_lab.env.actions import map_actions
-from slm_lab.env.base import MAX_T, VecEnv
+from slm_lab.env.base import VecEnv
 from slm_lab.env.mujoco_tasks import TASKS, Task
 from slm_lab.env.observations import map_obs
 from slm_lab.env.rows import picture
@@ -53,7 +53,7 @@ class MujocoVec(VecEnv):
         make: Callable[[int], gym.Env[Any, Any]],
         num_envs: int,
         *,
-        max_t: int | None = None,
+        max_t: int,
         threads: int | None = None,
     ) -> None:
         n = num_envs
@@ -62,7 +62,7 @@ class MujocoVec(VecEnv):
         self._task: Task = TASKS[entry_point](first)
         self.actions = map_actions(first.action_space, name)
         self.observations = map_obs(first.observation_space, name)
-        self._max_t = max_t or MAX_T
+        self._max_t = max_t
         shape = tuple(first.observation_space.shape)
         self.info = EnvInfo(name, shape, "float32", self.actions.space, n, self._max_t)
         self.obs, self._obs_before = np.zeros((n, *shape), np.float32), np.zeros((n, *shape), np.float32)

@@ -49,7 +49,7 @@ class OldStep(LabError):
 
 def display_hint(error: str) -> str:
     """What helps where an error is about drawing on a machine without a display."""
-    about = re.search(r"gl(fw|ew|x|ad)|opengl|\begl\b|display|x11", error, re.IGNORECASE)
+    about = re.search(r"\bgl(fw|ew|x|ad)|opengl|\begl\b|\bdisplay\b|\bx11\b", error, re.IGNORECASE)
     return " (on a machine without a display, set MUJOCO_GL=egl or osmesa)" if about else ""
 
 

@@ -118,7 +118,8 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
         for i in range(episodes):
             seed = derive(options.seed or 0, i)
             [ret], [length] = play(agent, env, 1, seed, on_step=camera.shoot if video is not None else None)
-            logger.info("episode {}: return {:.2f}, {} steps", i + 1, ret, length)
+            limit = " (the limit)" if length == env.info.max_t else ""
+            logger.info("episode {}: return {:.2f}, {} steps{}", i + 1, ret, length, limit)
             returns.append(ret)
     spread = f" +- {np.std(returns, ddof=1):.2f}" if len(returns) > 1 else ""
     logger.info("mean return over {} episodes: {:.2f}{}", len(returns), np.mean(returns), spread)

@@ -1,12 +1,18 @@
 """Faults in the spec's env are told before it is made."""
 
+from typing import ClassVar
+
 import gymnasium as gym
+import numpy as np
 import pytest
+from loguru import logger
 
 from slm_lab.env.cartpole import CartPole
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import check_env, make_env
+from slm_lab.env.rows import display_hint
 from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.log import note
 from slm_lab.spec.model import EnvSpec
 
 
@@ -140,3 +146,69 @@ def test_cartpole_runs_in_numpy_unless_it_is_another(monkeypatch):
     registration = gym.registry["CartPole-v1"]
     monkeypatch.setattr(registration, "entry_point", gym.envs.classic_control.CartPoleEnv)
     assert type(make_env(EnvSpec(name="CartPole-v1", max_frame=1))) is GymVecEnv
+
+
+class Endless(gym.Env):
+    """Never ends, and can't be drawn."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+    def render(self):
+        raise RuntimeError("gladLoadGL error")
+
+
+@pytest.fixture
+def endless():
+    gym.register("Endless-v0", Endless)
+    note.cache_clear()
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
+    yield lines
+    logger.remove(sink)
+    del gym.registry["Endless-v0"]
+
+
+def test_an_env_without_a_time_limit_is_told_of_once(endless):
+    spec = EnvSpec(name="Endless-v0", max_frame=1)
+    for _ in range(2):
+        assert make_env(spec).info.max_t == 100_000
+        env = make_env(spec, training=False)
+        assert env.info.max_t == 10_000
+    text = "env: Endless-v0 registers no time limit: an episode that does not end by itself is cut off after"
+    assert endless == [
+        f"{text} 100,000 steps (env.max_t sets another limit)",
+        f"{text} 10,000 steps when it is played (env.max_t sets another limit)",
+    ]
+    env.reset(0)
+    for _ in range(10_000):
+        step = env.step(np.zeros(1, np.int64))
+    assert step.truncated.tolist() == [True]
+    assert step.episode_return == [10_000]
+
+
+def test_a_limit_of_the_spec_needs_no_note(endless):
+    for training in (True, False):
+        env = make_env(EnvSpec(name="Endless-v0", max_frame=1, max_t=7), training=training)
+        assert env.info.max_t == 7
+    assert endless == []
+
+
+@pytest.mark.usefixtures("endless")
+def test_what_can_not_be_drawn_without_a_display_gets_a_hint():
+    env = make_env(EnvSpec(name="Endless-v0", max_frame=1), render="rgb_array")
+    env.reset(0)
+    with pytest.raises(LabError, match=r"gladLoadGL error \(on a machine without a display, set MUJOCO_GL=egl"):
+        env.render()
+    assert display_hint("out of memory") == ""
+    assert display_hint("angle must be single") == ""

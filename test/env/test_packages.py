@@ -1,0 +1,101 @@
+"""Env packages of others train, play and resume exactly; each group of them in an environment of its own, made by uv.
+
+`uv run pytest -m packages` runs them all (some minutes, and about 2 GB the first time); those of `QUICK` are tested
+with all other tests.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "slm-lab" / "packages"
+"""Where the environments are kept from one run to the next; they share files with uv's cache."""
+GROUPS = {
+    "quick": ["minatar==1.0.15", "minigrid==3.2.0"],
+    "any": [
+        "vizdoom==1.3.2",
+        "highway-env==1.12.1",
+        "panda-gym==3.0.7",
+        "flappy-bird-gymnasium==0.4.0",
+        "gym-pusht==0.1.8",
+        "popgym==1.0.7",
+        "tetris-gymnasium==0.3.1",
+        "stable-retro==1.0.1",
+        "mo-gymnasium==1.3.2",
+        "bluesky-gym==0.2.0",
+    ],
+    "mujoco": ["gymnasium-robotics==1.4.2", "shimmy[dm-control]==2.0.1", "PyFlyt==0.21.0", "mujoco<3.9"],
+    "metaworld": ["metaworld==3.1.1"],
+}
+"""Packages that can be installed side by side, and beside the lab."""
+
+
+class Case(NamedTuple):
+    group: str
+    env: dict[str, Any]
+    exact: bool = True
+
+
+CASES = {
+    "minigrid": Case("quick", {"name": "minigrid:MiniGrid-Empty-5x5-v0"}),
+    "minatar": Case("quick", {"name": "minatar:MinAtar/Breakout-v1"}),
+    "vizdoom": Case("any", {"name": "vizdoom:VizdoomBasic-v1"}),
+    "highway-env": Case("any", {"name": "highway_env:highway-fast-v0"}),
+    "panda-gym": Case("any", {"name": "panda_gym:PandaReachDense-v3"}),
+    "flappy-bird-gymnasium": Case("any", {"name": "flappy_bird_gymnasium:FlappyBird-v0", "use_lidar": False}),
+    "gym-pusht": Case("any", {"name": "gym_pusht:gym_pusht/PushT-v0"}),
+    "popgym": Case("any", {"name": "popgym:popgym-RepeatPreviousEasy-v0"}),
+    "tetris-gymnasium": Case("any", {"name": "tetris_gymnasium:tetris_gymnasium/Tetris"}),
+    "stable-retro": Case("any", {"name": "stable_retro:make", "game": "Airstriker-Genesis-v0"}),
+    "mo-gymnasium": Case("any", {"name": "mo_gymnasium:deep-sea-treasure-v0", "reward_weights": [1, 0.1]}),
+    "bluesky-gym": Case("any", {"name": "bluesky_gym:DescentEnv-v0"}),
+    "gymnasium-robotics": Case("mujoco", {"name": "gymnasium_robotics:FetchReachDense-v4"}),
+    "shimmy": Case("mujoco", {"name": "shimmy:dm_control/cartpole-swingup-v0"}),
+    "PyFlyt": Case("mujoco", {"name": "PyFlyt.gym_envs:PyFlyt/QuadX-Hover-v1"}),
+    "metaworld": Case("metaworld", {"name": "metaworld:Meta-World/MT1", "env_name": "reach-v3"}),
+}
+
+
+def python_of(group: str) -> str:
+    """The interpreter of a group's environment, which is made where there is none."""
+    text = json.dumps([GROUPS[group], (ROOT / "pyproject.toml").read_text(encoding="utf-8"), str(ROOT), sys.version])
+    folder = CACHE / f"{group}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    python = folder / "bin" / "python"
+    done = folder / "done"
+    if not done.exists():
+        subprocess.run(["uv", "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
+        install = ["uv", "pip", "install", "-q", "--python", python, "-e", f"{ROOT}[train]", *GROUPS[group]]
+        subprocess.run(install, check=True, cwd=ROOT)
+        done.touch()
+    return str(python)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if c.group == "quick" else pytest.mark.packages) for n, c in CASES.items()]
+)
+def test_trains_plays_and_resumes(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    python = python_of(case.group)
+    (tmp_path / "env.json").write_text(json.dumps(case.env), encoding="utf-8")
+
+    def run(part: str) -> Any:
+        script = ROOT / "test" / "support" / "package_run.py"
+        done = subprocess.run([python, script, tmp_path, part], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    assert run("begin") == {"stopped": True}
+    found = run("resume")
+    assert len(found["returns"]) == 2
+    assert found["episodes"] >= 4
+    assert found["exact"] is case.exact
+    inexact = [line for line in found["warnings"] if "can't be resumed exactly" in line]
+    assert bool(inexact) is not case.exact
