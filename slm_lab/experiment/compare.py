@@ -27,8 +27,8 @@ AGGREGATES = {
     "mean": statistics.mean,
     "optimality_gap": statistics.optimality_gap,
 }
-_SEEDS = ("name", "meta.random_seed", "meta.max_session", "meta.log_frequency", "meta.plugins")
-"""Keys that do not make another method of a spec."""
+_BESIDE = ("name", "meta.", "search.")
+"""Keys, or beginnings of them, that make no other method: seeds, logging, the search."""
 _SHARE = 0.9
 """Of the way from random to the best method: the target whose frames are counted, where none is given."""
 
@@ -180,16 +180,17 @@ def to_json(found: Comparison) -> dict[str, Any]:
 
 
 def spec_key(history: History) -> dict[str, Any]:
-    """Key path -> value of what makes a run a method of its own.
-
-    >>> flatten({"env": {"name": "A"}, "meta": {"random_seed": 1}})
-    {'env.name': 'A', 'meta.random_seed': 1}
-    """
-    return {k: v for k, v in flatten(history.spec).items() if k not in _SEEDS and not k.startswith("search.")}
+    """Key path -> value of what makes a run a method of its own: not seeds, logging and the like."""
+    leaves = flatten(history.spec)
+    return {k: v for k, v in leaves.items() if k == "meta.distributed" or not k.startswith(_BESIDE)}
 
 
 def flatten(data: Any, path: str = "") -> dict[str, Any]:
-    """Leaves of a nested dict by key path; lists are leaves."""
+    """Leaves of a nested dict by key path; lists are leaves.
+
+    >>> flatten({"env": {"name": "A"}, "agent": {"net": {"hid_layers": [64]}}})
+    {'env.name': 'A', 'agent.net.hid_layers': [64]}
+    """
     if not isinstance(data, dict) or not data:
         return {path: data} if path else {}
     leaves: dict[str, Any] = {}

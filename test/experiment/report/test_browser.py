@@ -164,6 +164,14 @@ def test_real_runs(browser: Browser, tmp_path: Path, finished_run: Path) -> None
 def test_print(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[curve(i, 30) for i in range(2)])
     browser.open(write_report([layout], video=False))
+    widths = f"{PLACES}.map(p => p._fullLayout.width)"
+    before = browser.js(widths)
+    browser.js("dispatchEvent(new Event('beforeprint'))")
+    on_paper = browser.js(widths)
+    assert max(on_paper) <= 680
+    assert len(set(on_paper)) == 2  # the wide plot, and two beside each other
+    browser.js("dispatchEvent(new Event('afterprint'))")
+    wait(browser, f"JSON.stringify({widths}) === '{json.dumps(before, separators=(',', ':'))}'")
     assert browser.pdf().startswith(b"%PDF")
 
 

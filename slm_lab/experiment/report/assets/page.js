@@ -81,9 +81,16 @@
       };
     }
     for (let i = 0; i < figures.length; i++) await draw(i);
+    // plots are as wide as they were drawn, so the page takes the width of the paper first
     addEventListener("beforeprint", () => {
       document.querySelectorAll("details").forEach((d) => (d.open = true));
-      places.forEach((p) => Plotly.Plots.resize(p));
+      document.body.classList.add("paper");
+      // resize waits a moment before it draws, which is too late here
+      for (const p of places) Plotly.relayout(p, { width: p.clientWidth, height: p.clientHeight });
+    });
+    addEventListener("afterprint", () => {
+      document.body.classList.remove("paper");
+      for (const p of places) Plotly.relayout(p, { width: null, height: null, autosize: true });
     });
     document.documentElement.dataset.drawn = figures.length;
   } catch (error) {
