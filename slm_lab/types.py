@@ -100,6 +100,11 @@ class PackedShape(tuple[int, ...]):  # noqa: SLOT001  tuples have no slots for m
         """Of the row."""
         return "float32" if all(part.dtype == "float32" for part in self.parts) else "uint8"
 
+    def reals(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+        """A view of the float32 numbers of rows [..., P], which come first."""
+        end = max((part.end for part in self.parts if part.dtype == "float32"), default=0)
+        return rows[..., :end].view(np.float32)
+
     @property
     def flat(self) -> bool:
         """Whether the row is a vector as it stands: no part is an image, none must be unpacked."""

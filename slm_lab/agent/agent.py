@@ -21,7 +21,7 @@ from slm_lab.lib.registry import lookup
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
-from slm_lab.types import Act, EnvInfo, Stats, Step
+from slm_lab.types import Act, EnvInfo, PackedShape, Stats, Step
 
 
 class Agent:
@@ -182,6 +182,9 @@ class Agent:
             parts = {"observations": [batch.obs.cpu().numpy()], "rewards": [batch.reward.cpu().numpy()]}
         else:
             parts = batch.received()
+        shape = self.info.obs_shape
+        if isinstance(shape, PackedShape):
+            parts["observations"] = [shape.reals(rows) for rows in parts["observations"]]
         return " and ".join(name for name, arrays in parts.items() if not all(np.isfinite(a).all() for a in arrays))
 
     def set_frame(self, frame: int) -> None:

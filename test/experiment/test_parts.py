@@ -7,9 +7,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from support.twofold import Twofold
 
 from slm_lab import api
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm.learner import NonFiniteLoss
 from slm_lab.env.make import make_env
 from slm_lab.lib.stateful import State
 
@@ -118,6 +120,14 @@ def test_compiled_updates_are_those_of_eager_mode() -> None:
     assert all(torch.allclose(mine[name], its[name], atol=1e-4) for name in mine)
     for run in (eager, compiled):
         run.env.close()
+
+
+@pytest.mark.parametrize("case", ["ppo", "dqn"])
+def test_a_vector_that_is_not_finite_is_the_reason_that_is_given(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(make_spec(case, vectorization="sync", normalize_obs=False))
+    monkeypatch.setattr(Twofold, "noise", np.nan)
+    with pytest.raises(NonFiniteLoss, match="observations that came from the env are not finite"):
+        run.go(40)
 
 
 @pytest.mark.parametrize("case", ["ppo", "ppo_frames", "dqn_window", "sac_continuous"])

@@ -8,6 +8,8 @@ from gymnasium import spaces
 class Twofold(gym.Env):
     """One side of the image is bright; the flag says whether the action is that side, or the other one."""
 
+    noise = 1.0
+
     def __init__(self, continuous=False, side=8):
         self.observation_space = spaces.Dict(
             screen=spaces.Box(0, 255, (side, side, 3), np.uint8),
@@ -23,7 +25,7 @@ class Twofold(gym.Env):
         half = self.side // 2
         screen = np.zeros((self.side, self.side, 3), np.uint8)
         screen[:, half * self.bright : half * (self.bright + 1), 1] = 255
-        noise = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        noise = self.noise * self.np_random.uniform(-1, 1, 2).astype(np.float32)
         return {"screen": screen, "flag": self.flag, "noise": noise, "mission": "go"}
 
     def reset(self, *, seed=None, options=None):

@@ -100,7 +100,7 @@ class Image(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] reals -> [B, F]"""
-        out: Tensor = self.body(x.contiguous(memory_format=torch.channels_last))
+        out: Tensor = self.body(x)
         return out
 
 
@@ -177,11 +177,17 @@ class PartsBody(nn.Module):
 
     def read(self, parts: list[Tensor]) -> Tensor:
         """The parts themselves, [B, *shape] each, in their order -> [B, F]"""
-        parts = [real(x) if self.normalize else x.to(torch.get_default_dtype()) for x in parts]
+        parts = [self._real(x) for x in parts]
         found = [body(parts[i]) for i, body in zip(self.apart, self.bodies, strict=True)]
         if self.rest:
             found.append(self.rest_body(torch.cat([parts[i].flatten(1) for i in self.rest], -1)))
         return torch.cat(found, -1)
+
+    def _real(self, x: Tensor) -> Tensor:
+        if x.dim() == 4:
+            # as ConvNet does: bytes are quickly moved
+            x = x.contiguous(memory_format=torch.channels_last)
+        return real(x) if self.normalize else x.to(torch.get_default_dtype())
 
 
 class Vector(nn.Sequential):
