@@ -31,6 +31,8 @@ COLUMNS = (
 """The columns that every table has; extras stand behind them."""
 WINDOW = 100
 """Episodes that total_reward, and rows that total_reward_ma, is the mean of."""
+RECENT = 10
+"""Rows that fps is the rate of."""
 
 
 class MetricsTracker:
@@ -63,6 +65,7 @@ class MetricsTracker:
         self._returns: deque[float] = deque(maxlen=window)
         self._lengths: deque[int] = deque(maxlen=window)
         self._row_rewards: deque[float | None] = deque(maxlen=WINDOW)
+        self._times: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self._latest: dict[str, float | Tensor] = {}
         self._last: Row | None = None
         self._dropped: set[str] = set()
@@ -130,7 +133,7 @@ class MetricsTracker:
         values |= {
             "total_reward": reward,
             "total_reward_ma": ma,
-            "fps": round(frame / wall_t, 1) if wall_t > 0 else None,
+            "fps": self._fps(int(frame), wall_t),
             "frame": int(frame),
             "wall_t": round(wall_t, 3),
             "t": int(t),
@@ -147,12 +150,20 @@ class MetricsTracker:
             sink(row)
         return row
 
+    def _fps(self, frame: int, wall_t: float) -> float | None:
+        """Frames per second since the earliest of the RECENT rows before this one; of the first row since the start."""
+        frames, seconds = self._times[0] if self._times else (0, 0.0)
+        self._times.append((frame, wall_t))
+        return round((frame - frames) / (wall_t - seconds), 1) if wall_t > seconds else None
+
     def load_rows(self, rows: Sequence[Row]) -> None:
         """Put back the rows up to a checkpoint, as `CsvSink.truncate_after` gives them.
 
         No snapshot holds them, for its cost would grow with the run. Call it behind `load_state_dict`.
         """
         self.rows = list(rows)
+        # what was waited for since belongs to no row: they begin anew from the last one
+        self._times = deque(((int(r["frame"] or 0), float(r["wall_t"] or 0.0)) for r in rows[-1:]), RECENT)
 
     def state_dict(self) -> State:
         """A snapshot of bounded size: windows, counters, latest values, last row; not the rows."""

@@ -185,7 +185,7 @@ def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
         graph.code,
         *(f"{t.shape} {t.stride()} {t.dtype} {t.device}" for t in example),
         *(f"{k} {v.tolist()}" for k, v in graph.named_buffers()),
-        *(Path(file).read_text(encoding="utf-8") for file in (__file__, compiler.__file__)),
+        *(Path(file).read_text(encoding="utf-8") for file in (__file__, compiler.__file__, compiler.TUNING)),
         torch.__version__,
         str(torch.get_num_threads()),
         platform.system(),

@@ -9,6 +9,7 @@ Imports nothing but the standard library until it runs as a script:
 """
 
 import atexit
+import functools
 import gc
 import hashlib
 import json
@@ -21,20 +22,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+TUNING = Path(__file__).with_name("tuning.py")
+"""What makes torch's compiler quicker."""
 TIMEOUT = 600.0
 """Seconds after which a compilation is given up."""
 _WAIT = 120.0
 """Seconds that a process which was started ahead waits for its job."""
-_LARGE = 1 << 20
-"""Multiplications of a product from which on it counts as large."""
 _VARIABLE = "SLM_LAB_COMPILER"
 """Where the sessions find the socket of a process that was started ahead."""
 
@@ -163,7 +163,7 @@ def _ask(path: str, order: dict[str, Any]) -> str | None:
 def _serve(fd: int, folder: Path) -> None:
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     with socket.socket(fileno=fd) as listener:
-        _import_compiler()
+        _import_compiler(cache_folder().parent / "inductor")
         listener.settimeout(_WAIT)
         conn, _ = listener.accept()
     with conn, conn.makefile("rw", encoding="utf-8") as stream:
@@ -183,9 +183,22 @@ def _end_with_parent(folder: Path) -> None:
     os._exit(0)
 
 
-def _import_compiler() -> None:
-    """Some ten seconds of imports."""
+def _import_compiler(inductor: Path) -> None:
+    """Some ten seconds of imports. The header of the wrapper is compiled beside them, where a second core is idle."""
+    with suppress(ImportError):
+        import_module("torch._inductor.codecache")
+        threading.Thread(target=_tuning().precompile_ahead, args=(inductor,), daemon=True).start()
     import_module("torch._inductor.compile_fx")
+
+
+@functools.cache
+def _tuning() -> Any:
+    """The module beside this one; found by its place, as this one may be a script."""
+    spec = spec_from_file_location("slm_lab_tuning", TUNING)
+    assert spec is not None and spec.loader is not None  # noqa: PT018
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _work(order: dict[str, Any]) -> None:
@@ -204,81 +217,13 @@ def _work(order: dict[str, Any]) -> None:
             return self.graph_module(*args)
 
     graph, example = pickle.loads(Path(order["job"]).read_bytes())
-    # the CPU says what it can do; to ask the compiler too takes seconds, and if it can not the session goes on eagerly
-    config.cpp.vec_isa_ok = True
-    # headers are compiled ahead for the sake of many graphs to come: for one they cost more than they save
     config.aot_inductor.precompile_headers = False
     with suppress(ImportError, AttributeError):  # private parts of torch: where they have changed it takes longer
-        _ask_less()
-        _build_together()
-        _large_products()
+        _tuning().tune(Path(order["inductor"]))
     torch.set_num_threads(order["threads"])
     with torch.no_grad():
         exported = torch.export.export(Exported(graph), tuple(example), strict=False)
         torch._inductor.aoti_compile_and_package(exported, package_path=order["out"])
-
-
-def _ask_less() -> None:
-    """Vector units for 8-bit integers and matrix tiles are not used here: no need to find out whether there are any."""
-    from torch._inductor import cpu_vec_isa as isa
-
-    isa.supported_vec_isa_list[:] = [i for i in isa.supported_vec_isa_list if "vnni" not in str(i)]
-
-
-def _large_products() -> None:
-    """Large float32 products by oneDNN where MKL would take twice as long: on processors that are not Intel's.
-
-    Measured on an AMD Zen 5 core, 256 x 256 x 256: MKL 109 GFLOP/s, oneDNN 225. Small ones are faster in MKL there too.
-    """
-    import torch
-    from torch._inductor import ir, mkldnn_ir
-    from torch._inductor.lowering import lowerings, permute
-
-    cpuinfo = Path("/proc/cpuinfo")
-    libraries: list[Any] = [torch.backends.mkl, torch.backends.mkldnn]
-    if not cpuinfo.exists() or "GenuineIntel" in cpuinfo.read_text() or not all(x.is_available() for x in libraries):
-        return
-    linear: Any = mkldnn_ir.LinearUnary
-    mm, addmm = torch.ops.aten.mm.default, torch.ops.aten.addmm.default
-    plain_mm, plain_addmm = lowerings[mm], lowerings[addmm]
-
-    def large(x: Any, y: Any) -> bool:
-        m, k, n = (int(size) for size in (*x.get_size(), y.get_size()[1]))
-        return x.get_dtype() == torch.float32 and m * k * n >= _LARGE
-
-    def by_onednn(x: Any, y: Any, bias: Any = None) -> Any:
-        return ir.TensorBox.create(linear.create(x, permute(y, [1, 0]), bias, "none", [], ""))
-
-    def new_mm(x: Any, y: Any, **kwargs: Any) -> Any:
-        return by_onednn(x, y) if large(x, y) else plain_mm(x, y, **kwargs)
-
-    def new_addmm(bias: Any, x: Any, y: Any, **kwargs: Any) -> Any:
-        fits = large(x, y) and len(bias.get_size()) == 1 and {kwargs.get("alpha", 1), kwargs.get("beta", 1)} == {1}
-        return by_onednn(x, y, bias) if fits else plain_addmm(bias, x, y, **kwargs)
-
-    lowerings[mm], lowerings[addmm] = new_mm, new_addmm
-
-
-def _build_together() -> None:
-    """Let the C++ compiler work on wrapper and kernels of a package at the same time, up to the linking."""
-    from torch._inductor.cpp_builder import CppBuilder
-
-    build: Callable[[CppBuilder], None] = CppBuilder.build
-    started: list[Future[None]] = []
-    threads = ThreadPoolExecutor(1)
-
-    def begin(self: CppBuilder) -> None:
-        target = Path(self.get_target_file_path())
-        if target.name.endswith(".wrapper.o"):
-            started.append(threads.submit(build, self))
-            return
-        if target.suffix != ".o":
-            for part in started:
-                part.result()
-            started.clear()
-        build(self)
-
-    CppBuilder.build = begin  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
@@ -287,5 +232,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--serve":
         _serve(int(sys.argv[2]), Path(sys.argv[3]))
     else:
-        _import_compiler()
-        _work(json.loads(sys.argv[1]))
+        given = json.loads(sys.argv[1])
+        _import_compiler(Path(given["inductor"]))
+        _work(given)

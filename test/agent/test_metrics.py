@@ -191,3 +191,15 @@ def test_steps_without_an_episode_cost_next_to_nothing():
         tracker.episodes([], [])
     # 0.01 s where measured; the bound only catches work that does not belong there
     assert time.perf_counter() - start < 1.0
+
+
+def test_fps_is_the_rate_of_recent_rows():
+    tracker = MetricsTracker()
+    # the first row waits 100 seconds for the start; the frames after it come at 50 a second, then at 200
+    assert checkpoint(tracker, 100, wall_t=100.0)["fps"] == 1.0
+    assert checkpoint(tracker, 200, wall_t=102.0)["fps"] == 50.0
+    rows = [checkpoint(tracker, 200 + 100 * i, wall_t=102.0 + 0.5 * i) for i in range(1, 12)]
+    assert rows[-1]["fps"] == 200.0
+    # a resume goes on from its last row, whatever happened since
+    tracker.load_rows(rows)
+    assert checkpoint(tracker, 1400, wall_t=108.0)["fps"] == 200.0
