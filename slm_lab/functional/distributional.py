@@ -128,3 +128,20 @@ def quantile_huber_loss(quantile: Tensor, target: Tensor, fraction: Tensor, kapp
     size = u.abs()
     loss = size if kappa == 0 else torch.where(size <= kappa, 0.5 * u * u, kappa * (size - 0.5 * kappa))
     return ((fraction.unsqueeze(-1) - (u < 0).to(u.dtype)).abs() * loss).mean(-1).sum(-1)
+
+
+def truncated_quantiles(quantile: Tensor, drop: int) -> Tensor:
+    """The lowest of all quantiles of several critics. Kuznetsov et al. 2020, arXiv:2005.04269, (11).
+
+    Args:
+        quantile: [B, N, M], M quantiles of N critics, in any order
+        drop: how many of the N * M highest are left out
+
+    Returns:
+        [B, N * M - drop], in rising order
+
+    >>> truncated_quantiles(torch.tensor([[[1.0, 9.0, 3.0], [2.0, 8.0, 4.0]]]), 2)
+    tensor([[1., 2., 3., 4.]])
+    """
+    pooled = quantile.flatten(1).sort(-1).values
+    return pooled[:, : pooled.shape[1] - drop]

@@ -96,3 +96,20 @@ def action_count(action: ActionSpace) -> int:
     if not isinstance(action, Discrete):
         raise TypeError(f"actions must be discrete, not {action}")
     return action.n
+
+
+def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
+    """`clip(a + clip(std * noise, -c, c), -1, 1)`: the next action of a target. Fujimoto et al. 2018, (14).
+
+    arXiv:1802.09477. What an action is worth should be near what its neighbours are worth.
+
+    Args:
+        action: [B, dim] in [-1, 1]
+        noise: [B, dim], standard normal
+        std: of the noise
+        clip: c, its greatest size
+
+    >>> smoothed_action(torch.tensor([0.0, 0.0, 0.9]), torch.tensor([1.0, -9.0, 1.0]), 0.2, 0.5)
+    tensor([ 0.2000, -0.5000,  1.0000])
+    """
+    return (action + (std * noise).clamp(-clip, clip)).clamp(-1, 1)

@@ -133,3 +133,21 @@ def batch_renorm(
     r = (batch_std.detach() / std).clamp(1 / r_most, r_most)
     d = ((constant_mean - mean) / std).clamp(-d_most, d_most)
     return Renormalized((x - batch_mean) / batch_std * r + d, constant_mean, constant_var)
+
+
+def unit_rows_(weight: Tensor) -> None:
+    """`w_j = w_j / |w_j|` for each row. Palenicek et al. 2025, arXiv:2502.07523, section 4.
+
+    A layer that is normalized behind gives the same whatever the length of its rows; its gradient is inversely
+    proportional to it.
+
+    Args:
+        weight: [F, I], changed in place
+
+    >>> w = torch.tensor([[3.0, 4.0], [0.0, 0.5]])
+    >>> unit_rows_(w)
+    >>> w
+    tensor([[0.6000, 0.8000],
+            [0.0000, 1.0000]])
+    """
+    weight.div_(weight.norm(dim=1, keepdim=True).clamp_min(1e-12))

@@ -25,6 +25,10 @@ SCORES = [
     ("sac/sac_pendulum.json", "sac_pendulum", -170),
     ("sil/ppo_sil_cartpole.json", "ppo_sil_cartpole", 400),
     ("crossq/crossq_pendulum.json", "crossq_pendulum", -170),
+    ("td3/td3_pendulum.json", "td3_pendulum", -250),
+    ("td3/ddpg_pendulum.json", "ddpg_pendulum", -300),
+    ("tqc/tqc_pendulum.json", "tqc_pendulum", -250),
+    ("xqc/xqc_pendulum.json", "xqc_pendulum", -300),
     ("a3c/a3c_cartpole.json", "a3c_cartpole", 400),
 ]
 

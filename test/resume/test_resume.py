@@ -95,6 +95,34 @@ ALGORITHMS["crossq"] = {
         },
     },
 }
+PENDULUM = {"name": "Pendulum-v1"}
+CRITIC = {"LazyBatchRenorm1d": {"momentum": 0.01, "r_max": 1.0, "d_max": 0.0}}
+ALGORITHMS["td3"] = {
+    "algorithm": {"name": "TD3", "training_frequency": 4, "training_start_step": 500, "explore_var_spec": DECAY},
+    "memory": {"name": "Replay", "batch_size": 16, "max_size": 1000},
+    "net": {"hid_layers": [16], "update_type": "polyak", "polyak_coef": 0.05},
+    "env": PENDULUM,
+}
+ALGORITHMS["tqc"] = {
+    "algorithm": {"name": "TQC", "training_frequency": 4, "training_start_step": 500, "num_critics": 2},
+    "memory": {"name": "PrioritizedReplay", "batch_size": 16, "max_size": 1000, "alpha": 0.6, "epsilon": 0.01},
+    "net": {"hid_layers": [16], "update_type": "polyak", "polyak_coef": 0.05},
+    "env": PENDULUM,
+}
+ALGORITHMS["xqc"] = {
+    "algorithm": {"name": "XQC", "training_frequency": 4, "training_start_step": 500, "atoms": 11},
+    "memory": {"name": "Replay", "batch_size": 16, "max_size": 1000},
+    "net": {
+        "type": "TorchArcNet",
+        "arc": {
+            "modules": {"body": {"Sequential": [{"LazyLinear": [16]}, CRITIC, "ReLU"]}},
+            "graph": {"input": "x", "modules": {"body": ["x"]}, "output": "body"},
+        },
+        "update_type": "polyak",
+        "polyak_coef": 0.05,
+    },
+    "env": PENDULUM,
+}
 ALGORITHMS["rainbow"] = {
     "algorithm": {"name": "Rainbow", "atoms": 11, "v_min": 0.0, "v_max": 30.0, "training_frequency": 8},
     "memory": {"name": "PrioritizedReplay", "batch_size": 16, "max_size": 1000, "alpha": 0.6, "epsilon": 0.01},
@@ -165,7 +193,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             "algorithm": parts["algorithm"],
             "net": {"type": "MLPNet", **parts["net"]},
         },
-        "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": MAX_FRAME},
+        "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": MAX_FRAME, **parts.get("env", {})},
         "meta": {
             "log_frequency": 200,
             "checkpoint_interval": 0,

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Setting
 from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec
+from slm_lab.agent.net.critic import joint_pass
 from slm_lab.functional.soft import expected_soft_value, soft_value
 from slm_lab.functional.targets import lowest, taken_value
 from slm_lab.lib.registry import register
@@ -59,15 +60,11 @@ class CrossQ(SoftActorCritic):
         """Q_i(s, a) [B] and V(s') [B] of one pass of all critics, in train mode."""
         with torch.no_grad():
             policy: Any = self.policy(next_obs)
-        both = torch.cat([obs, next_obs])
-        self.critics.train()
-        try:
-            if noise is None:
-                now, after = zip(*(q.chunk(2) for q in self.critics.all_actions(both)), strict=True)
-                next_value = expected_soft_value(lowest(after, subset), policy.log_p, alpha)
-                return *(taken_value(q, action) for q in now), next_value.detach()
+        if noise is None:
+            now, after = joint_pass(self.critics, obs, next_obs)
+            next_value = expected_soft_value(lowest(after, subset), policy.log_p, alpha)
+            return *(taken_value(q, action) for q in now), next_value.detach()
+        with torch.no_grad():
             next_action, log_prob = policy.sample_log_prob(noise)
-            now, after = zip(*(q.chunk(2) for q in self.critics(both, torch.cat([action, next_action]))), strict=True)
-        finally:
-            self.critics.eval()
+        now, after = joint_pass(self.critics, obs, next_obs, action, next_action)
         return *now, soft_value(lowest(after, subset), log_prob, alpha).detach()

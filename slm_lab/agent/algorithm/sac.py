@@ -31,8 +31,7 @@ Both critics are one optimizer's parameters, so clip_grad_val counts for their g
 
 Many updates a frame, by keys alone. REDQ (Chen et al. 2021, arXiv:2101.05982): `training_iter` 20 batches a frame,
 `num_critics` 10, `critic_subset` 2 of them drawn for each target, `policy_q` mean, `policy_delay` 20 and `target_delay`
-1. DroQ (Hiraoka et al. 2022, arXiv:2110.02034) has two critics in place of ten, with `critic_dropout` 0.01 and
-`critic_layer_norm` in their nets; here the target critics, which only answer, do not drop out.
+1: see specs/sac/redq_mujoco.json.
 """
 
 from collections.abc import Sequence
@@ -111,6 +110,18 @@ class SoftActorCriticSpec(DelayedSpec):
             context = {"key": "critic_subset", "got": self.critic_subset}
             raise PydanticCustomError("order", "there are num_critics to draw from", context)
         return self
+
+
+def refuse_scalar_keys(spec: SoftActorCriticSpec) -> None:
+    """Keys that have a meaning for critics of single values alone.
+
+    Raises:
+        PydanticCustomError: one of them is set
+    """
+    for key in ("critic_subset", "policy_q", "symlog"):
+        if getattr(spec, key) != type(spec).model_fields[key].default:
+            context = {"key": key, "got": getattr(spec, key)}
+            raise PydanticCustomError("order", "has no meaning for critics of distributions", context)
 
 
 class Rest(NamedTuple):

@@ -39,6 +39,22 @@ class Policy(nn.Module):
         return self.distribution(self.net(obs)[0])
 
 
+class DeterministicPolicy(nn.Module):
+    """obs -> one action in [-1, 1].
+
+    Args:
+        net: has a head `policy` of the action's width
+    """
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B, *O] -> [B, dim]"""
+        return cast(Tensor, self.net(obs)[0].tanh())
+
+
 def policy_head_size(dist: type[Distribution], action: ActionSpace, log_std_init: float | None) -> int:
     """Width of the policy head; the free log standard deviation is no part of it."""
     if log_std_init is not None and isinstance(action, Continuous):

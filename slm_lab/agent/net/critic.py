@@ -105,3 +105,31 @@ class Critics(nn.Module):
     def all_actions(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[B, *O] -> Q [B, n] of each discrete action, by each critic"""
         return tuple(q(obs)[0] for q in self.members)
+
+
+def joint_pass(
+    critics: Any, obs: Tensor, next_obs: Tensor, action: Tensor | None = None, next_action: Tensor | None = None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Present and next state in one pass, in train mode: what normalizes by the batch sees both as one.
+
+    Args:
+        critics: Critics, in eval mode otherwise
+        obs: [B, *O]
+        next_obs: [B, *O]
+        action: [B, dim]; None: discrete actions, all of them are valued
+        next_action: [B, dim]
+
+    Returns:
+        what each critic says of the present, and of the next state
+    """
+    both = torch.cat([obs, next_obs])
+    critics.train()
+    try:
+        if action is None or next_action is None:
+            outs = critics.all_actions(both)
+        else:
+            outs = critics(both, torch.cat([action, next_action]))
+    finally:
+        critics.eval()
+    pairs = [out.chunk(2) for out in outs]
+    return tuple(now for now, _ in pairs), tuple(after for _, after in pairs)

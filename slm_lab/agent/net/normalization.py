@@ -1,5 +1,7 @@
 """Normalization layers that know by themselves whether the net is learning."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
@@ -97,3 +99,18 @@ class BatchRenorm(nn.Module):
     def extra_repr(self) -> str:
         """Width, momentum, warm-up."""
         return f"{len(self.weight)}, eps={self.eps}, momentum={self.momentum}, warmup_steps={self.warmup_steps}"
+
+
+def normalized_layers(net: nn.Module) -> list[nn.Linear]:
+    """Linear layers whose outputs are normalized by the batch: their scale has no effect.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), BatchRenorm(3), nn.ReLU(), nn.Linear(3, 1))
+    >>> normalized_layers(net)
+    [Linear(in_features=2, out_features=3, bias=True)]
+    """
+    found = []
+    for part in net.modules():
+        if isinstance(part, nn.Sequential):
+            pairs = pairwise(part)
+            found += [a for a, b in pairs if isinstance(a, nn.Linear) and isinstance(b, BatchNorm | BatchRenorm)]
+    return found

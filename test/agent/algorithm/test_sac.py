@@ -308,3 +308,57 @@ def test_what_it_refuses() -> None:
         make(BOX, algorithm__log_alpha_min=3.0)
     with pytest.raises(SpecError, match="needs a replay memory"):
         make(BOX, memory={"name": "OnPolicyBatchReplay"})
+
+
+@torch.no_grad()
+@BOTH
+def test_an_ensemble_whose_targets_take_a_subset(action: ActionSpace) -> None:
+    """REDQ: the target takes the lowest of M drawn critics, the policy the mean of all N."""
+    agent = make(action, algorithm__num_critics=4, algorithm__critic_subset=2, algorithm__policy_q="mean")
+    algo = sac(agent)
+    obs, _, _, next_obs, *_ = batch(agent)
+    noise = None if action is DISCRETE else torch.randn(5, 2)
+    algo.target.params.flat.add_(0.3 * torch.randn_like(algo.target.params.flat))
+    opinions = [
+        algo.soft_value(copy_of(algo.target.net, i), next_obs, noise, torch.tensor(0.0))[0] for i in range(1, 5)
+    ]
+    if action is BOX:
+        drawn = algo.soft_value(algo.target.net, next_obs, noise, torch.tensor(0.0), torch.tensor([3, 1]))[0]
+        torch.testing.assert_close(drawn, torch.minimum(opinions[3], opinions[1]))
+        mine = [algo.soft_value(copy_of(algo.critics, i), obs, noise, torch.tensor(0.0))[0] for i in range(1, 5)]
+        value, _ = algo.soft_value(algo.critics, obs, noise, torch.tensor(0.0))
+        torch.testing.assert_close(value, torch.stack(mine).mean(0))
+    seen = set()
+    step = algo.learner.step
+
+    def spy(data: Any, *rest: Any) -> Any:
+        seen.add(tuple(sorted(data[-1].tolist())))
+        return step(data, *rest)
+
+    algo.learner.step = spy
+    World(agent.info).live(agent, 60)
+    assert seen == {(i, j) for i in range(4) for j in range(i + 1, 4)}
+
+
+def copy_of(critics: Any, member: int) -> Any:
+    """These critics, all of which are the one of that number."""
+    twin = copy.deepcopy(critics)
+    for i in range(1, 5):
+        setattr(twin, f"q{i}", getattr(twin, f"q{member}"))
+    return twin
+
+
+def test_targets_may_move_more_often_than_the_policy_learns() -> None:
+    agent = make(BOX, algorithm__policy_delay=4, algorithm__target_delay=2, algorithm__training_iter=4)
+    world, algo = World(agent.info), sac(agent)
+    moves = 0
+    move = algo.target.move_
+
+    def counted(params: Any) -> None:
+        nonlocal moves
+        moves += 1
+        move(params)
+
+    algo.target.move_ = counted
+    world.live(agent, 15)
+    assert (moves, algo.learner.steps, algo.critic_learner.steps) == (10, 5, 15)

@@ -1,0 +1,100 @@
+"""Truncated Quantile Critics (TQC). Kuznetsov et al. 2020, arXiv:2005.04269.
+
+The idea: critics overestimate, most of all where returns vary. The lower of two means is a coarse remedy: it can't be
+set to the right strength. TQC's critics tell quantiles of the return instead. All of them are pooled and sorted, and
+the highest are left out of the target; how many decides how pessimistic it is.
+
+    SAC (see `sac`), with N critics of M quantiles each, and this update of them:
+        draw a batch (s, a, r, s', d), and a' ~ pi(s')
+        z_1 <= ... <= z_NM    the quantiles of all target critics at (s', a'), sorted
+        y_i = r + gamma (1 - d) (z_i - alpha log pi(a'|s'))      for all but the drop_quantiles * N highest
+        descend on the quantile Huber loss of each critic against all y_i
+    and the policy ascends the mean of all quantiles of all critics, none left out.
+
+Continuous actions only. The loss is the mean over a critic's quantiles and the sum over critics.
+"""
+
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+
+from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec, refuse_scalar_keys
+from slm_lab.functional.distributional import quantile_fractions, quantile_huber_loss, truncated_quantiles
+from slm_lab.functional.soft import soft_value
+from slm_lab.functional.targets import td_target
+from slm_lab.lib.registry import register
+from slm_lab.spec.model import Count, Natural
+from slm_lab.types import Continuous, Stats
+
+
+class TQCSpec(SoftActorCriticSpec):
+    """Keys of TQC; those of SoftActorCritic for single values (`critic_subset`, `policy_q`, `symlog`) are refused."""
+
+    num_critics: Count = 5
+    """N, critics that learn the same from different beginnings."""
+    quantiles: Count = 25
+    """M, quantiles of each critic."""
+    drop_quantiles: Natural = 2
+    """Quantiles left out of the target for each critic: of all N * M the drop_quantiles * N highest."""
+
+    @model_validator(mode="after")
+    def _something_is_kept(self) -> Self:
+        refuse_scalar_keys(self)
+        if self.drop_quantiles >= self.quantiles:
+            context = {"key": "drop_quantiles", "got": self.drop_quantiles}
+            raise PydanticCustomError("order", "must be less than quantiles", context)
+        return self
+
+
+@register("algorithm")
+class TQC(SoftActorCritic):
+    """A policy, critics of quantiles with their targets, and a temperature."""
+
+    Spec = TQCSpec
+    spaces: ClassVar[tuple[type, ...]] = (Continuous,)
+
+    @property
+    def critic_outputs(self) -> int:
+        """M"""
+        return int(self.spec.quantiles)
+
+    def soft_value(
+        self, critics: Any, obs: Tensor, noise: Tensor | None, alpha: Tensor, subset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """V(s) by the mean of all quantiles, and an estimate of the policy's entropy, [B] each."""
+        assert noise is not None
+        policy: Any = self.policy(obs)
+        action, log_prob = policy.sample_log_prob(noise)
+        q = torch.stack(critics(obs, action), 1).mean((1, 2))
+        return soft_value(q, log_prob, alpha), -log_prob
+
+    def critic_loss(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_obs: Tensor,
+        terminated: Tensor,
+        weight: Tensor,
+        *rest: Tensor,
+    ) -> tuple[Tensor, Stats]:
+        """All critics against the truncated target, over a batch [B, ...]; rest: what `unpack` understands."""
+        assert self.target is not None
+        told = self.unpack(rest)
+        alpha = self.alpha(told.fixed_alpha)
+        with torch.no_grad():
+            policy: Any = self.policy(next_obs)
+            next_action, log_prob = policy.sample_log_prob(told.next_noise)
+            pooled = torch.stack(self.target.net(next_obs, next_action), 1)
+            kept = truncated_quantiles(pooled, self.spec.drop_quantiles * self.spec.num_critics)
+            value = soft_value(kept, log_prob.unsqueeze(-1), alpha)
+            target = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), value, self.spec.gamma)
+        critics = self.critics(obs, action)
+        fraction = quantile_fractions(self.spec.quantiles, obs.device)
+        losses = [quantile_huber_loss(z, target, fraction) / self.spec.quantiles for z in critics]
+        q = torch.stack(critics, 1).mean((1, 2)).detach()
+        loss = (weight * sum(losses[1:], losses[0])).mean()
+        return loss, {"q": q.mean(), "error": (q - target.mean(-1)).abs()}

@@ -1,0 +1,146 @@
+"""XQC: well-conditioned critics. Palenicek et al. 2025, arXiv:2509.25174; also 2502.07523.
+
+The idea: an optimizer goes far with few steps where the loss curves alike in all directions. Three parts of a critic
+make it so. Batch normalization behind its linear layers, by statistics of (s, a) and (s', a') together, as in CrossQ.
+Weights of fixed size: normalized layers do not care how long the rows of their weights are, but long rows learn slowly;
+so each row is brought back to length 1 after each step, and the learning rate keeps its meaning. And a categorical
+critic, whose cross entropy has gradients of bounded size whatever the scale of the returns.
+
+    SAC (see `sac`), with this update of the critics, which give K probabilities for returns z_1 ... z_K:
+        draw a batch (s, a, r, s', d), and a' ~ pi(s')
+        [p_i; .] = critic_i([s; s'], [a; a']),  [.; p'_i] = target_i([s; s'], [a; a'])     one pass each, in train mode
+        m = projection of r + gamma (1 - d) (z - alpha log pi(a'|s')), by the p'_i of the target with the lower mean
+        descend on the cross entropy of each p_i with m
+        rows of each normalized linear layer: w = w / |w|
+    and the policy, every policy_delay-th time, ascends the lower mean of the critics, by their running statistics.
+
+Returns must fit between v_min and v_max: with `env.normalize_reward` most do. What normalizes stands in the net of the
+critics, `LazyBatchRenorm1d` of TorchArcNet: with r_max 1 and d_max 0 it is plain batch normalization. Normalized
+rewards are small: alpha, which begins at 1, would outweigh them for long, so the specs keep it low (`log_alpha_max`).
+
+Differs from the paper: rewards are divided by the running deviation of the return alone; the last layer, which nothing
+normalizes, keeps its size. Continuous actions only.
+"""
+
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+
+from slm_lab.agent.algorithm.base import Setting
+from slm_lab.agent.algorithm.learner import Learner
+from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec, refuse_scalar_keys
+from slm_lab.agent.net.critic import joint_pass
+from slm_lab.agent.net.normalization import normalized_layers
+from slm_lab.functional.distributional import categorical_loss, categorical_mean, categorical_projection, make_support
+from slm_lab.functional.normalize import unit_rows_
+from slm_lab.functional.soft import soft_value
+from slm_lab.functional.targets import lowest, td_target
+from slm_lab.lib.registry import register
+from slm_lab.spec.model import Count, Real
+from slm_lab.types import Continuous, Stats
+
+
+class XQCSpec(SoftActorCriticSpec):
+    """Keys of XQC; those of SoftActorCritic for single values (`critic_subset`, `policy_q`, `symlog`) are refused."""
+
+    policy_delay: Count = 3
+    """Updates of the critics for one of policy and temperature."""
+    target_delay: Count | None = 1
+    """Updates of the critics for one move of their targets; None: policy_delay."""
+    v_min: Real = -5.0
+    """z_1, lowest return."""
+    v_max: Real = 5.0
+    """z_K, highest return."""
+    atoms: Count = 101
+    """K, returns that have a probability."""
+    weight_norm: bool = True
+    """Whether rows of weights that are normalized behind are kept at length 1."""
+
+    @model_validator(mode="after")
+    def _support_has_a_width(self) -> Self:
+        refuse_scalar_keys(self)
+        if self.v_min >= self.v_max:
+            raise PydanticCustomError("order", "must lie above v_min", {"key": "v_max", "got": self.v_max})
+        if self.atoms < 2:
+            raise PydanticCustomError("order", "must be at least 2", {"key": "atoms", "got": self.atoms})
+        return self
+
+
+@register("algorithm")
+class XQC(SoftActorCritic):
+    """A policy, normalized categorical critics with their targets, and a temperature."""
+
+    Spec = XQCSpec
+    spaces: ClassVar[tuple[type, ...]] = (Continuous,)
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        assert self.target is not None
+        self._rows = [layer.weight for layer in normalized_layers(self.critics)] if self.spec.weight_norm else []
+        self._project_()
+        self.target.params.flat.copy_(self.optims["critic_net"].params.flat)
+        for net in (self.critics, self.target.net):
+            net.eval()
+
+    @property
+    def critic_outputs(self) -> int:
+        """K"""
+        return int(self.spec.atoms)
+
+    def support(self, device: torch.device) -> Tensor:
+        """[K], made where it is used: what is compiled reads no tensor but its arguments"""
+        return make_support(self.spec.v_min, self.spec.v_max, self.spec.atoms, device)
+
+    def soft_value(
+        self, critics: Any, obs: Tensor, noise: Tensor | None, alpha: Tensor, subset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """V(s) by the lowest mean, and an estimate of the policy's entropy, [B] each."""
+        assert noise is not None
+        policy: Any = self.policy(obs)
+        action, log_prob = policy.sample_log_prob(noise)
+        support = self.support(obs.device)
+        q = lowest([categorical_mean(logits, support) for logits in critics(obs, action)])
+        return soft_value(q, log_prob, alpha), -log_prob
+
+    def critic_loss(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_obs: Tensor,
+        terminated: Tensor,
+        weight: Tensor,
+        *rest: Tensor,
+    ) -> tuple[Tensor, Stats]:
+        """All critics against the projected target, over a batch [B, ...]; rest: what `unpack` understands."""
+        assert self.target is not None
+        told = self.unpack(rest)
+        alpha, support = self.alpha(told.fixed_alpha), self.support(obs.device)
+        with torch.no_grad():
+            policy: Any = self.policy(next_obs)
+            next_action, log_prob = policy.sample_log_prob(told.next_noise)
+        now, _ = joint_pass(self.critics, obs, next_obs, action, next_action)
+        _, after = joint_pass(self.target.net, obs, next_obs, action, next_action)
+        logits = torch.stack([x.detach() for x in after])
+        lower = categorical_mean(logits, support).argmin(0)
+        logits = logits[lower, torch.arange(len(obs), device=obs.device)]
+        value = soft_value(support, log_prob.unsqueeze(-1), alpha)
+        value = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), value, self.spec.gamma)
+        target = categorical_projection(value, logits.softmax(-1), support)
+        losses = [categorical_loss(x, target) for x in now]
+        q = lowest([categorical_mean(x, support) for x in now]).detach()
+        loss = (weight * sum(losses[1:], losses[0])).mean()
+        return loss, {"q": q.mean(), "error": (q - (target * support).sum(-1)).abs()}
+
+    def after_step(self, learner: Learner) -> None:
+        """Bounds of the temperature, lengths of rows."""
+        super().after_step(learner)
+        self._project_()
+
+    @torch.no_grad()
+    def _project_(self) -> None:
+        for weight in self._rows:
+            unit_rows_(weight)
