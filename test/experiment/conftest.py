@@ -47,8 +47,10 @@ def new_run(tiny: Callable[..., Spec], options: Options) -> Callable[..., Run]:
 
 @pytest.fixture
 def log_text() -> Iterator[list[str]]:
-    """Lines of the log."""
+    """Lines of the log, but for those that only files get."""
     lines: list[str] = []
-    handler = logger.add(lines.append, level="DEBUG", format="{level} {message}")
+    handler = logger.add(
+        lines.append, level="DEBUG", format="{level} {message}", filter=lambda r: "file_only" not in r["extra"]
+    )
     yield lines
     logger.remove(handler)
