@@ -54,6 +54,10 @@ class MultiBinary:
 ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary
 
 
+MASK = "action_mask"
+"""Name of the part of an observation that says which actions are allowed (`env.action_mask`): 1 or 0 each."""
+
+
 @dataclass(frozen=True)
 class ObsPart:
     """One part of an observation that is made of several, and where it lies in the row that holds them all."""
@@ -96,6 +100,11 @@ class PackedShape(tuple[int, ...]):  # noqa: SLOT001  tuples have no slots for m
         return tuple(self), self.parts
 
     @property
+    def mask(self) -> ObsPart | None:
+        """The part that says which actions are allowed, if there is one."""
+        return next((part for part in self.parts if part.name == MASK), None)
+
+    @property
     def dtype(self) -> str:
         """Of the row."""
         return "float32" if all(part.dtype == "float32" for part in self.parts) else "uint8"
@@ -126,6 +135,11 @@ class EnvInfo:
     """N"""
     max_t: int | None
     """Steps after which an episode is truncated; None: never."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether observations say which actions are allowed."""
+        return isinstance(self.obs_shape, PackedShape) and self.obs_shape.mask is not None
 
 
 class Step(NamedTuple):

@@ -17,7 +17,7 @@ from slm_lab.agent.net.check import net_faults
 from slm_lab.agent.net.precision import reduced, why_not_bf16
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.errors import SpecError
-from slm_lab.lib.registry import lookup
+from slm_lab.lib.registry import lookup, names
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
@@ -65,6 +65,9 @@ class Agent:
             raise SpecError(
                 [f"agent.memory.name: {spec.agent.algorithm.name} needs {kind} memory (got '{spec.agent.memory.name}')"]
             )
+        if info.masked and not algorithm_class.masks:
+            able = ", ".join(n for n in names("algorithm") if lookup("algorithm", n).masks)
+            raise SpecError([f"env.action_mask: {spec.agent.algorithm.name} can't follow it (these can: {able})"])
         self._generator = torch.Generator().manual_seed(derive(seed, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))

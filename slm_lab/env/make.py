@@ -17,6 +17,7 @@ from slm_lab.env.base import MAX_T, PLAY_MAX_T, VecEnv
 from slm_lab.env.cartpole import CartPole
 from slm_lab.env.foreign import package_of
 from slm_lab.env.gym import GymVecEnv
+from slm_lab.env.masks import MaskedObs
 from slm_lab.env.mujoco_tasks import TASKS
 from slm_lab.env.names import Found, find
 from slm_lab.env.observations import Seen
@@ -209,7 +210,7 @@ def _gain(make: Make, n: int, cores: int) -> float:
     seeded.begin(0)
     seconds = []
     for trial in range(TRIALS):
-        action = env.action_space.sample()
+        action = env.sample() if isinstance(env, MaskedObs) else env.action_space.sample()
         begin = time.perf_counter()
         told: Any = env.step(action)
         seconds.append(time.perf_counter() - begin)
@@ -233,7 +234,9 @@ def _has_native(found: Found) -> bool:
 
 def _beyond_native(spec: EnvSpec) -> list[str]:
     """Keys that a vector env of its own can't follow."""
-    return [key for key in ("wrappers", "reward_weights", "obs_keys", "image_axes") if getattr(spec, key)]
+    return [
+        key for key in ("wrappers", "reward_weights", "obs_keys", "image_axes", "action_mask") if getattr(spec, key)
+    ]
 
 
 def _is_atari(found: Found) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.types import ObsPart, PackedShape
+from slm_lab.types import MASK, ObsPart, PackedShape
 
 Array = NDArray[Any]
 REAL, BYTE = np.dtype(np.float32), np.dtype(np.uint8)
@@ -221,7 +221,7 @@ def _picked(space: spaces.Space[Any], env: str, seen: Seen) -> list[PartMap]:
         raise LabError(f"env.obs_keys: observations of {env} have no part {faults} (known: {', '.join(known)})")
     parts, texts = [], []
     for name, (path, part) in leaves.items():
-        if seen.keys is not None and not any(_within(name, key) for key in seen.keys):
+        if seen.keys is not None and name != MASK and not any(_within(name, key) for key in seen.keys):
             continue
         if seen.keys is None and _is_text(part):
             texts.append(name)
@@ -328,8 +328,8 @@ def _image_axes(space: spaces.Box, env: str, name: str, told: str | None) -> tup
 
 
 def _pack(parts: list[PartMap], env: str) -> ObsMap:
-    """Parts as one row: vectors, images of reals, images of bytes."""
-    parts = sorted(parts, key=lambda part: (part.image, part.dtype == BYTE))
+    """Parts as one row: vectors, the last of them the mask, images of reals, images of bytes."""
+    parts = sorted(parts, key=lambda part: (part.image, part.dtype == BYTE, part.name == MASK))
     bytewise = any(part.dtype == BYTE for part in parts)
     places, end = [], 0
     for part in parts:

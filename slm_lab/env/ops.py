@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from slm_lab.env.moments import Moments, Stateless, clip, normalize
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
-from slm_lab.types import Bools, ObsPart, PackedShape
+from slm_lab.types import MASK, Bools, ObsPart, PackedShape
 
 Array = NDArray[Any]
 
@@ -122,9 +122,9 @@ class _Reals:
         self._end: int | None = None
         self.shape: tuple[int, ...] = shape
         """Of them."""
-        if isinstance(shape, PackedShape) and not shape.flat:
-            # vectors come first
-            self._end = max((part.end for part in shape.parts if not part.image), default=0)
+        if isinstance(shape, PackedShape) and (not shape.flat or shape.mask is not None):
+            # vectors come first, a mask behind them
+            self._end = max((part.end for part in shape.parts if not part.image and part.name != MASK), default=0)
             self.shape = (*shape[:-1], self._end // 4 if shape.dtype == "uint8" else self._end)
 
     def of(self, obs: Array) -> Array:

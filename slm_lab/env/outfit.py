@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from slm_lab.env.masks import MaskedObs
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
 from slm_lab.lib.registry import import_foreign
@@ -22,11 +23,12 @@ class Outfit(NamedTuple):
 
     wrappers: Sequence[WrapperSpec] = ()
     reward_weights: tuple[float, ...] | None = None
+    action_mask: bool = False
 
     @classmethod
     def of(cls, spec: EnvSpec) -> "Outfit":
         """What a spec says."""
-        return cls(spec.wrappers, spec.reward_weights)
+        return cls(spec.wrappers, spec.reward_weights, spec.action_mask)
 
     def put_on(self, env: Env, name: str) -> Env:
         """The env with all of it.
@@ -47,10 +49,10 @@ class Outfit(NamedTuple):
         # a wrapper may have made one of several
         count = None if self.wrappers else _reward_count(env)
         if self.reward_weights is not None:
-            return WeightedReward(env, self.reward_weights, name, count)
-        if count is not None and count > 1:
+            env = WeightedReward(env, self.reward_weights, name, count)
+        elif count is not None and count > 1:
             raise VectorReward(name, count)
-        return env
+        return MaskedObs(env, name) if self.action_mask else env
 
     def faults(self) -> list[str]:
         """Wrappers that can't be loaded, as lines `env.wrappers[i].name: ...`."""

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from slm_lab.env.masks import MaskedObs, tell_of_mask
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 
@@ -116,6 +117,8 @@ class Seeded:
                 f"env: reset of {type(self.env.unwrapped).__name__} must give (observation, info), as gymnasium asks "
                 f"(got {type(begun).__name__}): is it made for an older gym?"
             )
+        if not isinstance(self.env, MaskedObs):
+            tell_of_mask(self.env, begun[1])
         return begun[0]
 
     def _renew_world(self) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from slm_lab.functional.discrete_distributions import Categorical
+from slm_lab.functional.masks import is_allowed, pick_allowed
 from slm_lab.types import ActionSpace, Discrete
 
 
@@ -50,6 +51,29 @@ class EpsilonGreedy:
         n = q.shape[-1]
         # epsilon may be 0: nothing is drawn then, whatever the quotient
         drawn = (noise * (n / explore_var.clamp(min=1e-9))).long().clamp_(max=n - 1)
+        return torch.where(noise < explore_var, drawn, q.argmax(-1))
+
+
+class MaskedEpsilonGreedy(EpsilonGreedy):
+    """EpsilonGreedy among the actions that are not masked (see `masks`)."""
+
+    @staticmethod
+    def choose(q: Tensor, explore_var: Tensor, noise: Tensor) -> Tensor:
+        """As EpsilonGreedy; of the m actions allowed the one with number `floor(m * u / epsilon)`.
+
+        Args:
+            q: [B, n], masked actions filled
+            explore_var: epsilon, 0-d
+            noise: u, [B] uniform in [0, 1)
+
+        Returns:
+            [B] int64
+
+        >>> q = torch.tensor([[1.0, -1e9, 0.0]]).expand(4, 3)
+        >>> MaskedEpsilonGreedy.choose(q, torch.tensor(0.5), torch.tensor([0.1, 0.3, 0.5, 0.9]))
+        tensor([0, 2, 0, 0])
+        """
+        drawn = pick_allowed(is_allowed(q), noise / explore_var.clamp(min=1e-9))
         return torch.where(noise < explore_var, drawn, q.argmax(-1))
 
 

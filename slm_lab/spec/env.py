@@ -80,6 +80,9 @@ class EnvSpec(SpecModel):
     image_axes: Literal["HWC", "CHW"] | None = None
     """Order of the axes of images: height, width, channels, or channels first. None: the channels are the smallest
     axis; the log says what was decided."""
+    action_mask: bool = False
+    """Choose only among the actions that the env allows: by its `info["action_mask"]`, its method `action_masks()` or
+    the part `action_mask` of its observation. The mask becomes a part of the observation."""
     wrappers: tuple[WrapperSpec, ...] = ()
     """gymnasium wrappers put around each env, the first one innermost."""
 

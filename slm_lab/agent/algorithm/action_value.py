@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slm_lab.agent.algorithm.base import Schedule, Setting
 from slm_lab.agent.algorithm.noise import NoiseStream
 from slm_lab.agent.net.init import loss_function
-from slm_lab.functional.exploration import EXPLORATION
+from slm_lab.functional.exploration import EXPLORATION, EpsilonGreedy, MaskedEpsilonGreedy
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
 from slm_lab.spec.effect import overruled
@@ -70,10 +70,15 @@ class Explorer:
         """Number of actions."""
         name = "epsilon_greedy" if greedy or spec.action_policy == "default" else spec.action_policy
         self._way = EXPLORATION[name]
+        if setting.info.masked and self._way is EpsilonGreedy:
+            self._way = MaskedEpsilonGreedy
         drawn = "Argmax" if name == "epsilon_greedy" else "Categorical"
         if spec.action_pdtype not in ("default", drawn):
             overruled(spec, "action_pdtype", f"action_policy {name} draws from {drawn}")
-        self.var = Schedule(None if greedy else spec.explore_var_spec, setting.device)
+        schedule = Schedule(spec.explore_var_spec, setting.device)
+        if greedy:
+            overruled(spec, "explore_var_spec", "the noise of the net explores", meant=True)
+        self.var = Schedule(None, setting.device) if greedy else schedule
         """Epsilon or tau."""
         self.noise = NoiseStream(self._way, action, setting.info.num_envs, setting.generator)
 

@@ -96,6 +96,7 @@ class ActorCritic(Algorithm):
     Spec: ClassVar[type[AlgorithmSpec]] = ActorCriticSpec
     on_policy = True
     recurrent = True
+    masks = True
     stat_names: tuple[str, ...] = ("policy_loss", "value_loss", "entropy")
     output_names: tuple[str, ...] = ()
     """Statistics that `learner.step` returns."""

@@ -70,6 +70,8 @@ class Algorithm(ABC):
     """Whether it can learn with a net that has a memory: from whole sequences, in order."""
     has_target: ClassVar[bool] = False
     """Whether there is a target net, which the net's `update_type`, `update_frequency` and `polyak_coef` are about."""
+    masks: ClassVar[bool] = False
+    """Whether it never chooses, nor bootstraps from, actions that the env does not allow (`env.action_mask`)."""
     noisy: ClassVar[bool] = False
     """Whether it draws the noise of noisy layers (the net's `noisy_std`)."""
     roles: ClassVar[tuple[str, ...]] = NetSpec.roles

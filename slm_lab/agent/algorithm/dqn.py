@@ -108,6 +108,7 @@ class VanillaDQN(Algorithm):
     stat_names = ("q_value",)
     roles = ("critic",)
     noisy = True
+    masks = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -139,7 +140,7 @@ class VanillaDQN(Algorithm):
         """What the net says of returns."""
         if self.spec.atoms is None:
             return MeanHead(sample_loss(spec.loss_spec))
-        return CategoricalHead(self.spec.v_min, self.spec.v_max, self.spec.atoms)
+        return CategoricalHead(self.spec.v_min, self.spec.v_max, self.spec.atoms, masked=self.info.masked)
 
     def prioritized(self) -> bool:
         """Whether the memory is told how wrong predictions were."""

@@ -62,6 +62,7 @@ class PQN(Algorithm):
     Spec = PQNSpec
     on_policy = True
     recurrent = True
+    masks = True
     roles = ("critic",)
     moves_each_step = True
     stat_names = ("q_value",)

@@ -33,6 +33,7 @@ from slm_lab.agent.net.dueling import PLAIN
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.basics import NUMBER
+from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import Count, NetSpec
 
 Part = Literal["double", "prioritized", "dueling", "multi_step", "distributional", "noisy"]
@@ -59,7 +60,17 @@ class Rainbow(VanillaDQN):
     has_target = True
 
     def __init__(self, setting: Setting) -> None:
-        self._without = setting.spec.algorithm.without  # type: ignore[attr-defined]
+        spec: Any = setting.spec.algorithm
+        self._without = spec.without
+        for part, key in (
+            ("multi_step", "num_step_returns"),
+            ("distributional", "atoms"),
+            ("distributional", "v_min"),
+            ("distributional", "v_max"),
+        ):
+            if part in spec.without:
+                getattr(spec, key)
+                overruled(spec, key, f"without {part}", meant=True)
         super().__init__(setting)
         if "prioritized" not in self._without and not super().prioritized():
             name = setting.spec.memory.name

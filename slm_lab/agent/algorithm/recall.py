@@ -96,7 +96,7 @@ class Recall:
             if len(rollout.final_obs):
                 seen = after[:-1].flatten(0, 1)[rollout.final_index]
                 x = torch.cat([x, net.run(rollout.final_obs[None], None, seen)[0][0]])
-            outs.append(net.answer(x))
+            outs.append(net.masked(net.answer(x), torch.cat([rollout.obs.flatten(0, 1), rollout.final_obs])))
             states.append(torch.cat([state[None], after[:-1]]))
         self._states = torch.cat(states, -1) * (~reset).to(outs[0][0].dtype).unsqueeze(-1)
         return outs

@@ -54,6 +54,7 @@ class Reinforce(Algorithm):
     Spec = ReinforceSpec
     on_policy = True
     recurrent = True
+    masks = True
     roles = ("actor",)
     stat_names = ("entropy",)
 

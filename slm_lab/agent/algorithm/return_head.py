@@ -17,6 +17,7 @@ from slm_lab.functional.distributional import (
     quantile_fractions,
     quantile_huber_loss,
 )
+from slm_lab.functional.masks import LOWEST, is_allowed
 from slm_lab.functional.targets import double_value, max_value, taken_value, td_target
 
 
@@ -120,19 +121,22 @@ class CategoricalHead(_Distribution):
         v_min: lowest return
         v_max: highest one
         atoms: K
+        masked: whether logits of actions may be masked
     """
 
-    def __init__(self, v_min: float, v_max: float, atoms: int) -> None:
+    def __init__(self, v_min: float, v_max: float, atoms: int, *, masked: bool = False) -> None:
         self.each = atoms
         self._bounds = (v_min, v_max)
+        self._masked = masked
 
     def support(self, device: torch.device) -> Tensor:
         """[K], made where it is used: what is compiled reads no tensor but its arguments"""
         return make_support(*self._bounds, self.each, device)
 
     def mean(self, one: Tensor) -> Tensor:
-        """Logits [..., K] -> [...]"""
-        return categorical_mean(one, self.support(one.device))
+        """Logits [..., K] -> [...]; LOWEST for an action that is masked"""
+        mean = categorical_mean(one, self.support(one.device))
+        return torch.where(is_allowed(one[..., 0]), mean, LOWEST) if self._masked else mean
 
     def loss(
         self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float

@@ -43,6 +43,7 @@ class SARSA(Algorithm):
     Spec = SARSASpec
     on_policy = True
     recurrent = True
+    masks = True
     roles = ("critic",)
     moves_each_step = True
     stat_names = ("q_value",)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.init import activation
+from slm_lab.agent.net.masked import HeadMask
 from slm_lab.agent.net.noisy import NoisyLinear
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.spec.model import NetSpec
@@ -64,6 +65,7 @@ class Net(nn.Module, ABC):
         self.head_sizes = dict(heads)
         self.state_size = 0
         """Numbers in the hidden state of one env; 0: no memory."""
+        self._mask = HeadMask.of(obs_shape, heads)
 
     def add_heads(self, width: int) -> None:
         """Make the heads, for features [B, F] of that width."""
@@ -88,7 +90,11 @@ class Net(nn.Module, ABC):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[B, *O] -> one [B, width] a head"""
-        return full_precision(self._outputs, self.features(obs))
+        return self.masked(full_precision(self._outputs, self.features(obs)), obs)
+
+    def masked(self, outs: tuple[Tensor, ...], obs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of the heads for [B, *O], without the actions that the env does not allow"""
+        return outs if self._mask is None else self._mask.apply(outs, obs)
 
     def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
         outs = (head(features) for head in self.heads.values())

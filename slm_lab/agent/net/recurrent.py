@@ -125,7 +125,7 @@ class RecurrentNet(Net):
     def step(self, obs: Tensor, state: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """One step: [N, *O] and the state [N, state_size] -> one [N, width] a head, and the state after it."""
         features, after = self.run(obs[None], None, state)
-        return self.answer(features[0]), after[0]
+        return self.masked(self.answer(features[0]), obs), after[0]
 
     def features(self, obs: Tensor | Sequences) -> Tensor:
         """Sequences of B = L * S steps -> [B, H]; steps that are only filling are left out."""
@@ -136,4 +136,8 @@ class RecurrentNet(Net):
 
     def forward(self, obs: Tensor | Sequences) -> tuple[Tensor, ...]:
         """Sequences of B = L * S steps -> one [B, width] a head"""
-        return self.answer(self.features(obs))
+        outs = self.answer(self.features(obs))
+        if self._mask is None or isinstance(obs, Tensor):
+            return outs
+        seen = obs.obs.flatten(0, 1)
+        return self.masked(outs, seen if obs.valid is None else seen[obs.valid.flatten()])
