@@ -95,7 +95,12 @@ def _read(path: Path) -> State:
         tree = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise _Unreadable("missing") from None
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as e:
+    except pickle.UnpicklingError:
+        # what PyTorch says of it is advice to run the code in the file
+        raise _Unreadable(
+            "damaged, or not a checkpoint of slm_lab: holds other things than tensors and numbers"
+        ) from None
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, KeyError) as e:
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise _Unreadable(f"truncated or damaged ({reason})") from None
     if not isinstance(tree, dict) or tree.get("format") != _MARK:

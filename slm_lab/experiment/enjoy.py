@@ -64,7 +64,7 @@ class SavedPolicy:
         path = Path(target).expanduser()
         if not (path.is_file() and path.suffix == ".pt"):
             path = best_checkpoint(find_run(target, out))
-        tree = checkpoint.load(path)
+        tree = _load(path)
         import_plugins(tree["spec"]["meta"].get("plugins", []))
         return cls(
             path,
@@ -195,6 +195,18 @@ class Camera:
         return LabError(f"video: {self._path} can't be written{f': {error.strerror}' if error.strerror else ''}")
 
 
+def _load(path: Path) -> State:
+    """What is in a checkpoint; the session's latest where its best can't be read."""
+    try:
+        return checkpoint.load(path)
+    except LabError as e:
+        latest = path.with_name(path.name.replace("_ckpt-best.pt", "_ckpt.pt"))
+        if latest == path or not checkpoint.exists(latest):
+            raise
+        logger.warning("{}\ngoing on with the latest checkpoint, {}", e, latest.name)
+        return checkpoint.load(latest)
+
+
 def best_checkpoint(layout: Layout) -> Path:
     """The best policy of the session with the highest total_reward_ma, of those in the run folder.
 
@@ -205,7 +217,8 @@ def best_checkpoint(layout: Layout) -> Path:
         trial, session = indices(layout, best)
         score = _score(layout.session_scalar(trial, session))
         if score is None and best.name.endswith("_ckpt-best.pt"):
-            score = checkpoint.load(best)["total_reward_ma"]
+            with suppress(LabError):
+                score = checkpoint.load(best)["total_reward_ma"]
         # of one session the best comes before the last
         found.append((-math.inf if score is None else score, best.name.endswith("_ckpt-best.pt"), -session, best))
     if not found:

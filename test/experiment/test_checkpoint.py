@@ -141,6 +141,14 @@ def test_two_bad_ones_are_an_error_that_tells_both(path: Path) -> None:
         checkpoint.load(path)
 
 
+def test_code_in_a_file_is_refused_without_advice_to_run_it(path: Path) -> None:
+    code(path)
+    with pytest.raises(LabError) as e:
+        checkpoint.load(path)
+    assert "holds other things than tensors and numbers" in str(e.value)
+    assert "weights_only" not in str(e.value)
+
+
 def test_random_streams_go_on_where_they_were(path: Path) -> None:
     def draw() -> tuple:
         return random.random(), np.random.random(), np.random.normal(), torch.rand(3).tolist()

@@ -87,6 +87,17 @@ def test_the_best_session_counts_and_its_best_policy_before_its_last(
     assert SavedPolicy.open(layout.root).path == layout.best(0, 2)
 
 
+@pytest.mark.parametrize("metrics", [True, False])
+def test_a_damaged_best_policy_gives_way_to_the_latest(trained: Run, log_text: list[str], metrics: bool) -> None:
+    layout = trained.layout
+    layout.best(0, 0).write_bytes(b"PK")
+    if not metrics:
+        layout.session_scalar(0, 0).unlink()
+    latest = checkpoint.load(layout.checkpoint(0, 0))
+    assert SavedPolicy.open(layout.root).frame == latest["counters"]["frame"]
+    assert "damaged" in "".join(log_text)
+
+
 def test_the_policy_plays_as_it_did(trained: Run, options: Options) -> None:
     """The policy read back is the one that was saved: its actions on given observations are the same."""
     session = Session(trained)

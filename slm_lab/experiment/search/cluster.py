@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import ray
+from loguru import logger
 from ray._private import ray_constants
 
 from slm_lab.experiment.resources import available_cores
@@ -98,19 +99,34 @@ def connected(address: str | None, log: Path, *, gpus: bool) -> Iterator[Cluster
 
 
 def _start(folder: Path, gpus: bool) -> None:
+    """Start a Ray of this search; twice where it does not come up in time, as on a machine that is busy."""
     try:
-        ray.init(
-            address="local",
-            num_cpus=available_cores(),
-            num_gpus=None if gpus else 0,
-            object_store_memory=OBJECT_STORE,
-            include_dashboard=False,
-            configure_logging=False,
-            log_to_driver=False,
-            _temp_dir=str(folder),
-        )
-    except (RuntimeError, ValueError, OSError, TimeoutError) as e:
-        raise LabError(f"Ray could not be started here: {' '.join(str(e).split())}") from e
+        _init(folder, gpus)
+    except Exception as e:  # noqa: BLE001  Ray raises plain exceptions, too
+        ray.shutdown()
+        logger.warning("Ray did not start ({}); trying once more", _first_line(e))
+        try:
+            _init(folder, gpus)
+        except Exception as again:
+            raise LabError(f"Ray could not be started here: {_first_line(again)}") from again
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _init(folder: Path, gpus: bool) -> None:
+    ray.init(
+        address="local",
+        num_cpus=available_cores(),
+        num_gpus=None if gpus else 0,
+        object_store_memory=OBJECT_STORE,
+        include_dashboard=False,
+        configure_logging=False,
+        log_to_driver=False,
+        _temp_dir=str(folder),
+    )
 
 
 def _join(address: str, log: Path) -> None:

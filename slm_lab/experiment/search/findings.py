@@ -123,6 +123,11 @@ def draw(layout: Layout, journal: Journal, found: Found, paths: Sequence[str], e
     plot_trials(layout, [found[r.trial]["local"] for r in best], labels, env_name=env_name)
 
 
+def has_score(metrics: Metrics) -> bool:
+    """Whether a trial has a strength that can be compared: whether any of its episodes came to an end."""
+    return math.isfinite(_strength(metrics))
+
+
 def _strength(metrics: Metrics) -> float:
     return _known(metrics["scalar"]["strength"])
 

@@ -74,6 +74,12 @@ def test_a_stopped_trial_counts_up_to_where_it_was_stopped(layout: Layout, found
     assert json.loads(layout.trial_scalar(2).read_text())["frame"] == 600
 
 
+def test_a_trial_without_a_finished_episode_has_no_score(found: findings.Found) -> None:
+    assert all(map(findings.has_score, found.values()))
+    for nothing in (None, float("nan")):
+        assert not findings.has_score({"scalar": {"strength": nothing}})
+
+
 def test_ranking(search: Journal, found: findings.Found) -> None:
     """Those that ran to their end come first: the others were judged by fewer frames."""
     assert [record.trial for record in findings.ranking(search, found)] == [1, 0, 3, 2]
