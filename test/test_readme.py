@@ -105,6 +105,7 @@ def test_bundled_specs_that_are_named_exist() -> None:
         "report",
         "plot",
         "eval",
+        "export",
         "list-runs",
         "push",
         "list",

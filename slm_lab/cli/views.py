@@ -35,6 +35,7 @@ def add_views(app: typer.Typer) -> None:
     app.command()(report)
     app.command()(compare)
     app.command("eval")(evaluate)
+    app.command()(export)
     app.command("list-runs")(list_runs)
 
 
@@ -148,6 +149,22 @@ def evaluate(  # noqa: PLR0917  a parameter is an option
 
     settings = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "which": checkpoint, "device": device}
     main(run, episodes, out, all_sessions=all_sessions, as_json=as_json, **settings)
+
+
+def export(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder: path or name in --out, latest; or a checkpoint file.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file, or .pt2 for torch.export.load.")],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="WHICH", help="best, latest, or a frame that meta.keep_checkpoints kept.")
+    ] = "best",
+    out: Out = Path("data"),
+) -> None:
+    """Write a policy as one file: raw observations in, actions of the env out; checked against the policy."""
+    from slm_lab.cli.export import main
+
+    main(run, output, out, checkpoint)
 
 
 def list_runs(

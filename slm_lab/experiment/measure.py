@@ -114,10 +114,7 @@ def evaluate(
     Raises:
         LabError: no such run or policy; its env can't be made.
     """
-    path = Path(target).expanduser()
-    paths = [path]
-    if not (path.is_file() and path.suffix == ".pt"):
-        paths = find_checkpoints(find_run(target, out), which, all_sessions=all_sessions)
+    paths = choose(target, which, out=out, all_sessions=all_sessions)
     policies = [SavedPolicy.open(path) for path in paths]
     return Evaluation(measure(policy, episodes, num_envs, seed, stochastic, device) for policy in policies)
 
@@ -140,6 +137,14 @@ def measure(
     finally:
         env.close()
     return PolicyScore(policy.session, policy.frame, policy.path, returns, lengths)
+
+
+def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = False) -> list[Path]:
+    """Checkpoint files that are meant; arguments as for `evaluate`."""
+    path = Path(target).expanduser()
+    if path.is_file() and path.suffix == ".pt":
+        return [path]
+    return find_checkpoints(find_run(target, out), which, all_sessions=all_sessions)
 
 
 def find_checkpoints(layout: Layout, which: str, *, all_sessions: bool) -> list[Path]:

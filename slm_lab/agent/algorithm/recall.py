@@ -152,4 +152,6 @@ class Recall:
         self.start.copy_(state["start"])
 
     def _zeros(self, n: int, size: int) -> Tensor:
-        return torch.zeros((n, size), device=self._device)
+        # made in inference mode it could not be written to outside of it
+        with torch.inference_mode(mode=False):
+            return torch.zeros((n, size), device=self._device)
