@@ -68,7 +68,7 @@ class Recall:
         """Begin anew where an episode ended, [N] bool; None: everywhere."""
         if ended is None:
             self.state.zero_()
-        elif ended.any():
+        elif ended.any() and len(ended) == len(self.state):  # another N begins anew with the next step
             self.state[torch.from_numpy(ended).to(self._device)] = 0
 
     @contextmanager
