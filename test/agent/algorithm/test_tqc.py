@@ -5,6 +5,7 @@ import io
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.replay import BOX, DISCRETE, World, batch, make
@@ -15,6 +16,7 @@ from slm_lab.agent.net.normalization import BatchRenorm
 from slm_lab.functional.distributional import truncated_quantiles
 from slm_lab.functional.normalize import unit_rows_
 from slm_lab.lib.errors import SpecError
+from slm_lab.types import Step
 
 ZERO = torch.zeros(())
 PLAIN = {"LazyBatchRenorm1d": {"momentum": 0.1, "r_max": 1.0, "d_max": 0.0}}
@@ -187,3 +189,23 @@ def test_what_they_refuse(name: str) -> None:
         learner("TQC", algorithm__drop_quantiles=4)
     with pytest.raises(SpecError, match="must lie above v_min"):
         learner("XQC", algorithm__v_max=-5.0)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_they_find_the_best_action_of_one_step(name: str) -> None:
+    keys: dict[str, Any] = {"fixed_alpha": 0.001, "policy_delay": 1, "training_start_step": 64}
+    if name == "XQC":
+        keys |= {"v_min": -2.0, "v_max": 0.0, "atoms": 51}
+    changes = {f"algorithm__{key}": value for key, value in keys.items()}
+    agent, _ = learner(name, memory__batch_size=32, memory__max_size=2000, **changes)
+    rng, yes = np.random.default_rng(0), np.ones(2, np.bool_)
+    obs = rng.normal(size=(2, 4)).astype(np.float32)
+    for frame in range(2, 1102, 2):
+        action = agent.act(obs)
+        reward = -((action - [0.5, -0.5]) ** 2).sum(1).astype(np.float32)
+        after = rng.normal(size=(2, 4)).astype(np.float32)
+        agent.observe(obs, action, Step(after, reward, yes, ~yes, after, [0.0] * 2, [1] * 2))
+        agent.maybe_update(frame)
+        obs = after
+    best = agent.act(obs, explore=False)
+    assert np.abs(best - [0.5, -0.5]).max() < 0.4
