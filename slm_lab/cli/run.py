@@ -231,8 +231,10 @@ def _find(file: str, command: Command) -> None:
     try:
         find_file(file)
     except SpecError as e:
-        hint = did_you_mean(file, [*command.commands, *MODES])
-        if len(command.words) == 1 and hint:
+        lone = len(command.words) == 1
+        # words behind it are a command's own, unless the first looks like a file
+        hint = did_you_mean(file, [*command.commands, *(MODES if lone else ())])
+        if hint and (lone or not re.search(r"[./]", file)):
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
         raise e
 

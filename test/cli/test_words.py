@@ -1,7 +1,10 @@
 """What the words of a command line mean."""
 
+from collections.abc import Callable
+
 import pytest
 import typer
+from typer.testing import Result
 
 from slm_lab.cli.app import app
 from slm_lab.cli.modes import DEFAULT_FILE, DEFAULT_NAME, MODES, Request, parse_mode, parse_words
@@ -89,3 +92,9 @@ def test_wrong_modes(word: str, message: str) -> None:
 
 def test_the_default_spec_is_there() -> None:
     assert load_spec(find_file(DEFAULT_FILE), DEFAULT_NAME).name == DEFAULT_NAME
+
+
+def test_a_mistyped_command_with_arguments_is_told(slm: Callable[..., Result]) -> None:
+    done = slm("validat", "specs")
+    assert done.exit_code == 2
+    assert "'validat' is neither a command nor a spec file, did you mean 'validate'?" in done.stderr
