@@ -22,7 +22,6 @@ SCORES = [
     ("dqn/dueling_dqn_cartpole.json", "dueling_dqn_cartpole", 400),
     ("dqn/ddqn_per_lunar.json", "ddqn_per_lunar", 200),
     ("qrdqn/qrdqn_cartpole.json", "qrdqn_cartpole", 350),
-    ("rainbow/rainbow_cartpole.json", "rainbow_cartpole", 300),
     ("pqn/pqn_cartpole.json", "pqn_cartpole", 400),
     ("sac/sac_cartpole.json", "sac_cartpole", 400),
     ("sac/sac_pendulum.json", "sac_pendulum", -170),
