@@ -61,6 +61,7 @@ def make_env(
     gamma: float = 0.99,
     training: bool = True,
     threads: int | None = None,
+    whole: bool = False,
 ) -> VecEnv:
     """The envs that a spec asks for.
 
@@ -72,6 +73,7 @@ def make_env(
         training: whether running statistics learn; else they stand still (see `VecEnv.load_normalizer_state`), and the
             loss of a life ends nothing.
         threads: or processes to step the envs with, at most; None: one a core.
+        whole: rollouts could be played in one call, so that `auto` takes a tensor env where there is one.
 
     Raises:
         LabError: no such env, arguments it refuses, spaces the lab can't deal with, a package that is missing.
@@ -85,9 +87,7 @@ def make_env(
     max_t = min((limit for limit in (own_limit, spec.max_t) if limit is not None), default=None)
     n = num_envs or spec.num_envs
     cores = threads or available_cores()
-    mode: str = spec.vectorization
-    if mode == "auto" and _has_native(found) and not _beyond_native(spec):
-        mode = "native"
+    mode = _choose_mode(found, spec, whole=whole, drawn=render is not None)
     clip_reward = None
     env: VecEnv
     if _is_atari(found):
@@ -96,6 +96,10 @@ def make_env(
         arguments = {**found.registration.kwargs, **kwargs}
         env = Atari(found.id, n, max_t=max_t, render=render, training=training, threads=cores, **arguments)
         clip_reward = 1.0
+    elif mode == "tensor":
+        from slm_lab.env.tensor import TensorVec
+
+        env = TensorVec(found.id, _tensor_class(found)(**kwargs), n, max_t=max_t)
     elif mode == "native" and found.registration.entry_point == CARTPOLE and max_t is not None:
         env = CartPole(n, max_t=max_t, render=render, **found.registration.kwargs, **kwargs)
     else:
@@ -239,6 +243,41 @@ def _beyond_native(spec: EnvSpec) -> list[str]:
     ]
 
 
+def _choose_mode(found: Found, spec: EnvSpec, *, whole: bool, drawn: bool) -> str:
+    """How the envs are stepped, as far as it can be said without trying."""
+    mode: str = spec.vectorization
+    if mode == "tensor":
+        return "sync" if drawn else mode  # tensors have no pictures
+    if mode == "auto" and whole and not drawn and _is_plain(spec) and not _why_no_tensor(found, spec):
+        return "tensor"
+    return "native" if mode == "auto" and _has_native(found) and not _beyond_native(spec) else mode
+
+
+def _tensor_class(found: Found) -> Any:
+    """The tensor env of that id, or None."""
+    import slm_lab.env.classic  # noqa: F401  registers the lab's own; imports torch
+    from slm_lab.env.tensor import TENSOR_ENVS
+
+    return TENSOR_ENVS.get(found.id)
+
+
+def _why_no_tensor(found: Found, spec: EnvSpec) -> str | None:
+    """What keeps an env from being stepped as tensors."""
+    cls = _tensor_class(found)
+    if cls is None:
+        return f"env.vectorization: there is no tensor env for {found.id}: say auto"
+    takes = inspect.signature(cls).parameters
+    given = [key for key in {**found.kwargs, **spec.kwargs} if key not in takes and key != LIMIT]
+    given += _beyond_native(spec)
+    return f"env.{given[0]}: the tensor env of {found.id} can't follow it" if given else None
+
+
+def _is_plain(spec: EnvSpec) -> bool:
+    """Whether nothing lies between env and agent."""
+    keys = ("frame_op", "normalize_obs", "clip_obs", "normalize_reward", "clip_reward", "reward_scale")
+    return not any(getattr(spec, key) for key in keys)
+
+
 def _is_atari(found: Found) -> bool:
     return str(found.registration.entry_point) == "ale_py.env:AtariEnv"
 
@@ -266,6 +305,8 @@ def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
     if _is_atari(found) or spec.vectorization == "native":
         why = f"the vector env of {found.id} can't follow it"
         faults = [f"env.{key}: {why}" for key in _beyond_native(spec)]
+    if spec.vectorization == "tensor" and not _is_atari(found) and (reason := _why_no_tensor(found, spec)):
+        faults.append(reason)
     if spec.vectorization == "native" and not _has_native(found):
         faults.append(f"env.vectorization: there is no vector env for {found.id}: say auto, sync, thread or async")
     if spec.vectorization == "thread" and found.registration.entry_point == CAR_RACING:

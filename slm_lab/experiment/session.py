@@ -24,6 +24,7 @@ from slm_lab.experiment.extend import can_change, changed_keys
 from slm_lab.experiment.outlets import attach_sinks
 from slm_lab.experiment.resources import choose_device, parallel_sessions, use_compile
 from slm_lab.experiment.results import SessionResult
+from slm_lab.experiment.rollouts import plays_rollouts, rollouts_for
 from slm_lab.experiment.run import Mode, Run
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import file_logger
@@ -107,6 +108,7 @@ class Session:
             render="human" if run.options.render and run.session == 0 else None,
             gamma=spec.agent.algorithm.gamma,
             threads=max(1, run.cores // parallel_sessions(meta.max_session, run.cores)),
+            whole=plays_rollouts(spec),
         )
         stack.callback(self.env.close)
         cuda = torch.cuda.device_count() if run.options.device != "cpu" else 0
@@ -216,6 +218,7 @@ class Session:
         meta, max_frame = self.lab_run.spec.meta, self.lab_run.spec.env.max_frame
         act, observe, maybe_update = self.agent.act, self.agent.observe, self.agent.maybe_update
         env_step, episodes, stop = self.env.step, self.tracker.episodes, self._stop
+        self._rollouts = rollouts_for(self.agent, self.env) if plays_rollouts(self.lab_run.spec) else None
         num_envs, eval_frames = self.env.info.num_envs, eval_every(meta)
         count = None if self._commons is None else self._commons.add
         obs, frame, t, latest = self.env.obs, self.frame, self.t, self._latest
@@ -228,6 +231,12 @@ class Session:
                 if stop():
                     stopped = True
                     break
+                if self._rollouts is not None:
+                    steps = min(self._rollouts.left(), -(-(until - frame) // num_envs))
+                    episodes(*self._rollouts.play(steps))
+                    frame, t = frame + steps * num_envs, t + steps
+                    latest = maybe_update(frame) or latest
+                    continue
                 action = act(obs)
                 step = env_step(action)
                 # the env keeps the obs that was acted on whole until its next step

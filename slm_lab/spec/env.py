@@ -52,9 +52,9 @@ class EnvSpec(SpecModel):
     """Length of a session, in frames over all envs."""
     max_t: Count | None = None
     """Steps after which an episode is truncated; None: the env's own limit."""
-    vectorization: Literal["auto", "sync", "async", "thread", "native"] = "auto"
-    """How envs are stepped: one after the other, in worker processes, in threads, or as the vector env that was written
-    for them. The steps are the same; auto takes what is fastest."""
+    vectorization: Literal["auto", "sync", "async", "thread", "native", "tensor"] = "auto"
+    """How envs are stepped: one after the other, in worker processes, in threads, as the vector env that was written
+    for them, or as tensors, compiled together with the policy. The steps are the same; auto takes what is fastest."""
     frame_op: Literal["concat", "stack"] | None = None
     """An observation is the last frame_op_len ones: joined along their first axis, or along a new one before it."""
     frame_op_len: Count | None = None

@@ -3,7 +3,7 @@
 A small net spends its time between the operations: one graph has none.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,21 +54,24 @@ class NetFunction:
                 self._make(args)
                 self._key = key
             if self._run is not None and key == self._key:
-                return self._run(*self._state(), *args)
+                return self._run(*self.state(), *args)
         return self._function(*args)
 
-    def _state(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         """All that it reads beside its arguments, where it lies now."""
         return [*(params.flat for params in self._bound.params.values()), *self._bound.statistics]
 
+    def pure(self, state: Sequence[Tensor], *args: Tensor) -> Any:
+        """The function with what it reads, like `state`, as an argument."""
+        names = list(self._bound.nets)
+        return self._bound.under(dict(zip(names, state, strict=False)), state[len(names) :], args)
+
     def _make(self, args: tuple[Tensor, ...]) -> None:
-        state = self._state()
-        names, n = list(self._bound.nets), len(state)
+        state = self.state()
+        n = len(state)
 
         def function(*args: Tensor) -> tuple[Tensor, ...]:
-            flats = dict(zip(names, args, strict=False))
-            done = self._bound.under(flats, args[len(names) : n], args[n:])
-            return tuple(t for t in done if t is not None)
+            return tuple(t for t in self.pure(args[:n], *args[n:]) if t is not None)
 
         try:
             with torch.inference_mode(mode=False), torch.no_grad():

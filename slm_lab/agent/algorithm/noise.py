@@ -47,6 +47,10 @@ class NoiseStream:
             self._rows = list(block.unbind())[::-1]
         return self._rows.pop()
 
+    def like(self, steps: int) -> Tensor:
+        """[steps, N, ...] of the shape of so many acts, drawn from nowhere."""
+        return self._dist.noise((steps, self._num_envs), self._action, Generator())
+
     def state_dict(self) -> State:
         """The rest of the block."""
         return {"rows": torch.stack(self._rows) if self._rows else None}

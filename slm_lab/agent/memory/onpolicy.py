@@ -42,14 +42,15 @@ class OnPolicyBatchReplay(Memory):
         info, self.horizon = agent.info, agent.training_frequency
         t, n = self.horizon, info.num_envs
         obs_dtype = torch.from_numpy(np.zeros(0, info.obs_dtype)).dtype
-        self._tensors: dict[str, Tensor] = {
+        self.tensors: dict[str, Tensor] = {
             "obs": _zeros((t + 1, n, *info.obs_shape), obs_dtype),
             "action": torch.from_numpy(action_array((t, n), info.action)),
             "reward": torch.zeros((t, n), dtype=torch.float32),
             "terminated": torch.zeros((t, n), dtype=torch.bool),
             "truncated": torch.zeros((t, n), dtype=torch.bool),
         }
-        views = {k: v.numpy() for k, v in self._tensors.items()}
+        """Everything, by name; of `obs` there is a row more."""
+        views = {k: v.numpy() for k, v in self.tensors.items()}
         self._obs, self._action, self._reward = views["obs"], views["action"], views["reward"]
         self._terminated, self._truncated = views["terminated"], views["truncated"]
         self._final: list[tuple[int, NDArray[Any]]] = []
@@ -73,9 +74,27 @@ class OnPolicyBatchReplay(Memory):
     def _store_obs(self, t: int, obs: NDArray[Any]) -> None:
         if self._obs.ndim == 5:
             # torch turns images in a third of the time that numpy takes
-            self._tensors["obs"][t].copy_(torch.from_numpy(obs))
+            self.tensors["obs"][t].copy_(torch.from_numpy(obs))
         else:
             self._obs[t] = obs
+
+    @property
+    def filled(self) -> int:
+        """Steps stored."""
+        return self._t
+
+    def advance(self, steps: int, truncated: NDArray[np.bool_], final_obs: NDArray[Any] | None) -> None:
+        """Take note of steps that were written into `tensors`.
+
+        Args:
+            steps: how many, K
+            truncated: [K, N]
+            final_obs: [K, N, *O]; None: no episode ended
+        """
+        if final_obs is not None:
+            for k, n in np.argwhere(truncated):
+                self._final.append((int((self._t + k) * self.info.num_envs + n), final_obs[k, n].copy()))
+        self._t += steps
 
     def ready(self) -> bool:
         """Whether T steps are stored."""
@@ -88,13 +107,13 @@ class OnPolicyBatchReplay(Memory):
         final = np.stack([o for _, o in self._final]) if self._final else np.zeros(shape, self._obs.dtype)
         self._final = []
         self._t = 0
-        return Rollout(**self._tensors, final_index=index, final_obs=torch.from_numpy(final))
+        return Rollout(**self.tensors, final_index=index, final_obs=torch.from_numpy(final))
 
     def state_dict(self) -> State:
         """The steps stored so far."""
         return {
             "t": self._t,
-            "steps": {k: v[: self._t].clone() for k, v in self._tensors.items()},
+            "steps": {k: v[: self._t].clone() for k, v in self.tensors.items()},
             "final_index": [i for i, _ in self._final],
             "final_obs": [torch.from_numpy(o.copy()) for _, o in self._final],
         }
@@ -103,6 +122,6 @@ class OnPolicyBatchReplay(Memory):
         """Become what `state_dict` said."""
         self._t = int(state["t"])
         for key, value in state["steps"].items():
-            self._tensors[key][: self._t] = value
+            self.tensors[key][: self._t] = value
         finals = zip(state["final_index"], state["final_obs"], strict=True)
         self._final = [(int(i), o.numpy().copy()) for i, o in finals]
