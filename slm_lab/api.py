@@ -32,11 +32,13 @@ from slm_lab.experiment.compare import Comparison
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.history import read_histories
 from slm_lab.experiment.measure import Evaluation, measure
+from slm_lab.experiment.plot_runs import plot_runs
 from slm_lab.experiment.report.write import write_report
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import find_run
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import adopt_console, silenced
 from slm_lab.spec.model import Spec
 
@@ -51,6 +53,8 @@ __all__ = [
     "evaluate",
     "load_agent",
     "load_spec",
+    "plot",
+    "report",
     "resume",
     "run",
 ]
@@ -288,11 +292,38 @@ def compare(
     Raises:
         LabError: no such run or metric; a run without a row.
     """
-    layouts = [find_run(t, Path(out).expanduser()) for t in targets]
-    histories, left_out = read_histories(layouts, strict=labels is not None)
+    histories, left_out = read_histories(_layouts(targets, out), strict=labels is not None)
     found = comparison.compare(histories, metric=metric, at=at, target=target, labels=labels)
     found.notes.extend(left_out)
     return found
+
+
+def plot(
+    targets: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    out: str | Path = "data",
+    metric: str = "total_reward",
+    x: str = "frames",
+    title: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Path:
+    """Draw runs into a .png, .svg or .pdf: a curve a method with its 95 % interval, a graph an env; gives the file.
+
+    Args:
+        targets: a run folder or several, or `latest` of `out`; runs of one spec are seeds of one method.
+        output: the file.
+        out: folder of the run folders.
+        metric: a column of the tables.
+        x: `frames` or `time`.
+        title: above the graph.
+        labels: one a run; None: by their specs.
+
+    Raises:
+        LabError: no such run or column, nothing to draw, a file that can't be written.
+    """
+    histories, _ = read_histories(_layouts(targets, out), strict=labels is not None)
+    return plot_runs(histories, output=Path(output), metric=metric, x=x, title=title, legends=labels)
 
 
 def report(
@@ -317,6 +348,11 @@ def report(
     Raises:
         LabError: no such run, a run without a row, a file that can't be written.
     """
+    return write_report(
+        _layouts(targets, out), None if output is None else Path(output), video=video, evaluate=evaluate, **options
+    )
+
+
+def _layouts(targets: str | Path | Sequence[str | Path], out: str | Path) -> list[Layout]:
     words = [targets] if isinstance(targets, str | Path) else targets
-    layouts = [find_run(t, Path(out).expanduser()) for t in words]
-    return write_report(layouts, None if output is None else Path(output), video=video, evaluate=evaluate, **options)
+    return [find_run(target, Path(out).expanduser()) for target in words]

@@ -139,3 +139,4 @@ def test_report(tmp_path: Path) -> None:
     assert api.report(run.root, video=False) == run.root / "report.html"
     both = api.report([run.root, "latest"], tmp_path / "both.html", out=tmp_path, labels=["a", "b"])
     assert "<h1>a / b</h1>" in both.read_text()
+    assert api.plot([run.root, "latest"], tmp_path / "both.svg", out=tmp_path, labels=["a", "b"]).exists()

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_lab.cli.report import show
 from slm_lab.cli.runs import find_all, find_local_plugins
 from slm_lab.experiment.report.write import watch, write_report
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import setup
 
 
@@ -17,24 +17,29 @@ def main(
     """Write the page, print where it is, and open it where that is asked for.
 
     Raises:
-        LabError: no such run, a run without a row, a file that can't be written.
+        LabError: no such run, a run without a row, a file that can't be written, no browser.
     """
     setup("WARNING")
     find_local_plugins()
     layouts = find_all(words, out)
     if watch_every is None:
         path = write_report(layouts, output, **options)
-        if open_it:
-            _open(path)
     else:
-        path = watch(layouts, output, every=watch_every, on_first=_open if open_it else None, **options)
+        path = watch(layouts, output, every=watch_every, on_first=open_page if open_it else None, **options)
     print(path)
+    if open_it and watch_every is None:
+        open_page(path)
 
 
-def _open(path: Path) -> None:
+def open_page(path: Path) -> None:
+    """Show a page in the browser.
+
+    Raises:
+        LabError: there is none.
+    """
     try:
         opened = webbrowser.open(path.resolve().as_uri())
     except webbrowser.Error:
         opened = False
     if not opened:
-        show("note", f"no browser was found here; open {path.resolve()} in one", "bold cyan")
+        raise LabError(f"--open: no browser was found here; the page is {path.resolve()}")

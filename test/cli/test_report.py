@@ -28,8 +28,9 @@ def test_open(slm: Slm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened == [(folder / "a.html").resolve().as_uri()]
     monkeypatch.setattr(webbrowser, "open", lambda url: False)
     done = slm("report", "*", "--no-video", "--open", "-o", "a.html")
-    assert done.exit_code == 0
+    assert done.exit_code == 2
     assert "no browser was found" in done.stderr
+    assert Path("a.html").exists()
 
 
 def test_faults(slm: Slm, folder: Path) -> None:

@@ -22,6 +22,7 @@ import pytest
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.launch import resume, run_spec
+from slm_lab.experiment.report.write import write_report
 from slm_lab.experiment.resources import available_cores
 from slm_lab.experiment.results import RunResult
 from slm_lab.experiment.run import Mode, Options
@@ -175,6 +176,9 @@ def test_search_with_asha(on_cluster: Options) -> None:
     assert layout.best(5, 0).exists()
     assert layout.experiment_graph("experiment_graph", top=True).exists()
     assert layout.trial_metrics(3).exists()
+    page = write_report([layout], video=False).read_text()
+    assert "6 of 6 trials ended, 4 of them stopped early by ASHA" in page
+    assert "The best trial is 5, with quality 6." in page
     assert RunFile.open(layout).status is Status.COMPLETED
     # a session that was stopped did not run on: at most what it does within a moment
     assert read_rows(layout.session_df(1, 0))[-1]["frame"] <= 1000
