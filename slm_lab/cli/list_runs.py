@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,9 @@ from slm_lab.experiment.describe import describe
 from slm_lab.experiment.runs import list_layouts
 
 _COLOURS = {"completed": "green", "running": "cyan", "stopped": "yellow", "killed": "yellow", "crashed": "bold red"}
+
+WIDE = 120
+"""Columns of a terminal that the table needs."""
 
 
 def main(out: Path, pattern: str, *, as_json: bool) -> None:
@@ -22,6 +26,15 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
         return
     if not lines:
         print(f"no run in {out}" + (f" whose name contains '{pattern}'" if pattern else ""))
+        return
+    console = Console(highlight=False)
+    if console.is_terminal and console.width < WIDE:
+        for line in lines:
+            # the name alone on its line, so that it can be copied; nothing is broken
+            console.print(Text(line.folder), soft_wrap=True)
+            score = "" if line.total_reward_ma is None else f"  {line.total_reward_ma:.2f}"
+            frames = "" if line.frames is None else f"  {line.frames:,} frames"
+            console.print(Text(f"  {line.status}{frames}{score}"), soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("folder", "spec", "env", "algorithm"):
