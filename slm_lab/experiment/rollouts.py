@@ -13,6 +13,7 @@ from slm_lab.env.base import VecEnv
 from slm_lab.env.tensor import QUEUE, TensorVec
 from slm_lab.experiment.resources import use_compile
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
+from slm_lab.lib.native.build import compiler
 from slm_lab.lib.registry import lookup
 from slm_lab.spec.model import Spec
 
@@ -101,7 +102,7 @@ class Rollouts:
 
 def plays_rollouts(spec: Spec) -> bool:
     """Whether rollouts of known length may be played in one call: it is compiled, and nobody has a say in between."""
-    if spec.meta.distributed or not use_compile(spec.meta.compile, spec.env.max_frame):
+    if spec.meta.distributed or not use_compile(spec.meta.compile, spec.env.max_frame) or compiler() is None:
         return False
     algorithm, memory = lookup("algorithm", spec.agent.algorithm.name), lookup("memory", spec.agent.memory.name)
     recurrent = getattr(lookup("net", spec.agent.net.type), "recurrent", False)
