@@ -13,7 +13,22 @@ from slm_lab.experiment.run import Mode
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.load import find_file, load_spec
 
-COMMANDS = ["run", "validate", "migrate", "schema", "plot", "list-runs", "push", "pull", "list", "run-remote"]
+COMMANDS = [
+    "run",
+    "validate",
+    "migrate",
+    "schema",
+    "plot",
+    "report",
+    "compare",
+    "eval",
+    "export",
+    "list-runs",
+    "run-remote",
+    "push",
+    "list",
+    "pull",
+]
 
 
 @pytest.mark.parametrize(
