@@ -39,7 +39,7 @@ def main(
         return
     for env in found.envs:
         print_table(_env_table(found, env))
-    if len(found.envs) > 1 and found.aggregates:
+    if len(found.references) > 1 and found.aggregates:
         print_table(_aggregate_table(found))
     if found.improvement:
         print_table(_improvement_table(found))
@@ -69,7 +69,7 @@ def _env_table(found: Comparison, env: str) -> Table:
 
 
 def _aggregate_table(found: Comparison) -> Table:
-    title = f"over {len(found.envs)} envs, normalized: 0 is random, 1 the reference"
+    title = f"over {len(found.references)} envs, normalized: 0 is random, 1 the reference"
     names = [name.replace("_", " ").replace("iqm", "IQM") for name in AGGREGATES]
     table = _table(title, "method", names)
     for label, estimates in found.aggregates.items():

@@ -2,15 +2,13 @@
 
 Runs of one spec are seeds of one method. In one env the numbers are in the env's own unit. Over several envs scores are
 normalized first: 0 is a random policy (baselines.json), 1 a stated reference (references.json; where that has none, the
-best method compared here).
+best method compared here). Scores of an env without a baseline are not normalized.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from slm_lab.experiment import statistics
 from slm_lab.experiment.baselines import baselines
 from slm_lab.experiment.curves import first_reached, moving_average
 from slm_lab.experiment.history import History, Session, check_metric, score
+from slm_lab.experiment.references import Reference, no_reference, reference
 from slm_lab.experiment.statistics import FEW, Estimate
 from slm_lab.lib.errors import LabError
 
@@ -31,15 +30,6 @@ _BESIDE = ("name", "meta.", "search.")
 """Keys, or beginnings of them, that make no other method: seeds, logging, the search."""
 _SHARE = 0.9
 """Of the way from random to the best method: the target whose frames are counted, where none is given."""
-
-
-class Reference(NamedTuple):
-    """What scores of an env are normalized by."""
-
-    low: float
-    high: float
-    source: str
-    """Of `high`, in words."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +63,9 @@ class Comparison:
     targets: dict[str, float]
     """Env -> return that sample efficiency asks for."""
     references: dict[str, Reference]
-    """Env -> what its scores are normalized by; empty for other metrics than the return."""
+    """Env -> what its scores are normalized by, where that is known; empty for other metrics than the return."""
     aggregates: dict[str, dict[str, Estimate]]
-    """Label -> estimates of AGGREGATES over all envs, of normalized scores; of the methods that ran in all of them."""
+    """Label -> estimates of AGGREGATES over the envs of `references`; of the methods that ran in all of these."""
     improvement: dict[tuple[str, str], Estimate]
     """(a, b) -> probability that a run of a beats one of b."""
     notes: list[str]
@@ -85,11 +75,11 @@ class Comparison:
         return [method for method in self.methods if method.env == env]
 
     def normalized(self, label: str) -> list["statistics.Floats"] | None:
-        """Scores of a method in each env, on the common scale; None where it lacks one."""
+        """Scores of a method in each env of `references`, on the common scale; None where it lacks one."""
         by_env = {m.env: m for m in self.methods if m.label == label and m.scores}
-        if set(by_env) != set(self.envs) or not self.references:
+        if not self.references or not set(self.references) <= set(by_env):
             return None
-        return [statistics.normalize(by_env[e].scores, *self.references[e][:2]) for e in self.envs]
+        return [statistics.normalize(by_env[e].scores, *r[:2]) for e, r in self.references.items()]
 
 
 def compare(
@@ -106,7 +96,8 @@ def compare(
         histories: of the runs; a search counts with its best trial.
         metric: a column of the tables (the mean of its last 100 rows), or a metric of whole sessions.
         at: only rows up to this frame count; None: all that there are.
-        target: return whose first reaching is timed; None: 90 % of the way from random to the best method of the env.
+        target: return whose first reaching is timed; None: 90 % of the way from random (without a baseline: from the
+            first rows) to the best method of the env.
         labels: one a run; runs of the same label and env are one method. None: by their specs.
 
     Raises:
@@ -118,32 +109,21 @@ def compare(
     methods = [_method(label, env, found, metric, at) for (env, label), found in groups.items()]
     envs = list(dict.fromkeys(m.env for m in methods))
     is_return = metric in ("total_reward", "total_reward_ma", "final_return")
-    targets = {e: target if target is not None else _target([m for m in methods if m.env == e]) for e in envs}
+    targets = {e: target if target is not None else _target([m for m in methods if m.env == e], at) for e in envs}
     for method in methods:
         _time_to_target(method, targets[method.env], at)
-    references = {e: reference(e, [m.mean.value for m in methods if m.env == e]) for e in envs} if is_return else {}
+    references = {}
+    for env in envs if is_return else ():
+        if ref := reference(env, [m.mean.value for m in methods if m.env == env]):
+            references[env] = ref
+        else:
+            notes.append(f"{env}: {no_reference(env)}, so scores are not normalized and not part of the aggregates")
     names = list(dict.fromkeys(m.label for m in methods))
     found = Comparison(metric, at, envs, names, methods, targets, references, {}, {}, notes)
     _aggregate(found)
     _improve(found)
     notes += _notes(found)
     return found
-
-
-def reference(env: str, means: Sequence[float]) -> Reference:
-    """What scores of an env are normalized by.
-
-    >>> reference("CartPole-v1", [100.0])
-    Reference(low=22.97, high=475.0, source="gymnasium's reward threshold")
-    >>> reference("Nobody-v0", [3.0, 8.0])
-    Reference(low=0.0, high=8.0, source='the best method compared here')
-    """
-    low = float(baselines().get(env, {"mean": 0.0})["mean"])
-    for source, scores in _references().items():
-        if scores.get(env, -np.inf) > low:
-            return Reference(low, float(scores[env]), source)
-    best = max((m for m in means if np.isfinite(m)), default=low)
-    return Reference(low, best if best > low else low + 1, "the best method compared here")
 
 
 def to_json(found: Comparison) -> dict[str, Any]:
@@ -271,21 +251,31 @@ def _method(label: str, env: str, histories: list[History], metric: str, at: int
     return Method(label, env, histories, sessions, scores, mean, median, iqm)
 
 
-def _target(methods: Sequence[Method]) -> float:
-    returns = [[v for s in m.sessions if np.isfinite(v := score(s.train))] for m in methods]
-    best = max((float(np.mean(found)) for found in returns if found), default=np.nan)
-    low = float(baselines().get(methods[0].env, {"mean": 0.0})["mean"])
-    return low + _SHARE * (best - low)
+def _target(methods: Sequence[Method], at: int | None) -> float:
+    """A return near the best method's that one session reached at least; NaN where no episode ended."""
+    curves = [[y[np.isfinite(y)] for s in m.sessions if np.isfinite(y := _averages(s, at)).any()] for m in methods]
+    known = [y for found in curves for y in found]
+    if not known:
+        return np.nan
+    best = max(float(np.mean([y[-1] for y in found])) for found in curves if found)
+    random = baselines().get(methods[0].env)
+    low = float(random["mean"] if random else np.mean([y[0] for y in known]))
+    return min(low + _SHARE * (best - low), max(float(y.max()) for y in known))
+
+
+def _averages(session: Session, at: int | None) -> "statistics.Floats":
+    """Moving average of a session's returns up to a frame, [rows]."""
+    frame = session.train["frame"]
+    stop = frame.size if at is None else int(np.searchsorted(frame, at, side="right"))
+    return moving_average(session.train.get("total_reward", np.full_like(frame, np.nan))[:stop])
 
 
 def _time_to_target(method: Method, target: float, at: int | None) -> None:
     for session in method.sessions:
-        frame = session.train["frame"]
-        returns = moving_average(session.train.get("total_reward", np.full_like(frame, np.nan)))
-        stop = frame.size if at is None else int(np.searchsorted(frame, at, side="right"))
-        method.frames_to_target.append(first_reached(frame[:stop], returns[:stop], target))
+        frame, returns = session.train["frame"], _averages(session, at)
+        method.frames_to_target.append(first_reached(frame[: returns.size], returns, target))
         wall = session.train.get("wall_t", np.full_like(frame, np.nan))
-        method.seconds_to_target.append(first_reached(wall[:stop], returns[:stop], target))
+        method.seconds_to_target.append(first_reached(wall[: returns.size], returns, target))
 
 
 def _aggregate(found: Comparison) -> None:
@@ -312,25 +302,29 @@ def _notes(found: Comparison) -> list[str]:
         where = f"{m.label} in {m.env}"
         if not m.scores:
             notes.append(f"{where}: no session has a value of {found.metric}")
+        elif lacking := len(m.sessions) - len(m.scores):
+            notes.append(
+                f"{where}: {lacking} of {len(m.sessions)} sessions left out, without a value of {found.metric}"
+            )
         frames = [min(s.frames, found.at) if found.at is not None else s.frames for s in m.sessions]
         if frames and min(frames) < 0.99 * max(frames):
             notes.append(f"{where}: sessions reached {min(frames):,} to {max(frames):,} frames; --at compares at one")
         crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
-        if crashed:
-            notes.append(f"{where}: {crashed} crashed session{'s' * (crashed > 1)} left out")
+        counted = sum(s.crash is not None for s in m.sessions)
+        if crashed > counted:
+            notes.append(f"{where}: {_crashed(crashed - counted)} left out")
+        if counted:
+            notes.append(f"{where}: {_crashed(counted)} counted as far as they got: all sessions of their run crashed")
         searched = [h.layout.root.name for h in m.histories if h.is_search]
-        notes += [f"{name} is a search: its best trial counts, which was chosen by this score" for name in searched]
+        notes += [f"{name} is a search: its best trial counts, which was chosen by its strength" for name in searched]
     for env in found.envs:
         reached = {max((s.frames for s in m.sessions), default=0) for m in found.of(env)}
         if found.at is None and len(reached) > 1 and min(reached) < 0.99 * max(reached):
             notes.append(f"{env}: methods had {min(reached):,} to {max(reached):,} frames; --at compares at one")
-    lacking = [label for label in found.labels if found.references and label not in found.aggregates]
-    notes += [f"{label} did not run in all envs: no aggregate" for label in lacking]
+    absent = [label for label in found.labels if found.references and label not in found.aggregates]
+    notes += [f"{label} has no score in all envs: no aggregate" for label in absent]
     return notes
 
 
-@cache
-def _references() -> dict[str, dict[str, float]]:
-    text = (resources.files("slm_lab.experiment") / "references.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, float]] = json.loads(text)
-    return found
+def _crashed(count: int) -> str:
+    return f"{count} crashed session{'s' * (count > 1)}"

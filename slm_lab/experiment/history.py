@@ -5,6 +5,7 @@ Read from the tables (CSV) alone, which grow while a run goes on; imports no tor
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -134,12 +135,13 @@ class History:
 
     @cached_property
     def judged(self) -> list[Session]:
-        """The sessions that a score is taken from: those that did not crash; of a search those of the best trial."""
+        """The sessions that a score is taken from: those that did not crash; of a search those of the best trial.
+
+        Where every session crashed, they count as far as they got.
+        """
         trials = {
             trial: kept for trial, found in self.trials.items() if (kept := [s for s in found if s.crash is None])
-        }
-        if not trials:
-            return []
+        } or self.trials
         if not self.is_search:
             return trials[min(trials)]
 
@@ -169,11 +171,14 @@ def read_history(layout: "Layout") -> History:
     if not info:
         missing.append(f"info/{layout.run_file().name} is missing: no versions, command and status")
     sessions = []
-    for path in (layout.root / "info").glob(f"{layout.name}_t*_s*_session_df_train.csv"):
-        trial, index = _indices(layout, path)
+    for path in (layout.root / "info").glob("*_session_df_train.csv"):
+        indices = re.fullmatch(rf"{re.escape(layout.name)}_t(\d+)_s(\d+)_session_df_train\.csv", path.name)
+        if indices is None:
+            continue
+        trial, index = map(int, indices.groups())
         try:
-            train = read_table(path)
-            table = read_table(layout.session_df(trial, index, "eval"))
+            train = _with_frames(read_table(path))
+            table = _with_frames(read_table(layout.session_df(trial, index, "eval")))
         except (LabError, OSError) as e:
             missing.append(str(e))
             continue
@@ -185,8 +190,9 @@ def read_history(layout: "Layout") -> History:
         why = "; ".join(missing[-3:]) if missing else "no session has a table in info/"
         raise NoRowError(f"{layout.root}: not a row to show yet ({why})")
     sessions.sort(key=lambda s: (s.trial, s.index))
-    wanted = int(get(spec, "meta", "max_session") or 1)
-    if info.get("mode") == "train" and not layout.search_file().exists() and len(sessions) < wanted:
+    wanted = get(spec, "meta", "max_session")
+    known = isinstance(wanted, int) and info.get("mode") == "train"
+    if known and not layout.search_file().exists() and len(sessions) < wanted:
         missing.append(f"{len(sessions)} of {wanted} sessions have a row")
     missing += [f"session {s.index} of trial {s.trial} crashed: {s.crash}" for s in sessions if s.crash]
     return History(layout, spec, info, read_status(layout), sessions, missing)
@@ -248,7 +254,7 @@ def score(table: "Table", metric: str = "total_reward", *, env: str = "", at: in
     stop = table["frame"].size if at is None else int(np.searchsorted(table["frame"], at, side="right"))
     if metric in SCALARS:
         cut = {name: table.get(name, np.full_like(table["frame"], np.nan))[:stop] for name in ("total_reward", "frame")}
-        opt_steps = np.nan_to_num(table.get("opt_step", np.zeros(0))[:stop])
+        opt_steps = np.nan_to_num(table.get("opt_step", np.zeros_like(table["frame"]))[:stop])
         s = cut["total_reward"] - baseline(env)
         return session_scalars(cut["total_reward"], s, cut["frame"], opt_steps)[metric]
     column = "total_reward" if metric == "total_reward_ma" else metric
@@ -267,7 +273,7 @@ def get(data: Any, *keys: str) -> Any:
 
 def read_best_trial(layout: "Layout") -> int | None:
     """The best trial of a search that has ended trials, as its table of trials has it."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         rows = json.loads(layout.trial_data().read_text(encoding="utf-8"))
         if isinstance(rows, dict):
             ended = [row for row in rows.values() if isinstance(row, dict) and row.get("strength") is not None]
@@ -290,9 +296,12 @@ def _whole_lines(lines: Iterable[str]) -> Iterator[str]:
     return (line for line in lines if line.endswith("\n"))
 
 
-def _indices(layout: "Layout", path: Path) -> tuple[int, int]:
-    trial, _, rest = path.name.removeprefix(f"{layout.name}_t").partition("_s")
-    return int(trial), int(rest.partition("_")[0])
+def _with_frames(table: "Table") -> "Table":
+    """The rows that say at which frame they were written; no columns where there are none."""
+    if "frame" not in table:
+        return table
+    known = np.isfinite(table["frame"])
+    return {name: column[known] for name, column in table.items()} if known.any() else {}
 
 
 def _crash(layout: "Layout", trial: int, index: int) -> str | None:

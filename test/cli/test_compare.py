@@ -22,10 +22,10 @@ def test_compare(slm: Slm, folder: Path) -> None:
 
 def test_several_envs(slm: Slm, folder: Path) -> None:
     make_run(folder / "data", "a", [[475.0], [22.97]])
-    make_run(folder / "data", "b", [[4.0], [8.0]], env="Nobody-v0")
+    make_run(folder / "data", "b", [[4.0], [8.0]], env="ALE/Adventure-v5")
     done = slm("compare", "a*", "b*")
     assert "over 2 envs, normalized" in done.stdout
-    assert "Nobody-v0: 0 to 6 (the best method compared here)" in done.stdout
+    assert "ALE/Adventure-v5: 0 to 6 (the best method compared here)" in done.stdout
 
 
 def test_faults(slm: Slm, folder: Path) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from support.runs import make_run
 
-from slm_lab.experiment.compare import compare, differences, reference, to_json
+from slm_lab.experiment.compare import compare, differences, to_json
 from slm_lab.experiment.history import read_history
+from slm_lab.experiment.references import reference
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import plain
 
@@ -59,12 +60,12 @@ def test_specs_of_one_name_are_told_apart(tmp_path):
 
 
 def test_several_envs_are_normalized(tmp_path):
-    """CartPole: 22.97 to gymnasium's 475; Nobody-v0: 0 to the best method, 4."""
+    """CartPole: 22.97 to gymnasium's 475; ALE/Adventure-v5: 0 to the best method, 4."""
     runs = [
         make_run(tmp_path, "a", [[475.0], [22.97]]),
-        make_run(tmp_path, "b", [[1.0], [2.0]], env="Nobody-v0"),
+        make_run(tmp_path, "b", [[1.0], [2.0]], env="ALE/Adventure-v5"),
         make_run(tmp_path, "c", [[475.0], [475.0]], agent="DQN"),
-        make_run(tmp_path, "d", [[3.0], [5.0]], env="Nobody-v0", agent="DQN"),
+        make_run(tmp_path, "d", [[3.0], [5.0]], env="ALE/Adventure-v5", agent="DQN"),
         make_run(tmp_path, "e", [[475.0], [475.0]], agent="A2C"),
     ]
     found = compare(histories(*runs))
@@ -76,7 +77,7 @@ def test_several_envs_are_normalized(tmp_path):
     assert dqn["optimality_gap"].value == pytest.approx(0.25 / 4)
     assert dqn["median"].value == pytest.approx(1.0)
     assert "A2C" not in found.aggregates
-    assert "A2C did not run in all envs: no aggregate" in found.notes
+    assert "A2C has no score in all envs: no aggregate" in found.notes
     # PPO and DQN met in both envs, PPO and A2C in one
     assert found.improvement["DQN", "PPO"].value == pytest.approx((0.75 + 1) / 2)
     assert found.improvement["A2C", "PPO"].value == pytest.approx(0.75)
@@ -124,7 +125,50 @@ def test_reference_is_better_than_random():
     # a random policy plays Video Pinball better than the human did
     found = reference("ALE/VideoPinball-v5", [30000.0])
     assert (found.high, found.source) == (30000.0, "the best method compared here")
-    assert reference("Nobody-v0", [-5.0]).high > reference("Nobody-v0", [-5.0]).low
+    assert reference("Pendulum-v1", [-1300.0]) is None  # worse than random
+    assert reference("Nobody-v0", [-5.0]) is None
+
+
+def test_env_without_a_baseline(tmp_path):
+    a = make_run(tmp_path, "a", [[-50.0, -10.0], [-30.0, -20.0]], env="Nobody-v0")
+    b = make_run(tmp_path, "b", [[-40.0, -38.0]], env="Nobody-v0", agent="DQN")
+    found = compare(histories(a, b))
+    assert (found.references, found.aggregates) == ({}, {})
+    assert any(
+        n.startswith("Nobody-v0: no random baseline is known, so scores are not normalized") for n in found.notes
+    )
+    # first rows: -40; the best method: (-30 - 25) / 2
+    assert found.targets["Nobody-v0"] == pytest.approx(-40 + 0.9 * 12.5)
+    assert found.methods[0].frames_to_target == [np.inf, 200]
+    # beside an env with a baseline, that one is normalized
+    found = compare(histories(a, make_run(tmp_path, "c", [[22.97], [475.0]])))
+    assert list(found.references) == ["CartPole-v1"]
+    assert found.aggregates["PPO"]["mean"].value == pytest.approx(0.5)
+
+
+def test_target_is_reached(tmp_path):
+    """Worse than random, up to a frame."""
+    run = make_run(tmp_path, sessions=[[10.0, 12.0, 90.0], [8.0, 8.0, 90.0]])
+    found = compare(histories(run), at=200)
+    assert found.targets["CartPole-v1"] == pytest.approx(22.97 + 0.9 * (9.5 - 22.97))
+    assert found.methods[0].frames_to_target == [200, np.inf]
+    assert compare(histories(make_run(tmp_path, "dqn", [[8.0]]))).targets["CartPole-v1"] == 8
+
+
+def test_crashed_and_lacking_sessions(tmp_path):
+    run = make_run(tmp_path, sessions=[[10.0], [20.0], [None]])
+    where = "ppo_cartpole in CartPole-v1"
+    found = compare(histories(run))
+    assert f"{where}: 1 of 3 sessions left out, without a value of total_reward" in found.notes
+    run.crash(0, 0).write_text("ValueError: NaN")
+    found = compare(histories(run))
+    assert found.methods[0].scores == [20]
+    assert f"{where}: 1 crashed session left out" in found.notes
+    for i in (1, 2):
+        run.crash(0, i).write_text("ValueError: NaN")
+    found = compare(histories(run))
+    assert found.methods[0].scores == [10, 20]
+    assert f"{where}: 3 crashed sessions counted as far as they got: all sessions of their run crashed" in found.notes
 
 
 def test_differences():

@@ -131,3 +131,28 @@ def test_best_trial_of_a_search_counts(tmp_path):
     rows = {t: {"trial": t, "strength": s, "status": "completed"} for t, s in ((0, 9.0), (1, 3.0))}
     layout.trial_data().write_text(json.dumps(rows))
     assert [s.trial for s in read_history(layout).judged] == [0]
+
+
+def test_damage_of_all_kinds(tmp_path):
+    layout = make_run(tmp_path, sessions=[[10.0, 20.0], [30.0]])
+    info = layout.root / "info"
+    with layout.session_df(0, 0).open("a") as file:
+        file.write("30,0.1,,6,30,0.001,30\n")
+    (info / "ppo_cartpole_tmp_s1_session_df_train.csv").write_text("frame\n1\n")
+    (info / "ppo_cartpole_t0_s1_copy_session_df_train.csv").write_text("frame\n1\n")
+    spec = json.loads(layout.spec().read_text())
+    spec["ppo_cartpole"]["meta"]["max_session"] = "many"
+    layout.spec().write_text(json.dumps(spec))
+    layout.run_file().write_text("[]")
+    layout.trial_data().write_text('{"0": {"strength": "high"}}')
+    found = read_history(layout)
+    assert [(s.index, s.frames) for s in found.sessions] == [(0, 200), (1, 100)]
+    assert "run.json is missing" in "\n".join(found.missing)
+    layout.search_file().write_text("{}")
+    assert [s.trial for s in read_history(layout).judged] == [0, 0]
+
+
+def test_score_without_optimizer_steps(tmp_path):
+    table = read_history(make_run(tmp_path)).sessions[0].train
+    del table["opt_step"]
+    assert score(table, "strength", env="CartPole-v1") == pytest.approx(15 - 22.97)

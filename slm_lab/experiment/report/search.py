@@ -21,7 +21,7 @@ from slm_lab.spec.search import LISTS, Axis
 MARKS = {TrialStatus.STOPPED: "circle-open", TrialStatus.CRASHED: "x"}
 KEYS_NOTE = "Hollow points were stopped early, so they are judged by fewer frames. Shaded: outside the searched range."
 BEST_NOTE = (
-    "It was chosen because it is high, so it is too high on average: train the best spec with new seeds to report it."
+    "A trial that was chosen as the best scores too high on average: train the best spec with new seeds to report it."
 )
 _GREY = "#b0b7bf"
 
@@ -36,7 +36,7 @@ def search_page(history: History) -> Page:
     records = sorted(journal.records.values(), key=lambda r: r.trial)
     scores = _scores(history, records)
     axes = _axes(history, records)
-    best = history.judged[0].trial if history.judged else None
+    best = next((s.trial for s in history.judged if s.crash is None), None)
     sections = [
         Section("Trials", [_curves(history, records, best)]),
         Section("Searched keys", _keys(records, axes, scores)),
@@ -96,6 +96,7 @@ def _headline(scores: dict[int, float], best: int | None, records: Sequence[Reco
     told = ", ".join(f"{k.rpartition('.')[2]} {_value(v)}" for k, v in values.items())
     words = [
         f"The best trial is {best}, with {told}.",
+        "It has the highest strength (mean return above random over the whole trial), not always the highest score.",
         "A trial's score is the return per episode, averaged over the last 100 rows and over its sessions.",
         BEST_NOTE,
     ]

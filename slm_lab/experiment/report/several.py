@@ -40,7 +40,7 @@ def several_page(histories: Sequence[History], found: Comparison | None = None) 
     sections = [Section(env, _env(found, env, colours)) for env in found.envs]
     if found.aggregates:
         sections += [
-            Section("Over all envs" if len(found.envs) > 1 else "Normalized", _aggregates(found, colours)),
+            Section("Over all envs" if len(found.references) > 1 else "Normalized", _aggregates(found, colours)),
             Section("Performance profiles", _profiles(found, colours)),
         ]
     sections += [Section("Who is better", _improvement(found)), Section("Specs", _specs(found))]

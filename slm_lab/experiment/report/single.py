@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from slm_lab.experiment import statistics
-from slm_lab.experiment.compare import flatten, reference
+from slm_lab.experiment.compare import flatten
 from slm_lab.experiment.curves import moving_average
 from slm_lab.experiment.history import SCALARS, History, Session, get, score
+from slm_lab.experiment.references import reference
 from slm_lab.experiment.report.figures import (
     INK,
     Figure,
@@ -88,9 +89,10 @@ def headline(history: History, sessions: Sequence[Session]) -> Markup:
             "other seeds. "
         )
     words.append(coarse(len(scores)))
-    ref = reference(history.env, [e.value])
-    known = "" if ref.source.startswith("the best") else f"; {number(ref.high)} is {ref.source}"
-    scale = f"A random policy reaches {number(ref.low)}{known}." if known or ref.low else ""
+    scale = ""
+    if ref := reference(history.env, [e.value]):
+        known = "" if ref.source.startswith("the best") else f"; {number(ref.high)} is {ref.source}"
+        scale = f"A random policy reaches {number(ref.low)}{known}."
     spread = f"Sessions: {', '.join(number(v) for v in sorted(scores, reverse=True))}." if len(scores) > 1 else ""
     short = "" if done else "The run has not ended; this is what it has reached so far."
     box = tag("div", number(e.value), tag("small", small), cls="score")
@@ -229,23 +231,32 @@ def repeat(history: History) -> list[Markup | Figure]:
     """The command that runs the same again, the one it was begun with, versions, machine and commit."""
     info, layout = history.info, history.layout
     mode = info.get("mode", "train")
-    options: Mapping[str, Any] = info.get("options") or {}
+    options = _mapping(info, "options")
     words = ["slm-lab", "run", str(layout.spec()), layout.name, str(mode)]
     if options.get("seed") is not None:
         words += ["--seed", str(options["seed"])]
+    if options.get("start_from") is not None:
+        words += ["--from", str(options["start_from"])]
     if options.get("device") not in (None, "auto"):
         words += ["--device", str(options["device"])]
     parts: list[Markup | Figure] = [tag("pre", shlex.join(words))]
     command = info.get("command")
     if isinstance(command, list) and command and Path(str(command[0])).name in ("slm-lab", "__main__.py"):
         parts += [tag("p", "It was begun with"), tag("pre", shlex.join(["slm-lab", *map(str, command[1:])]))]
-    rows = [(k, v) for k, v in (info.get("versions") or {}).items()]
-    rows += [(k, v) for k, v in (info.get("machine") or {}).items()]
+    rows = [*_mapping(info, "versions").items(), *_mapping(info, "machine").items()]
     rows += [("commit", info.get("git_commit")), ("started", info.get("started")), ("ended", info.get("ended"))]
-    resumed = info.get("resumed") or []
-    rows += [("resumed", r.get("started")) for r in resumed if isinstance(r, dict)]
+    resumed = info.get("resumed")
+    rows += [
+        ("resumed", r.get("started")) for r in (resumed if isinstance(resumed, list) else []) if isinstance(r, dict)
+    ]
     rows += [("folder", str(layout.root))]
     return [*parts, table(["", ""], [[k.replace("_", " "), text(v)] for k, v in rows if v is not None])]
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A part of a file that may be damaged."""
+    part = data.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _is_variable(value: Any) -> bool:
