@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.curves import average, moving_average
 from slm_lab.experiment.ticks import separate_labels
+from slm_lab.lib.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +50,8 @@ STYLE: Any = {
     "lines.solid_capstyle": "round",
     "lines.solid_joinstyle": "round",
     "legend.frameon": False,
+    # a name may hold a dollar sign
+    "text.parse_math": False,
 }
 LABELS = {
     "mean_returns": "return, mean of the last 100 episodes",
@@ -201,16 +205,20 @@ def plot_experiment(
         separate_labels(figure)
         written = [layout.experiment_graph("experiment_graph", top=top) for top in (False, True)]
         for file in written:
-            figure.savefig(file, dpi=150)
+            save(figure, file)
     return written
 
 
 def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[bool]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == len(values):
         x = _floats(numbers)
         if x.size and x.min() > 0 and x.max() / x.min() >= 10:  # spans decades
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(LogFormatter())
+            axes.xaxis.set_minor_formatter(LogFormatter())
     else:
         kinds = sorted({str(v) for v in values})
         x = _floats([kinds.index(str(v)) for v in values])
@@ -319,8 +327,15 @@ def draw_panels(
             figure.set_figheight(size[1] + 0.19 * -(-len(names) // columns))
             labels = [name for name in names if name]
             figure.legend([handles[n] for n in labels], labels, loc="outside lower left", fontsize=9, ncols=columns)
-        figure.savefig(path, dpi=150)
+        save(figure, path)
     return [path]
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure, in the format of the suffix; a file that is there stays whole until it is replaced."""
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix[1:].lower(), dpi=150)
+    write_atomic(path, content.getvalue())
 
 
 def _head(figure: "Figure", title: str, note: str, *, alone: bool) -> None:

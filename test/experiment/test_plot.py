@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from support.runs import make_run
 
 from slm_lab.experiment import analysis, plot
@@ -33,11 +32,11 @@ def figures(monkeypatch):
     """Figures in the order they were saved; nothing is drawn, which saves a second a test."""
     saved = {}
 
-    def keep(figure, path, **_):
+    def keep(figure, path):
         saved[path] = figure
         path.write_bytes(b"")
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(plot, "save", keep)
     return saved
 
 
@@ -148,13 +147,13 @@ def test_tick_labels_of_a_search_never_overlap(layout, points):
     scores = [{"total_reward_ma": 10.0 * i, "strength": 3.0 * i} for i in range(trials)]
     figure = None
 
-    def keep(self, path, **_):
+    def keep(self, path):
         nonlocal figure
         figure = self
         path.write_bytes(b"")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", keep)
+        patch.setattr(plot, "save", keep)
         plot.plot_experiment(layout, points, scores, [False] * trials, env_name="CartPole-v1")
     figure.draw_without_rendering()
     for axes in figure.axes:

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from support.runs import make_run
 
+from slm_lab.experiment import plot
 from slm_lab.experiment.history import read_history
 from slm_lab.experiment.plot_runs import plot_runs
 from slm_lab.lib.errors import LabError
@@ -14,11 +15,11 @@ from slm_lab.lib.errors import LabError
 def figures(monkeypatch):
     saved = {}
 
-    def keep(figure, path, **_):
+    def keep(figure, path):
         saved[path] = figure
         path.write_bytes(b"")
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(plot, "save", keep)
     return saved
 
 
@@ -85,6 +86,28 @@ def test_run_that_was_stopped(tmp_path, figures):
 def test_real_files(tmp_path, suffix):
     run = make_run(tmp_path)
     assert plot_runs(histories(run), output=tmp_path / f"c{suffix}").stat().st_size > 1000
+
+
+def test_names_are_no_formulas(tmp_path):
+    runs = [make_run(tmp_path, name) for name in ("a", "b")]
+    output = tmp_path / "c.svg"
+    plot_runs(histories(*runs), output=output, title="$\\frac$ of $", legends=["$x^$", "$_$"])
+    assert "<!-- $x^$ (2 sessions) -->" in output.read_text()
+
+
+def test_file_stays_whole(tmp_path, monkeypatch):
+    output = tmp_path / "c.png"
+    output.write_bytes(b"old")
+
+    def fail(figure, file, **_):
+        file.write(b"half")
+        raise RuntimeError
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(RuntimeError):
+        plot_runs(histories(make_run(tmp_path)), output=output)
+    assert output.read_bytes() == b"old"
+    assert list(tmp_path.glob(".c*")) == []
 
 
 def test_faults(tmp_path):

@@ -28,8 +28,7 @@ def video_section(layout: Layout, page: Path, *, make: bool) -> tuple[Section | 
         page: file of the page, which a large film is linked from.
         make: play an episode where there is no film.
     """
-    film = find_film(layout)
-    why = None
+    film, why = find_film(layout), None
     if film is None and make:
         film, why = make_film(layout)
     if film is None:
@@ -64,10 +63,8 @@ def final_evaluation(layout: Layout, episodes: int | None) -> tuple[list[Markup]
         from slm_lab.experiment.measure import evaluate
 
         found = evaluate(layout.root, episodes, all_sessions=True)
-    except ModuleNotFoundError as e:
-        return [], f"no final evaluation: {e.name} is not installed"
-    except (LabError, OSError) as e:
-        return [], f"no final evaluation: {e}"
+    except Exception as e:  # noqa: BLE001  the page has all else to show
+        return [], f"no final evaluation: {_reason(e)}"
     rows = [
         [
             f"session {p.session}",
@@ -90,9 +87,26 @@ def final_evaluation(layout: Layout, episodes: int | None) -> tuple[list[Markup]
 
 
 def find_film(layout: Layout) -> Path | None:
-    """The newest film in the run folder."""
-    films = [p for p in layout.root.rglob("*") if p.suffix.lower() in KINDS and p.is_file() and p.stat().st_size]
-    return max(films, key=lambda p: p.stat().st_mtime, default=None)
+    """The film of the run's best policy; None where there is none, or a checkpoint is newer than it."""
+    films = [p for p in (_film(layout).with_suffix(kind) for kind in KINDS) if p.is_file() and p.stat().st_size]
+    film = max(films, key=lambda p: p.stat().st_mtime, default=None)
+    models = layout.root / "model"
+    best = list(models.glob("*_ckpt-best.pt")) or list(models.glob("*_ckpt.pt"))
+    if film is None or any(p.stat().st_mtime > film.stat().st_mtime for p in best):
+        return None
+    return film
+
+
+def _film(layout: Layout) -> Path:
+    return layout.root / "graph" / f"{layout.name}_best_policy.mp4"
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line; of one that is no message for users with its class."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name} is not installed"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LabError | OSError) else f"{type(error).__name__}: {text}"
 
 
 @contextmanager
@@ -113,7 +127,7 @@ def make_film(layout: Layout) -> tuple[Path | None, str | None]:
     """Film an episode of the best policy, into the run folder; or say why that can't be done."""
     if not list((layout.root / "model").glob("*.pt")):
         return None, "no video: the model folder holds no checkpoint"
-    path = layout.root / "graph" / f"{layout.name}_best_policy.mp4"
+    path = _film(layout)
     try:
         from slm_lab.experiment.enjoy import enjoy
         from slm_lab.experiment.run import Options
@@ -121,8 +135,6 @@ def make_film(layout: Layout) -> tuple[Path | None, str | None]:
         with warnings.catch_warnings(), _without_screen():
             warnings.simplefilter("ignore")  # renderers have much to say where there is no screen
             enjoy(layout.root, Options(device="cpu"), episodes=1, video=path)
-    except ModuleNotFoundError as e:
-        return None, f"no video: {e.name} is not installed"
-    except (LabError, OSError) as e:
-        return None, f"no video: {e}"
+    except Exception as e:  # noqa: BLE001  the page has all else to show
+        return None, f"no video: {_reason(e)}"
     return path, None

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import re
 import struct
 import time
@@ -102,10 +103,45 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 
 def test_video_that_is_there(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
-    (layout.root / "graph" / "best.gif").write_bytes(b"GIF89a")
+    (layout.root / "graph" / "other.gif").write_bytes(b"GIF89a")
+    assert "data:image/gif" not in write_report([layout]).read_text()
+    film = layout.root / "graph" / "ppo_cartpole_best_policy.gif"
+    film.write_bytes(b"GIF89a")
     assert "data:image/gif;base64,R0lGODlh" in write_report([layout]).read_text()
-    (layout.root / "graph" / "long.mp4").write_bytes(bytes(3 * MEGABYTE))
-    assert 'src="graph/long.mp4"' in write_report([layout]).read_text()
+    film.with_suffix(".mp4").write_bytes(bytes(3 * MEGABYTE))
+    assert 'src="graph/ppo_cartpole_best_policy.mp4"' in write_report([layout]).read_text()
+    # a better policy since then; one that can't be read is no traceback
+    best = layout.best(0, 0)
+    best.write_bytes(b"no checkpoint")
+    for path in (film, film.with_suffix(".mp4")):
+        os.utime(path, (1, 1))
+    text = write_report([layout], evaluate=1).read_text()
+    assert "data:image/gif" not in text
+    assert "no video: " in text
+    assert "no final evaluation: " in text
+
+
+def test_what_the_env_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from slm_lab.experiment import enjoy, measure
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no\nscreen")
+
+    layout = make_run(tmp_path)
+    layout.best(0, 0).touch()
+    monkeypatch.setattr(enjoy, "enjoy", fail)
+    monkeypatch.setattr(measure, "evaluate", fail)
+    text = write_report([layout], evaluate=1).read_text()
+    assert "no video: RuntimeError: no screen" in text
+    assert "no final evaluation: RuntimeError: no screen" in text
+
+
+def test_repeat_starts_from_where_the_run_did(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    info = json.loads(layout.run_file().read_text())
+    info |= {"options": {"start_from": "data/old", "seed": 3}, "machine": [], "resumed": 1}
+    layout.run_file().write_text(json.dumps(info))
+    assert "train --seed 3 --from data/old" in write_report([layout], video=False).read_text()
 
 
 def test_video_is_made_and_the_policy_evaluated(tmp_path: Path, finished_run: Path) -> None:
