@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from slm_lab.cli.modes import LATEST, MODES, Request, parse_mode, parse_words
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
-from slm_lab.experiment.resources import use_compile
+from slm_lab.experiment.resources import needs_inductor, use_compile
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
@@ -251,6 +251,10 @@ def _start_compiler(request: Request, command: Command) -> None:
     env, meta = filled.get("env"), filled.get("meta")
     frames = env.get("max_frame") if isinstance(env, dict) else None
     setting = meta.get("compile", "auto") if isinstance(meta, dict) else "off"
+    agent = filled.get("agent")
+    net = agent.get("net") if isinstance(agent, dict) else None
+    if not isinstance(net, dict) or not needs_inductor(net):
+        return
     if isinstance(frames, int | float) and use_compile(setting, frames):
         start_ahead(json.dumps(filled, sort_keys=True, default=str))
 

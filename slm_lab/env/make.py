@@ -62,6 +62,7 @@ def make_env(
     training: bool = True,
     threads: int | None = None,
     whole: bool = False,
+    tensor: bool | None = None,
 ) -> VecEnv:
     """The envs that a spec asks for.
 
@@ -74,6 +75,7 @@ def make_env(
             loss of a life ends nothing.
         threads: or processes to step the envs with, at most; None: one a core.
         whole: rollouts could be played in one call, so that `auto` takes a tensor env where there is one.
+        tensor: whether a saved state that is to be loaded is a tensor env's; None: there is none.
 
     Raises:
         LabError: no such env, arguments it refuses, spaces the lab can't deal with, a package that is missing.
@@ -87,7 +89,9 @@ def make_env(
     max_t = min((limit for limit in (own_limit, spec.max_t) if limit is not None), default=None)
     n = num_envs or spec.num_envs
     cores = threads or available_cores()
-    mode = _choose_mode(found, spec, whole=whole, drawn=render is not None)
+    if tensor is None:
+        tensor = render is None and _prefers_tensor(found, spec, whole=whole)
+    mode = _choose_mode(found, spec, tensor=tensor)
     clip_reward = None
     env: VecEnv
     if _is_atari(found):
@@ -243,13 +247,19 @@ def _beyond_native(spec: EnvSpec) -> list[str]:
     ]
 
 
-def _choose_mode(found: Found, spec: EnvSpec, *, whole: bool, drawn: bool) -> str:
+def _prefers_tensor(found: Found, spec: EnvSpec, *, whole: bool) -> bool:
+    """Whether a tensor env is asked for, or pays."""
+    if spec.vectorization != "auto":
+        return spec.vectorization == "tensor"
+    return whole and _is_plain(spec) and not _why_no_tensor(found, spec)
+
+
+def _choose_mode(found: Found, spec: EnvSpec, *, tensor: bool) -> str:
     """How the envs are stepped, as far as it can be said without trying."""
-    mode: str = spec.vectorization
-    if mode == "tensor":
-        return "sync" if drawn else mode  # tensors have no pictures
-    if mode == "auto" and whole and not drawn and _is_plain(spec) and not _why_no_tensor(found, spec):
+    if tensor:
         return "tensor"
+    # tensors have no pictures
+    mode = "sync" if spec.vectorization == "tensor" else spec.vectorization
     return "native" if mode == "auto" and _has_native(found) and not _beyond_native(spec) else mode
 
 

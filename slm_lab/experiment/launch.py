@@ -19,7 +19,7 @@ from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.extend import extended, rewritten, tell_changes
 from slm_lab.experiment.origin import open_origin, save_origin
 from slm_lab.experiment.pool import Pool
-from slm_lab.experiment.resources import use_compile
+from slm_lab.experiment.resources import needs_inductor, use_compile
 from slm_lab.experiment.results import RunResult, TrialResult
 from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, find_run, is_search, locked, versions
@@ -89,8 +89,10 @@ def run_spec(
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
-    if mode is not Mode.SEARCH and use_compile(spec.meta.compile, spec.env.max_frame):
-        start_ahead(json.dumps([spec.to_dict()["agent"], spec.to_dict()["env"]], sort_keys=True))
+    data = spec.to_dict()
+    ahead = use_compile(spec.meta.compile, spec.env.max_frame) and needs_inductor(data["agent"]["net"])
+    if ahead and mode is not Mode.SEARCH:
+        start_ahead(json.dumps([data["agent"], data["env"]], sort_keys=True))
     file: RunFile | None = None
     try:
         layout.make_folders()

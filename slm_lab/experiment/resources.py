@@ -4,8 +4,10 @@ Pure functions of the spec and of what the machine has, so that a resumed run de
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.model import NetSpec, Spec
@@ -55,6 +57,11 @@ def is_small(net: NetSpec) -> bool:
     wide = ("hid_layers", "rnn_hidden_size")
     widths = [w for key in type(net).model_fields if key.endswith(wide) for w in _widths(getattr(net, key))]
     return max(widths, default=0) <= SMALL_WIDTH
+
+
+def needs_inductor(net: Mapping[str, Any]) -> bool:
+    """Whether updates of such a net are likely to be beyond the quick compiler, from its keys alone."""
+    return net.get("type") != "MLPNet" or bool(net.get("batch_norm"))
 
 
 def use_compile(setting: object, max_frame: float) -> bool:

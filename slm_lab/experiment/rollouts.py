@@ -10,11 +10,14 @@ from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.actor_critic import ActorCritic
 from slm_lab.agent.memory.onpolicy import OnPolicyBatchReplay
 from slm_lab.env.base import VecEnv
+from slm_lab.env.make import make_env
 from slm_lab.env.tensor import QUEUE, TensorVec
-from slm_lab.experiment.resources import use_compile
+from slm_lab.experiment.resources import parallel_sessions, use_compile
+from slm_lab.experiment.run import Run
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.lib.native.build import compiler
 from slm_lab.lib.registry import lookup
+from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
 
 
@@ -107,6 +110,35 @@ def plays_rollouts(spec: Spec) -> bool:
     algorithm, memory = lookup("algorithm", spec.agent.algorithm.name), lookup("memory", spec.agent.memory.name)
     recurrent = getattr(lookup("net", spec.agent.net.type), "recurrent", False)
     return issubclass(algorithm, ActorCritic) and issubclass(memory, OnPolicyBatchReplay) and not recurrent
+
+
+def training_env(run: Run, state: State | None) -> VecEnv:
+    """The envs of a session.
+
+    Compiled or not, drawn or not: a run goes on with the kind of env that it began with.
+
+    Args:
+        run: the session
+        state: its checkpoint; None: it begins
+    """
+    spec = run.spec
+    tensor = None if state is None else _is_tensor_state(state["env"])
+    render = run.options.render and run.session == 0
+    if render and tensor:
+        logger.info("not drawn: this run began without --render, with an env that has no pictures")
+    return make_env(
+        spec.env,
+        render="human" if render and not tensor else None,
+        gamma=spec.agent.algorithm.gamma,
+        threads=max(1, run.cores // parallel_sessions(spec.meta.max_session, run.cores)),
+        whole=plays_rollouts(spec),
+        tensor=tensor,
+    )
+
+
+def _is_tensor_state(state: State) -> bool:
+    """Whether the saved state of envs, perhaps inside wrappers, is that of tensor envs."""
+    return "held" in state or (isinstance(state.get("env"), dict) and _is_tensor_state(state["env"]))
 
 
 def rollouts_for(agent: Agent, env: VecEnv) -> Rollouts | None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.metrics import MetricsTracker, Row
 from slm_lab.agent.sinks import CsvSink, read_rows
-from slm_lab.env.make import make_env
 from slm_lab.env.names import find
 from slm_lab.experiment import checkpoint
 from slm_lab.experiment.analysis import save_session
@@ -22,12 +21,11 @@ from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.evaluate import Evaluator
 from slm_lab.experiment.extend import can_change, changed_keys
 from slm_lab.experiment.outlets import attach_sinks
-from slm_lab.experiment.resources import choose_device, parallel_sessions, use_compile
+from slm_lab.experiment.resources import choose_device, use_compile
 from slm_lab.experiment.results import SessionResult
-from slm_lab.experiment.rollouts import plays_rollouts, rollouts_for
+from slm_lab.experiment.rollouts import plays_rollouts, rollouts_for, training_env
 from slm_lab.experiment.run import Mode, Run
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.log import file_logger
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.seeding import derive, seed_everything
 from slm_lab.lib.stateful import State
@@ -85,7 +83,7 @@ class Session:
             if state is not None and state["counters"]["frame"] >= run.spec.env.max_frame:
                 self.frame = state["counters"]["frame"]
                 return self._result(read_rows(run.layout.session_df(run.trial, run.session)), stopped=False)
-            self._build(stack)
+            self._build(stack, state)
             self._begin(state, stack)
             self.begun = True
             stopped = self._loop()
@@ -99,17 +97,11 @@ class Session:
             self._save()
         return self._result(self.tracker.rows, stopped)
 
-    def _build(self, stack: ExitStack) -> None:
+    def _build(self, stack: ExitStack, state: State | None) -> None:
         run = self.lab_run
         spec, meta, seed = run.spec, run.spec.meta, run.seed
         seed_everything(seed)
-        self.env = make_env(
-            spec.env,
-            render="human" if run.options.render and run.session == 0 else None,
-            gamma=spec.agent.algorithm.gamma,
-            threads=max(1, run.cores // parallel_sessions(meta.max_session, run.cores)),
-            whole=plays_rollouts(spec),
-        )
+        self.env = training_env(run, state)
         stack.callback(self.env.close)
         cuda = torch.cuda.device_count() if run.options.device != "cpu" else 0
         self.agent = Agent(
@@ -200,9 +192,8 @@ class Session:
                 raise
             raise LabError(f"{self._path}: does not fit the spec, which has changed since: {changed}") from e
         if changed:
-            # what is meant to change was told by whoever changed it
             level = "INFO" if all(map(can_change, keys)) else "WARNING"
-            file_logger.log(level, "the spec has changed since the checkpoint was made: {}", changed)
+            logger.log(level, "the spec has changed since the checkpoint was made: {}", changed)
 
     def _drop_later_rows(self, tracker: MetricsTracker, csv: CsvSink) -> None:
         rows = csv.truncate_after(tracker.frame)

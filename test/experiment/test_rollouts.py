@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from slm_lab import api
 from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
 from slm_lab.env.tensor import TensorVec
@@ -64,3 +65,12 @@ def test_one_call_is_many_steps_and_a_resumption_is_exact() -> None:
     assert np.array_equal(whole[1].obs, resumed[1].obs)
     for name, weight in whole[0].weights().items():
         assert torch.equal(weight, resumed[0].weights()[name])
+
+
+@pytest.mark.parametrize(("first", "then"), [("off", "on"), ("on", "off")])
+def test_a_run_goes_on_with_the_kind_of_env_it_began_with(first: str, then: str, tmp_path: Path) -> None:
+    sets = {"meta.max_session": "1", "env.max_frame": "256", "meta.compile": first}
+    done = api.run(FILE, "ppo_cartpole", sets=sets, out=tmp_path)
+    ended = api.resume(done.folder, sets={"env.max_frame": "512", "meta.compile": then})
+    assert not ended.crashed
+    assert ended.metrics["frame"] == 512
