@@ -8,14 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slm_lab.cli.report import print_table
+from slm_lab.cli.report import fits, print_table
 from slm_lab.experiment.describe import describe
 from slm_lab.experiment.runs import list_layouts
 
 _COLOURS = {"completed": "green", "running": "cyan", "stopped": "yellow", "killed": "yellow", "crashed": "bold red"}
-
-WIDE = 120
-"""Columns of a terminal that the table needs."""
 
 
 def main(out: Path, pattern: str, *, as_json: bool) -> None:
@@ -27,15 +24,6 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
     if not lines:
         print(f"no run in {out}" + (f" whose name contains '{pattern}'" if pattern else ""))
         return
-    console = Console(highlight=False)
-    if console.is_terminal and console.width < WIDE:
-        for line in lines:
-            # the name alone on its line, so that it can be copied; nothing is broken
-            console.print(Text(line.folder), soft_wrap=True)
-            score = "" if line.total_reward_ma is None else f"  {line.total_reward_ma:.2f}"
-            frames = "" if line.frames is None else f"  {line.frames:,} frames"
-            console.print(Text(f"  {line.status}{frames}{score}"), soft_wrap=True)
-        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("folder", "spec", "env", "algorithm"):
         table.add_column(name, overflow="fold")
@@ -44,7 +32,18 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
     table.add_column("status")
     for line in lines:
         score = "" if line.total_reward_ma is None else f"{line.total_reward_ma:.2f}"
-        numbers = ["" if n is None else f"{n:,}" for n in (line.sessions, line.frames)]
+        numbers = [str(line.sessions), "" if line.frames is None else f"{line.frames:,}"]
         words = [line.folder, line.spec, line.env or "?", line.algorithm or "?", *numbers, score]
         table.add_row(*map(Text, words), Text(line.status, style=_COLOURS.get(line.status, "")))
-    print_table(table)
+    if fits(table):
+        print_table(table)
+        return
+    console = Console(highlight=False)
+    for line in lines:
+        # the name alone on its line, so that it can be copied; nothing is broken
+        console.print(Text(line.folder), soft_wrap=True)
+        score = "" if line.total_reward_ma is None else f"  {line.total_reward_ma:.2f}"
+        frames = "" if line.frames is None else f"  {line.frames:,} frames"
+        count = f"  {line.sessions} session{'s' * (line.sessions != 1)}"
+        told = Text.assemble("  ", (line.status, _COLOURS.get(line.status, "")), count, frames, score)
+        console.print(told, soft_wrap=True)

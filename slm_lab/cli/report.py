@@ -3,6 +3,7 @@
 from typing import TypeGuard
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -45,6 +46,13 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console.width = 10_000
     console.print(table)
+
+
+def fits(table: Table) -> bool:
+    """Whether no cell needs to be broken; where there is no terminal any width fits."""
+    console = Console()
+    wanted = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    return not console.is_terminal or wanted <= console.width
 
 
 def show(label: str, message: str, style: str) -> None:

@@ -12,6 +12,7 @@ efficiency lies between `1 / f_N` and `1 / f_1`, a stability between 0 and 1; Na
 """
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,6 +333,24 @@ def summary(scalar: dict[str, Any], label: str = "trial_metrics") -> str:
     return f"{label}: " + " | ".join(f"{name}:{_short(name, value)}" for name, value in scalar.items())
 
 
+def block(scalar: dict[str, Any], label: str = "trial_metrics") -> str:
+    """Scalars as a table of two columns under a label.
+
+    >>> print(block({"frame": 200000, "strength": 460.336, "stability": float("nan")}))
+    trial_metrics:
+      frame     200,000    stability  -
+      strength   460.34
+    """
+    cells = [(k, f"{v:,.0f}" if k == "frame" and v is not None else _short(k, v)) for k, v in scalar.items()]
+    half = (len(cells) + 1) // 2
+    columns = []
+    for part in (cells[:half], cells[half:]):
+        wide, high = (max((len(cell[i]) for cell in part), default=0) for i in (0, 1))
+        columns.append([f"{name:<{wide}}  {value:>{high}}" for name, value in part])
+    rows = zip_longest(*columns, fillvalue="")
+    return "\n".join([f"{label}:", *(f"  {left}    {right}".rstrip() for left, right in rows)])
+
+
 def session_scalars(returns: "Floats", s: "Floats", frames: "ArrayLike", opt_steps: "ArrayLike") -> dict[str, float]:
     """The scalar metrics of a session, from its columns: returns, strengths, frames, opt_steps, each [N]."""
     known = _known(returns)
@@ -364,5 +383,5 @@ def _mean(known: "Floats") -> float:
 def _short(name: str, value: float | None) -> str:
     if value is None or np.isnan(value):
         return "-"
-    small = name == "frame" or name.endswith("efficiency")
+    small = name == "frame" or "efficiency" in name
     return f"{value:.2e}" if small else f"{value:.2f}"

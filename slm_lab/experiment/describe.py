@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from slm_lab.agent.sinks import read_rows
@@ -20,7 +22,8 @@ class RunLine:
     spec: str
     env: str | None
     algorithm: str | None
-    sessions: int | None
+    sessions: int
+    """That have a row, of all trials."""
     frames: int | None
     """Of the session that is furthest."""
     total_reward_ma: float | None
@@ -38,7 +41,7 @@ def describe(layout: Layout) -> RunLine:
         layout.name,
         _get(spec, "env", "name"),
         _get(spec, "agent", "algorithm", "name"),
-        _get(spec, "meta", "max_session") or 1,
+        sum(_has_row(table) for table in _tables(layout)),
         frames,
         score,
         read_status(layout),
@@ -64,12 +67,22 @@ def _progress(layout: Layout) -> tuple[int | None, float | None]:
         scalars = read_json(layout.trial_scalar(0))
         return scalars.get("frame"), scalars.get("total_reward_ma")
     last = []
-    for table in sorted((layout.root / "info").glob("*_session_df_train.csv")):
+    for table in _tables(layout):
         with suppress(OSError, ValueError, LabError):
             last += read_rows(table)[-1:]
     frames = [int(frame) for row in last if (frame := row.get("frame")) is not None]
     scores = [float(score) for row in last if (score := row.get("total_reward_ma")) is not None]
     return max(frames, default=None), sum(scores) / len(scores) if scores else None
+
+
+def _tables(layout: Layout) -> list[Path]:
+    return sorted((layout.root / "info").glob("*_session_df_train.csv"))
+
+
+def _has_row(table: Path) -> bool:
+    with suppress(OSError), table.open("rb") as file:
+        return len(list(islice(file, 2))) == 2
+    return False
 
 
 def read_status(layout: Layout) -> str:

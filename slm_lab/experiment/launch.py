@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from loguru import logger
 
-from slm_lab.experiment.analysis import summary
+from slm_lab.experiment.analysis import block
 from slm_lab.experiment.callbacks import Callbacks
 from slm_lab.experiment.check import require, require_search
 from slm_lab.experiment.enjoy import enjoy
@@ -248,7 +248,7 @@ def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
         analysed = "" if done.metrics else ": there is nothing to analyse"
         logger.error("{}{}; to go on once the cause is mended: slm-lab run train@{}", count, analysed, done.folder)
     if done.metrics and mode is not Mode.SEARCH:
-        logger.info("{}", summary(done.metrics))
+        logger.info("{}", block(done.metrics))
     logger.info("results: {}", done.folder)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pstats
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,12 @@ def test_list_runs_of_a_run_without_results(slm: Any, folder: Path, raw: dict[st
     layout.session_df(0, 0).write_text("total_reward,total_reward_ma,frame\n1.0,2.5,64\n1.0,3.5,128\n")
     layout.session_df(0, 1).write_text("total_reward,total_reward_ma,frame\n1.0,4.5,64\n")
     assert status() == ("stopped", 128, 4.0)
+    layout.session_df(0, 2).write_text("total_reward,total_reward_ma,frame\n")
+    assert json.loads(slm("list-runs", "--json").stdout)[0]["sessions"] == 2
+    for columns in ("20", "40", "80"):
+        text = re.sub(r"\x1b\[[\d;]*m", "", slm("list-runs", FORCE_COLOR="1", COLUMNS=columns).stdout)
+        assert layout.root.name in text.splitlines()[0].split()
+        assert "stopped" in text
 
 
 @pytest.mark.parametrize("word", ["toy", "latest", "name"])
