@@ -55,7 +55,7 @@ ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary
 
 
 MASK = "action_mask"
-"""Name of the part of an observation that says which actions are allowed (`env.action_mask`): 1 or 0 each."""
+"""Where an env tells which actions are allowed, and what that part of an observation is called: 1 or 0 each."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class ObsPart:
     end: int
     """Place behind its last."""
     image: bool
+    mask: bool = False
+    """Whether it says which actions are allowed: a part of that name alone does not, `env.action_mask` does."""
 
 
 class PackedShape(tuple[int, ...]):  # noqa: SLOT001  tuples have no slots for more than their items
@@ -102,7 +104,7 @@ class PackedShape(tuple[int, ...]):  # noqa: SLOT001  tuples have no slots for m
     @property
     def mask(self) -> ObsPart | None:
         """The part that says which actions are allowed, if there is one."""
-        return next((part for part in self.parts if part.name == MASK), None)
+        return next((part for part in self.parts if part.mask), None)
 
     @property
     def dtype(self) -> str:

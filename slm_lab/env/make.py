@@ -130,7 +130,7 @@ def make_env(
                 # others than those that learn are not stepped for long
                 pays = training and min(n, cores) > 1 and spec.max_frame / n * _gain(make, n, cores) > START
                 mode = "async" if pays else "sync"
-            seen = Seen(spec.obs_keys, spec.image_axes)
+            seen = Seen(spec.obs_keys, spec.image_axes, spec.action_mask)
             env = GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores, seen), n, max_t=max_t)
     return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
 

@@ -95,8 +95,8 @@ class MaskedObs(gym.Wrapper[Any, Any, Any, Any]):
         return flat.astype(np.bool_)
 
 
-def tell_of_mask(env: gym.Env[Any, Any], info: dict[str, Any]) -> None:
+def tell_of_mask(env: gym.Env[Any, Any], obs: Any, info: dict[str, Any]) -> None:
     """Say once that an env offers a mask which is not used."""
-    if MASK in info or env.has_wrapper_attr(METHOD):
+    if MASK in info or (isinstance(obs, dict) and MASK in obs) or env.has_wrapper_attr(METHOD):
         name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         note(f"env: {name} says which actions are allowed; env.action_mask true uses it")

@@ -1,6 +1,7 @@
 """From what an env shows to the row of numbers that an agent sees: written once, as plain data."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from slm_lab.types import MASK, ObsPart, PackedShape
 Array = NDArray[Any]
 REAL, BYTE = np.dtype(np.float32), np.dtype(np.uint8)
 LEAST_SIDE = 8
-"""Of a part of bytes with two axes, from which on it is an image."""
+"""Height and width from which on a part that might be a table of numbers is an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ class PartMap:
     width: Array | None = None
     image: bool = False
     """Whether `shape` is [channels, height, width]."""
+    mask: bool = False
+    """Whether it says which actions are allowed."""
     first: Array | None = field(init=False, default=None)
     """Integers: where the run of each begins, less its least value."""
 
@@ -182,6 +185,8 @@ class Seen(NamedTuple):
     """Parts that are picked; None: all that a net can read."""
     image_axes: Literal["HWC", "CHW"] | None = None
     """Order of the axes of images; None: recognized."""
+    mask: bool = False
+    """Whether the part `action_mask` says which actions are allowed; else it is a part like any other."""
 
 
 ALL = Seen()
@@ -205,7 +210,7 @@ def map_obs(space: spaces.Space[Any], env: str, seen: Seen = ALL) -> ObsMap:
         parts = _picked(space, env, seen)
     if seen.image_axes is not None and not any(len(part.raw_shape) == 3 for part in parts):
         raise LabError(f"env.image_axes: {env} shows no images: {space}")
-    if len(parts) > 1:
+    if len(parts) > 1 or parts[0].mask:
         return _pack(parts, env)
     [part] = parts
     return ObsMap(part.shape, part.dtype, (part,))
@@ -213,20 +218,25 @@ def map_obs(space: spaces.Space[Any], env: str, seen: Seen = ALL) -> ObsMap:
 
 def _picked(space: spaces.Space[Any], env: str, seen: Seen) -> list[PartMap]:
     """The parts of a Dict or Tuple that are to be seen, in their order."""
-    leaves = {".".join(map(str, path)): (path, part) for path, part in _leaves(space)}
-    known = list(leaves)
+    leaves = [(".".join(map(str, path)), path, part) for path, part in _leaves(space)]
+    known = list(dict.fromkeys(name for name, _, _ in leaves))
     unknown = [key for key in seen.keys or () if not any(_within(name, key) for name in known)]
     if unknown:
         faults = ", ".join(f"'{key}'{did_you_mean(key, known)}" for key in unknown)
         raise LabError(f"env.obs_keys: observations of {env} have no part {faults} (known: {', '.join(known)})")
     parts, texts = [], []
-    for name, (path, part) in leaves.items():
-        if seen.keys is not None and name != MASK and not any(_within(name, key) for key in seen.keys):
+    for name, path, part in leaves:
+        mask = seen.mask and path == (MASK,)
+        if seen.keys is not None and not mask and not any(_within(name, key) for key in seen.keys):
             continue
         if seen.keys is None and _is_text(part):
             texts.append(name)
             continue
-        parts.append(_map_part(part, env, name, path, seen))
+        parts.append(replace(_map_part(part, env, name, path, seen), mask=mask))
+    twice = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
+    if twice:
+        advice = "pick others in env.obs_keys, or rename them in a wrapper (env.wrappers)"
+        raise LabError(f"env.name: observations of {env} have several parts named '{twice[0]}': {advice}")
     if not parts:
         raise LabError(f"env.name: {env} shows nothing that a net can read: {space}")
     if texts:
@@ -290,13 +300,14 @@ def _one_hot(name: str, path: tuple[str | int, ...], shape: tuple[int, ...], nve
 def _map_box(space: spaces.Box, env: str, name: str, path: tuple[str | int, ...], seen: Seen) -> PartMap:
     raw = tuple(space.shape)
     axes, image = None, False
-    if len(raw) == 3:
-        axes, image = _image_axes(space, env, name, seen.image_axes)
+    if len(raw) == 3 and (not name or seen.image_axes is not None or _looks_like_image(space)):
+        axes, image = _image_axes(raw, env, name, seen.image_axes), True
     shape = raw if axes is None else tuple(raw[axis] for axis in axes)
-    if name and not image:
+    if name and len(raw) == 2 and space.dtype == np.uint8 and min(raw) >= LEAST_SIDE:
         # bytes of a part are an image if they lie in a plane
-        image = len(raw) == 2 and space.dtype == np.uint8 and min(raw) >= LEAST_SIDE
-        shape = (1, *raw) if image else (int(np.prod(raw)),)
+        shape, image = (1, *raw), True
+    elif name and not image:
+        shape = (int(np.prod(raw)),)
     low = width = None
     dtype = BYTE if space.dtype == np.uint8 else REAL
     if dtype == BYTE and not ((space.low == 0).all() and (space.high == 255).all() and (image or not name)):
@@ -307,16 +318,17 @@ def _map_box(space: spaces.Box, env: str, name: str, path: tuple[str | int, ...]
     return PartMap(name, path, raw, shape or (1,), dtype, axes=axes, low=low, width=width, image=image)
 
 
-def _image_axes(space: spaces.Box, env: str, name: str, told: str | None) -> tuple[tuple[int, ...] | None, bool]:
-    """How the axes of a Box of three axes are to be turned to [channels, height, width]; and whether it is an image.
+def _looks_like_image(space: spaces.Box) -> bool:
+    """Whether a part of three axes is an image: integers are, reals only where they are no small table."""
+    return space.dtype.kind != "f" or sorted(space.shape)[1] >= LEAST_SIDE
+
+
+def _image_axes(shape: tuple[int, ...], env: str, name: str, told: str | None) -> tuple[int, ...] | None:
+    """How three axes are to be turned to [channels, height, width]; None: they are in that order.
 
     The channels are the axis that is smaller than both others, if that is the first or the last one.
     """
-    a, b, c = space.shape
-    bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
-    usual = c in (1, 3, 4) and min(a, b) > 4
-    if told is None and not bounded and not usual:
-        return None, False
+    a, b, c = shape
     last = told == "HWC" or (told is None and c < min(a, b))
     known = told is not None or last or a < min(b, c)
     channels, height, width = (c, a, b) if last else (a, b, c)
@@ -324,17 +336,17 @@ def _image_axes(space: spaces.Box, env: str, name: str, told: str | None) -> tup
         f"env: images of {env}{f' ({name})' if name else ''} are read as {channels} channels of {height} x {width}"
         + ("" if known else "; their shape does not tell: say env.image_axes, HWC or CHW")
     )
-    return ((2, 0, 1) if last else None), True
+    return (2, 0, 1) if last else None
 
 
 def _pack(parts: list[PartMap], env: str) -> ObsMap:
     """Parts as one row: vectors, the last of them the mask, images of reals, images of bytes."""
-    parts = sorted(parts, key=lambda part: (part.image, part.dtype == BYTE, part.name == MASK))
+    parts = sorted(parts, key=lambda part: (part.image, part.dtype == BYTE, part.mask))
     bytewise = any(part.dtype == BYTE for part in parts)
     places, end = [], 0
     for part in parts:
         size = int(np.prod(part.shape)) * (part.dtype.itemsize if bytewise else 1)
-        places.append(ObsPart(part.name, part.shape, part.dtype.name, end, end + size, part.image))
+        places.append(ObsPart(part.name, part.shape, part.dtype.name, end, end + size, part.image, part.mask))
         end += size
     # reals can only be read where rows begin at multiples of their size
     end += -end % (REAL.itemsize if bytewise else 1)

@@ -1,5 +1,6 @@
 """Single changes of observations, each for N envs at once; `wrappers` puts them together."""
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from slm_lab.env.moments import Moments, Stateless, clip, normalize
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
-from slm_lab.types import MASK, Bools, ObsPart, PackedShape
+from slm_lab.types import Bools, PackedShape
 
 Array = NDArray[Any]
 
@@ -105,7 +106,7 @@ def _joined(shape: PackedShape, length: int) -> PackedShape:
     for part in shape.parts:
         size = length * (part.end - part.begin)
         joined = (length * part.shape[0], *part.shape[1:])
-        parts.append(ObsPart(part.name, joined, part.dtype, end, end + size, part.image))
+        parts.append(replace(part, shape=joined, begin=end, end=end + size))
         end += size
     end += -end % (4 if shape.dtype == "uint8" else 1)
     return PackedShape((end,), tuple(parts))
@@ -124,7 +125,7 @@ class _Reals:
         """Of them."""
         if isinstance(shape, PackedShape) and (not shape.flat or shape.mask is not None):
             # vectors come first, a mask behind them
-            self._end = max((part.end for part in shape.parts if not part.image and part.name != MASK), default=0)
+            self._end = max((part.end for part in shape.parts if not part.image and not part.mask), default=0)
             self.shape = (*shape[:-1], self._end // 4 if shape.dtype == "uint8" else self._end)
 
     def of(self, obs: Array) -> Array:

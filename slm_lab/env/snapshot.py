@@ -118,7 +118,7 @@ class Seeded:
                 f"(got {type(begun).__name__}): is it made for an older gym?"
             )
         if not isinstance(self.env, MaskedObs):
-            tell_of_mask(self.env, begun[1])
+            tell_of_mask(self.env, *begun)
         return begun[0]
 
     def _renew_world(self) -> None:

@@ -4,11 +4,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from loguru import logger
 
 from slm_lab.env.actions import map_actions
 from slm_lab.env.make import make_env
 from slm_lab.env.observations import Seen, map_obs
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import note
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Continuous, PackedShape
 
@@ -121,6 +123,37 @@ def test_channels_are_the_smallest_axis_unless_told(shape, axes, want):
     assert np.array_equal(maps.rows(image)[0][0], turned)
 
 
+def test_reals_without_bounds_are_turned_as_others_are():
+    note.cache_clear()
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="INFO", format="{message}")
+    maps = map_obs(spaces.Box(-np.inf, np.inf, (10, 12, 6)), "x")
+    logger.remove(sink)
+    assert (maps.shape, maps.parts[0].image) == ((6, 10, 12), True)
+    obs = np.arange(720, dtype=np.float32).reshape(10, 12, 6)
+    assert np.array_equal(maps.rows(obs)[0][0], np.moveaxis(obs, -1, 0))
+    assert lines == ["env: images of x are read as 6 channels of 10 x 12\n"]
+
+
+@pytest.mark.parametrize(
+    ("space", "axes", "want"),
+    [
+        (spaces.Box(-1, 1, (2, 3, 4)), None, (24,)),
+        (spaces.Box(-1, 1, (3, 4, 2)), None, (24,)),
+        (spaces.Box(-1, 1, (2, 3, 4)), "HWC", (4, 2, 3)),
+        (spaces.Box(-1, 1, (8, 8, 2)), None, (2, 8, 8)),
+        (spaces.Box(-np.inf, np.inf, (10, 10, 6)), None, (6, 10, 10)),
+        (spaces.Box(-np.inf, np.inf, (3, 20, 6)), None, (360,)),
+        (spaces.Box(0, 255, (7, 7, 3), np.uint8), None, (3, 7, 7)),
+    ],
+    ids=str,
+)
+def test_a_part_is_an_image_if_it_is_no_small_table(space, axes, want):
+    maps = map_obs(spaces.Dict(a=space, b=spaces.Box(0, 255, (9, 9, 1), np.uint8)), "x", Seen(image_axes=axes))
+    [part] = [part for part in maps.parts if part.name == "a"]
+    assert (part.shape, part.image) == (want, len(want) == 3)
+
+
 def test_parts_are_views_of_the_row():
     space = spaces.Dict(screen=SCREEN, side=spaces.Discrete(3, start=1), speed=spaces.Box(-9, 9, (2,)))
     maps = map_obs(space, "x")
@@ -173,9 +206,14 @@ class Own(spaces.Space):
         super().__init__(dtype=dtype)
 
 
+SAME_NAME = spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict(b=spaces.Discrete(3)), "c": spaces.Discrete(4)})
+
+
 @pytest.mark.parametrize(
     ("space", "seen", "text"),
     [
+        (SAME_NAME, Seen(), "env.name: observations of x have several parts named 'a.b'"),
+        (SAME_NAME, Seen(("a",)), "env.name: observations of x have several parts named 'a.b'"),
         (spaces.Dict(a=spaces.Discrete(2), b=Own()), Seen(), "env.name: x gives observations from .* as its part 'b'"),
         (MIXED, Seen(("mission",)), "env.obs_keys: x gives observations from Text.* as its part 'mission'"),
         (spaces.Dict(a=Own(str)), Seen(), "env.name: x shows nothing that a net can read"),
@@ -187,6 +225,11 @@ class Own(spaces.Space):
 def test_observations_that_are_refused_by_name(space, seen, text):
     with pytest.raises(LabError, match=text):
         map_obs(space, "x", seen)
+
+
+def test_two_parts_of_one_name_can_be_left_out():
+    maps = map_obs(SAME_NAME, "x", Seen(("c",)))
+    assert [part.name for part in maps.parts] == ["c"]
 
 
 def test_a_text_of_a_class_of_its_own_is_left_out():

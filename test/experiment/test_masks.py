@@ -9,6 +9,7 @@ import torch
 from support import gates
 
 from slm_lab import api
+from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
 from slm_lab.functional.discrete_distributions import Categorical, MultiCategorical
 from slm_lab.functional.exploration import MaskedEpsilonGreedy
@@ -155,10 +156,46 @@ def test_several_numbers_of_an_action_are_masked_together() -> None:
     assert found.tolist() == [[0.0, 1.0, 2.0, LOWEST, LOWEST, LOWEST]]
 
 
-def test_an_unused_mask_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keys", [None, ["seen"], ["seen", "action_mask"]])
+def test_a_part_of_that_name_masks_nothing_unless_asked(keys: list[str] | None) -> None:
+    env = make_env(EnvSpec(name="Gates-v0", max_frame=100, way="part", obs_keys=keys))
+    assert not env.info.masked
+    names = [part.name for part in env.observations.parts]
+    assert names == (["seen"] if keys == ["seen"] else ["action_mask", "seen"])
+    asked = make_env(EnvSpec(name="Gates-v0", max_frame=100, way="part", obs_keys=keys, action_mask=True))
+    assert asked.info.masked
+    assert [part.name for part in asked.observations.parts] == ["seen", "action_mask"]
+
+
+def test_a_mask_that_is_seen_alone_still_masks() -> None:
+    spec = load_spec(raw(CASES["ppo"], way="part", vectorization="sync", obs_keys=["action_mask"]))
+    env = make_env(spec.env)
+    assert (env.info.masked, env.info.obs_shape) == (True, (4,))
+    obs = env.reset(0)
+    obs[:] = [0, 0, 1, 0]
+    agent = Agent(spec, env.info, seed=0)
+    assert {int(a) for _ in range(20) for a in agent.act(obs)} == {2}
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_policy_that_is_not_masked_chooses_everything(frames: int) -> None:
+    stack = {} if frames == 1 else {"frame_op": "concat", "frame_op_len": frames}
+    for asked in (False, True):
+        spec = load_spec(raw(CASES["ppo"], way="part", vectorization="sync", action_mask=asked, **stack))
+        env = make_env(spec.env)
+        agent = Agent(spec, env.info, seed=0)
+        obs = env.reset(0)
+        allowed = obs[:, -4:] if asked else obs[:, 4 * (frames - 1) : 4 * frames]
+        allowed[:] = [0, 0, 1, 0]
+        drawn = {int(a) for _ in range(100) for a in agent.act(obs)}
+        assert drawn == ({2} if asked else {0, 1, 2, 3})
+
+
+@pytest.mark.parametrize("way", ["info", "method", "part"])
+def test_an_unused_mask_is_reported(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("slm_lab.env.masks.note", told.append)
-    make_env(EnvSpec(name="Gates-v0", max_frame=100)).reset(0)
+    make_env(EnvSpec(name="Gates-v0", max_frame=100, way=way)).reset(0)
     assert told
     assert "env.action_mask true uses it" in told[0]
 
