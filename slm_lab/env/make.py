@@ -6,7 +6,7 @@ import inspect
 import re
 import statistics
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -214,20 +214,20 @@ def _gain(make: Make, n: int, cores: int) -> float:
     """Seconds of a vector step that more processes save; tried out on an env of its own."""
     # not number 0, which may have a window
     env = make(1)
-    seeded = Seeded(env)
-    seeded.begin(0)
     seconds = []
-    for trial in range(TRIALS):
-        action = env.sample() if isinstance(env, MaskedObs) else env.action_space.sample()
-        begin = time.perf_counter()
-        told: Any = env.step(action)
-        seconds.append(time.perf_counter() - begin)
-        if len(told) != 5:
-            raise OldStep(type(env.unwrapped).__name__, len(told))
-        _, _, terminated, truncated, _ = told
-        if terminated or truncated:
-            seeded.begin(trial)
-    env.close()
+    with closing(env):
+        seeded = Seeded(env)
+        seeded.begin(0)
+        for trial in range(TRIALS):
+            action = env.sample() if isinstance(env, MaskedObs) else env.action_space.sample()
+            begin = time.perf_counter()
+            told: Any = env.step(action)
+            seconds.append(time.perf_counter() - begin)
+            if len(told) != 5:
+                raise OldStep(type(env.unwrapped).__name__, len(told))
+            _, _, terminated, truncated, _ = told
+            if terminated or truncated:
+                seeded.begin(trial)
     return statistics.median(seconds) * n * (1 - 1 / min(n, cores)) - TALK
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from slm_lab.env.cartpole import CartPole
 from slm_lab.env.gym import GymVecEnv
-from slm_lab.env.make import check_env, make_env
+from slm_lab.env.make import _gain, check_env, make_env
 from slm_lab.env.rows import LocalRows
 from slm_lab.env.threads import Threads
 from slm_lab.env.workers import SharedRows
@@ -253,3 +253,22 @@ def test_what_parent_and_workers_fail_in_is_told_once(capfd):
     with pytest.raises(LabError, match="can't make GymV21Environment-v0"):
         make("GymV21Environment-v0", "async", n=4)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("fails", ["step", "reset"])
+def test_an_env_that_fails_while_its_speed_is_measured_is_closed(fails):
+    closed = []
+
+    class Broken(gym.Wrapper):
+        def close(self):
+            closed.append(True)
+            super().close()
+
+    def fail(*args, **keys):
+        raise RuntimeError("broken")
+
+    env = Broken(gym.make("CartPole-v1"))
+    setattr(env, fails, fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        _gain(lambda i: env, 4, 2)
+    assert closed == [True]
