@@ -127,6 +127,7 @@ class GymVecEnv(VecEnv):
             )
 
     def _checksum(self) -> int:
+        """Of the running episodes' last observations and returns; what an env hides from both may still differ."""
         return zlib.crc32(self._returns.tobytes(), zlib.crc32(np.ascontiguousarray(self.obs).tobytes()))
 
     def render(self) -> NDArray[np.uint8] | None:
