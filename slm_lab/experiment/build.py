@@ -1,13 +1,17 @@
 """The last check of a spec: its env and agent are built once, and thrown away."""
 
-from contextlib import suppress
+import functools
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from slm_lab.agent.agent import Agent
+from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
 from slm_lab.experiment import outlets, run, session, trial
 from slm_lab.experiment.clock import eval_every
@@ -18,6 +22,7 @@ from slm_lab.lib.registry import lookup
 from slm_lab.spec.effect import Watch, watching
 from slm_lab.spec.model import NetSpec, Spec
 from slm_lab.spec.search import scheduler_settings, search_sessions, trial_count
+from slm_lab.types import EnvInfo
 
 PROBES = 24
 """Changes of a spec that are tried to find out what keeps a key from having an effect."""
@@ -35,21 +40,40 @@ class Built:
     """Likewise, those that another key is meant to come before."""
 
 
-def build(spec: Spec) -> Built:
-    """Build env and agent, and take a first action: what does not fit together inside the nets shows up there."""
+@dataclass(frozen=True)
+class Shown:
+    """What an env shows of itself in one reset."""
+
+    info: EnvInfo
+    obs: NDArray[Any]
+    """[N, *O]"""
+
+
+def show(env: VecEnv, num_envs: int) -> Shown:
+    """As `num_envs` of an env would show themselves, of which there is one."""
+    info = replace(env.info, num_envs=num_envs)
+    obs = np.zeros((num_envs, *info.obs_shape), info.obs_dtype)
+    obs[:] = env.reset(0)
+    return Shown(info, obs)
+
+
+def build(spec: Spec, shown: Shown | None = None) -> Built:
+    """Build env and agent, and take a first action: what does not fit together inside the nets shows up there.
+
+    Args:
+        spec: is watched; nothing of it is changed.
+        shown: by the spec's env. No env is made then, and the keys of `env` count as far as the agent reads them.
+    """
     with watching(spec) as watch:
         try:
-            env = make_env(spec.env, num_envs=1)
-            try:
-                info = replace(env.info, num_envs=spec.env.num_envs)
-                agent = Agent(spec, info, seed=0)
-                # a first step: what does not fit together inside the nets, or in what the env gives, shows up there
-                obs = np.zeros((info.num_envs, *info.obs_shape), info.obs_dtype)
-                obs[:] = env.reset(0)
-                env.step(agent.act(obs)[:1])
-                watch.note_later_reads(agent, env)
-            finally:
-                env.close()
+            if shown is not None:
+                watch.note_later_reads(_first_action(spec, shown)[0])
+            else:
+                with closing(make_env(spec.env, num_envs=1)) as env:
+                    agent, action = _first_action(spec, show(env, spec.env.num_envs))
+                    # what the env gives may not fit either
+                    env.step(action[:1])
+                    watch.note_later_reads(agent, env)
         except Exception as error:  # noqa: BLE001  envs and plugins are code of others
             e = out_of_memory(error, spec) or error
             if isinstance(e, SpecError):
@@ -61,9 +85,23 @@ def build(spec: Spec) -> Built:
         return Built([], watch.idle(), watch.yielding())
 
 
+def _first_action(spec: Spec, shown: Shown) -> tuple[Agent, NDArray[Any]]:
+    """The agent, and what it does first [N, *A]."""
+    agent = Agent(spec, shown.info, seed=0)
+    # some begin with random actions, which ask no net
+    agent.act(shown.obs, explore=False)
+    return agent, agent.act(shown.obs)
+
+
 def explain_idle(spec: Spec, idle: dict[str, str]) -> list[str]:
     """Keys without effect as faults, each with what keeps it from having one."""
-    return [f"{path}: has no effect: {why or _why_idle(spec, path)}" for path, why in idle.items()]
+
+    @functools.cache
+    def shown() -> Shown:
+        with closing(make_env(spec.env, num_envs=1)) as env:
+            return show(env, spec.env.num_envs)
+
+    return [f"{path}: has no effect: {why or _why_idle(spec, path, shown)}" for path, why in idle.items()]
 
 
 def _note_run(spec: Spec, watch: Watch) -> None:
@@ -81,22 +119,26 @@ def _note_run(spec: Spec, watch: Watch) -> None:
     scheduler_settings(spec)
 
 
-def _why_idle(spec: Spec, path: str) -> str:
+def _why_idle(spec: Spec, path: str, shown: Callable[[], Shown]) -> str:
     """Found by trying: without which other key, or with which, it would have an effect."""
     role, name = path.rpartition(".")[2].partition("_")[0], spec.agent.algorithm.name
     if role in NetSpec.roles and role not in lookup("algorithm", name).roles:
         return f"{name} has no {role}"
+    # the keys that are tried lie in the same block: those of the agent leave the env as it is
+    has_effect = functools.partial(_has_effect, spec, path, shown=shown() if path.startswith("agent.") else None)
     given = [other for other in _leaves(spec.to_dict()) if not _overlap(other, path)]
-    winners = [other for other in _nearest(given, path) if _has_effect(spec, path, other, remove=True)]
+    winners = [other for other in _nearest(given, path) if has_effect(other, remove=True)]
     if winners:
         return f"{' and '.join(winners)} {'count' if len(winners) > 1 else 'counts'} instead"
     for other, value in _alternatives(spec, path):
-        if _has_effect(spec, path, other, value):
+        if has_effect(other, value):
             return f"it would with {other} {value!r}" if isinstance(value, str) else f"it needs {other}"
-    return f"{name} with {spec.agent.net.type} and {spec.agent.memory.name} does not read it"
+    return f"{name} with the net {spec.agent.net.type} and the memory {spec.agent.memory.name} does not use it"
 
 
-def _has_effect(spec: Spec, path: str, other: str, value: Any = None, *, remove: bool = False) -> bool:
+def _has_effect(
+    spec: Spec, path: str, other: str, value: Any = None, *, shown: Shown | None, remove: bool = False
+) -> bool:
     data = spec.to_dict()
     *outer, key = other.split(".")
     node = data
@@ -107,7 +149,7 @@ def _has_effect(spec: Spec, path: str, other: str, value: Any = None, *, remove:
     else:
         node[key] = value
     with suppress(ValidationError, LabError):
-        built = build(Spec.model_validate(data))
+        built = build(Spec.model_validate(data), shown)
         return not built.faults and not any(_overlap(path, idle) for idle in built.idle)
     return False
 

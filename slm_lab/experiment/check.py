@@ -4,6 +4,7 @@ import copy
 import functools
 import re
 import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,23 @@ def require(spec: Spec) -> None:
     if not faults:
         built = build(spec)
         faults = built.faults or explain_idle(spec, built.idle)
+    if faults:
+        raise SpecError(faults, spec.name)
+
+
+def require_change(spec: Spec, keys: Iterable[str]) -> None:
+    """Refuse a spec of a run that goes on, of which these keys were changed.
+
+    A key that was not changed may be without effect: the run was begun with it.
+
+    Raises:
+        SpecError: all that is wrong.
+    """
+    faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
+    if not faults:
+        built, changed = build(spec), set(keys)
+        idle = {path: why for path, why in (built.idle | built.yielding).items() if _covers(changed, path)}
+        faults = built.faults or explain_idle(spec, idle)
     if faults:
         raise SpecError(faults, spec.name)
 

@@ -14,7 +14,7 @@ from loguru import logger
 
 from slm_lab.experiment.analysis import block
 from slm_lab.experiment.callbacks import Callbacks
-from slm_lab.experiment.check import require, require_search
+from slm_lab.experiment.check import require, require_change, require_search
 from slm_lab.experiment.enjoy import enjoy
 from slm_lab.experiment.extend import extended, rewritten, tell_changes
 from slm_lab.experiment.origin import open_origin, save_origin
@@ -29,7 +29,7 @@ from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
-from slm_lab.lib.log import FILE_FORMAT, check_level
+from slm_lab.lib.log import FILE_FORMAT, check_level, renew_notes
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
@@ -159,6 +159,8 @@ def resume(
         spec, changes = extended(layout, spec, sets or {})
         if file.status is Status.COMPLETED and not changes:
             return _completed(layout, file.mode)
+        if changes:
+            require_change(spec, changes)
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) not in (None, now):
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
@@ -283,6 +285,8 @@ def _log_file(layout: Layout, options: Options) -> Iterator[None]:
         backtrace=False,
         diagnose=False,
     )
+    # the check of the spec may have logged them already, before there was a file
+    renew_notes()
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ Modules say `from loguru import logger` and log with arguments (`logger.debug("l
 the level is never put together. Who runs them sets up, once per process, where the lines go.
 """
 
-import functools
 import os
 import sys
 import threading
@@ -29,6 +28,10 @@ file_logger = logger.bind(file_only=True)
 """Logs to files alone: what the console shows in another form."""
 _silent = threading.Event()
 """Set: the console gets nothing."""
+_noted: set[str] = set()
+"""Notes that the console of this process has shown."""
+_filed: set[str] = set()
+"""Notes that the present log file holds."""
 
 
 def check_level(level: str) -> str:
@@ -103,10 +106,17 @@ def silenced() -> Iterator[None]:
             _silent.clear()
 
 
-@functools.cache
 def note(text: str) -> None:
-    """Log a text at level info, once in a process."""
-    logger.info("{}", text)
+    """Log a text at level info: once on the console of a process, and once in each file between `renew_notes`."""
+    if text not in _filed:
+        (file_logger if text in _noted else logger).info("{}", text)
+        _noted.add(text)
+        _filed.add(text)
+
+
+def renew_notes() -> None:
+    """A new log file begins: it gets the notes again that the console has shown before."""
+    _filed.clear()
 
 
 def _for_console(record: "Record") -> bool:

@@ -191,7 +191,7 @@ def test_validate_tells_keys_without_effect(slm: Any, folder: Path, raw: dict[st
     done = slm("validate", "toy.json", "--json")
     assert done.exit_code == 2
     new, old = json.loads(done.stdout)
-    why = "has no effect: PPO with MLPNet and OnPolicyBatchReplay does not read it"
+    why = "has no effect: PPO with the net MLPNet and the memory OnPolicyBatchReplay does not use it"
     assert (new["status"], new["notes"]) == ("cannot run", [f"agent.net.update_type: {why}"])
     assert old["status"] == "runs after migration"
     assert "agent.net.update_type: left out: it has no effect here" in old["notes"]

@@ -8,9 +8,10 @@ from loguru import logger
 from support.specs import TINY
 
 from slm_lab.env.make import make_env
-from slm_lab.env.names import find, note
+from slm_lab.env.names import find
 from slm_lab.env.workers import SharedRows
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import renew_notes
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import EnvSpec
 
@@ -85,7 +86,7 @@ def packages(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     before, modules = set(gym.registry), set(sys.modules)
-    note.cache_clear()
+    renew_notes()
     yield
     for new in set(gym.registry) - before:
         del gym.registry[new]

@@ -12,7 +12,7 @@ from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import check_env, make_env
 from slm_lab.env.rows import display_hint
 from slm_lab.lib.errors import LabError, SpecError
-from slm_lab.lib.log import note
+from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import EnvSpec
 
 
@@ -171,7 +171,7 @@ class Endless(gym.Env):
 @pytest.fixture
 def endless():
     gym.register("Endless-v0", Endless)
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
     yield lines

@@ -7,8 +7,9 @@ import pytest
 from loguru import logger
 
 from slm_lab.env.make import check_env, make_env
-from slm_lab.env.names import find, note
+from slm_lab.env.names import find
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import renew_notes
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.model import EnvSpec
 from slm_lab.spec.past.envs import MUJOCO
@@ -16,7 +17,7 @@ from slm_lab.spec.past.envs import MUJOCO
 
 @pytest.fixture
 def notes():
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
     yield lines

@@ -7,8 +7,8 @@ from loguru import logger
 from pydantic import ValidationError
 
 from slm_lab.env.make import check_env, make_env
-from slm_lab.env.names import note
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import EnvSpec
 
 
@@ -145,7 +145,7 @@ def test_lists_where_an_env_wants_tuples(pays, keys):
 
 
 def test_an_env_that_ends_in_both_ways_has_terminated(pays):
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
     step = returns_of_an_episode(pays())

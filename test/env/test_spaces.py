@@ -13,8 +13,8 @@ from loguru import logger
 from slm_lab.env.actions import map_actions
 from slm_lab.env.base import MAX_T
 from slm_lab.env.make import make_env
-from slm_lab.env.names import note
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Continuous, Discrete, MultiBinary, MultiDiscrete
 
@@ -147,7 +147,7 @@ def test_observations(echo, space, dtype):
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_get_their_channels_first_and_the_log_says_so(echo, kind, channels):
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}", filter=about_spaces)
     env, made = echo(obs=spaces.Box(0, 255, (6, 5, channels), kind), n=2)
@@ -187,7 +187,7 @@ def test_switches_become_numbers(echo):
 
 @pytest.mark.parametrize("kind", ["Dict", "Tuple"])
 def test_parts_are_flattened_and_the_log_says_so(echo, kind):
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}", filter=about_spaces)
     parts = {"b": spaces.Box(-1, 1, (2, 2)), "a": spaces.Discrete(3), "c": spaces.Tuple([spaces.MultiBinary(2)])}

@@ -21,7 +21,7 @@ PPO = {
 }
 DQN = {"name": "DQN", "training_frequency": 4, "explore_var_spec": {"name": "no_decay", "start_val": 0.1}}
 REPLAY = {"name": "Replay", "batch_size": 8, "max_size": 100}
-NO_READER = "does not read it"
+NO_READER = "does not use it"
 
 
 def spec(sets: dict[str, str], algorithm: Any = None, memory: Any = None) -> dict[str, Any]:

@@ -75,6 +75,14 @@ def test_fewer_sessions_are_refused(tiny: NewSpec, options: Options) -> None:
         extended(layout, tiny(meta__max_session=2), {"meta.max_session": "1"})
 
 
+def test_a_changed_key_must_have_an_effect(tiny: NewSpec, options: Options) -> None:
+    run = run_spec(tiny(env__max_frame=200), Mode.TRAIN, options)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with pytest.raises(SpecError, match=r"agent\.net\.polyak_coef: has no effect: "):
+        resume(run.folder, options, sets={"agent.net.polyak_coef": "0.5", "env.max_frame": "400"})
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
 def test_a_refused_extension_is_taken_back(tiny: NewSpec, options: Options) -> None:
     run = run_spec(tiny(env__max_frame=200), Mode.TRAIN, options)
     layout = Layout.open(run.folder)

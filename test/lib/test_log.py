@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.log import setup
+from slm_lab.lib.log import note, renew_notes, setup
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +77,14 @@ def test_needs_no_torch():
     heavy = ("torch", "numpy", "rich")
     code = f"import sys, slm_lab.lib.log, slm_lab.lib.files; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_note_is_shown_once_and_is_in_every_file(tmp_path, capsys):
+    renew_notes()
+    for name in ("a.log", "b.log"):
+        setup("INFO", tmp_path / name)
+        renew_notes()
+        note("something about an env")
+        note("something about an env")
+        assert (tmp_path / name).read_text().count("something about an env") == 1
+    assert capsys.readouterr().err.count("something about an env") == 1

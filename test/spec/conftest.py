@@ -7,7 +7,7 @@ import pytest
 from loguru import logger
 
 from slm_lab.lib import registry
-from slm_lab.lib.log import note
+from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import (
     AlgorithmSpec,
     Count,
@@ -94,7 +94,7 @@ def raw(toys: None) -> dict[str, Any]:
 @pytest.fixture
 def notes() -> Iterator[list[str]]:
     """What is logged at level info."""
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
     yield lines

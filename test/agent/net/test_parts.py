@@ -13,7 +13,7 @@ from slm_lab.agent.net.critic import StateActionNet
 from slm_lab.agent.net.parts import take_apart, usual_convolutions
 from slm_lab.env.observations import map_obs
 from slm_lab.lib.errors import SpecError
-from slm_lab.lib.log import note
+from slm_lab.lib.log import renew_notes
 from slm_lab.lib.registry import lookup
 from slm_lab.types import PackedShape
 
@@ -106,7 +106,7 @@ def test_nets_of_one_input_refuse_parts(type):
 
 @pytest.mark.parametrize("type", ["MLPNet", "RecurrentNet"])
 def test_nets_for_vectors_read_images_through_convolutions_and_say_so(type):
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
     keys = {"hid_layers": [6]} if type == "MLPNet" else {"rnn_hidden_size": 6, "seq_len": 2}
