@@ -47,12 +47,12 @@ class PartMap:
     mask: bool = False
     """Whether it says which actions are allowed."""
     first: Array | None = field(init=False, default=None)
-    """Integers: where the run of each begins, less its least value."""
+    """Integers: where the run of each begins."""
 
     def __post_init__(self) -> None:
         """Work out `first`."""
         if self.nvec is not None:
-            object.__setattr__(self, "first", np.cumsum(self.nvec) - self.nvec - self.start)
+            object.__setattr__(self, "first", np.cumsum(self.nvec) - self.nvec)
 
     @property
     def plain(self) -> bool:
@@ -61,9 +61,15 @@ class PartMap:
 
     def write(self, out: Array, values: Any) -> None:
         """Put observations [..., *raw_shape] where they belong, out [..., *shape]."""
-        if self.first is not None:
+        if self.nvec is not None and self.start is not None:
+            number = np.asarray(values).reshape(*out.shape[:-1], -1)
+            index = np.subtract(number, self.start, dtype=np.int64)
+            # negative ones are great as unsigned; looking into the bytes costs a twentieth of any()
+            odd = index.view(np.uint64) >= self.nvec.view(np.uint64)
+            if 1 in odd.tobytes():
+                raise self._outside(number, odd)
             out.fill(0)
-            places = np.reshape(values, (*out.shape[:-1], -1)) + self.first
+            places = index + self.first
             if out.ndim == 1:
                 out[places] = 1
             else:
@@ -74,6 +80,16 @@ class PartMap:
         if self.axes is not None:
             values = self.turn(np.asarray(values))
         out[...] = values if self.shape == self.raw_shape else np.reshape(values, out.shape)
+
+    def _outside(self, number: Array, odd: Array) -> LabError:
+        """What is wrong with integers [..., K] of which some are not in the space."""
+        assert self.nvec is not None
+        assert self.start is not None
+        place = int(np.argwhere(odd)[0, -1])
+        low, high = self.start[place], self.start[place] + self.nvec[place] - 1
+        where = f" in place {place}" if len(self.nvec) > 1 else ""
+        what = f"part '{self.name}' of an observation" if self.name else "an observation"
+        return LabError(f"env: {what} is outside its space: {number[odd][0]}{where}, must be from {low} to {high}")
 
     def turn(self, values: Array) -> Array:
         """The axes of [..., *raw_shape] in their order."""

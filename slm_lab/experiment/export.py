@@ -146,7 +146,7 @@ class PolicyGraph(nn.Module):
 def _part(part: PartMap, x: Tensor) -> Tensor:
     """See `PartMap.write`."""
     if part.first is not None:
-        places = x.reshape(x.shape[0], -1).long() + torch.from_numpy(np.asarray(part.first))
+        places = x.reshape(x.shape[0], -1).long() + torch.from_numpy(np.asarray(part.first - part.start))
         return (places.unsqueeze(-1) == torch.arange(part.shape[-1])).any(1).float()
     if part.low is not None:
         x = (x.float() - _float(part.low)) / _float(part.width)

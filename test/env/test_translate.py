@@ -1,5 +1,7 @@
 """What lies between env and agent, for who acts in envs of their own: the same as in training."""
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -235,6 +237,43 @@ def test_two_parts_of_one_name_can_be_left_out():
 def test_a_text_of_a_class_of_its_own_is_left_out():
     space = spaces.Dict(a=spaces.Discrete(2), mission=Own(str))
     assert [part.name for part in map_obs(space, "x").parts] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "text"),
+    [
+        (
+            spaces.MultiDiscrete([3, 3]),
+            [4, 0],
+            "observation is outside its space: 4 in place 0, must be from 0 to 2",
+        ),
+        (spaces.MultiDiscrete([3, 3]), [0, -1], "an observation is outside its space: -1 in place 1"),
+        (spaces.MultiDiscrete([2, 3], start=[5, 1]), [6, 4], "4 in place 1, must be from 1 to 3"),
+        (spaces.Discrete(3), 3, "an observation is outside its space: 3, must be from 0 to 2"),
+        (spaces.Discrete(3), np.int8(-1), "outside its space: -1, must be"),
+        (
+            spaces.Dict(a=spaces.Discrete(3, start=2), b=spaces.Discrete(2)),
+            {"a": 1, "b": 0},
+            "part 'a' of an observation is outside its space: 1, must be from 2 to 4",
+        ),
+    ],
+)
+def test_integers_outside_their_space_are_an_error_in_training(shows, space, obs, text):
+    maps = map_obs(space, "x")
+    with pytest.raises(LabError, match=text):
+        maps.write(np.zeros(maps.shape, maps.dtype), obs)
+    env, made = shows(space, n=2)
+    made[1].observation_space = SimpleNamespace(sample=lambda: obs)
+    with pytest.raises(LabError, match=text):
+        env.step(np.zeros(2, int))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.uint64])
+def test_integers_of_every_kind_become_one_hot(kind):
+    maps = map_obs(spaces.MultiDiscrete([2, 3], start=[5, 1]), "x")
+    rows = np.zeros((2, 5), np.float32)
+    maps.write(rows, np.array([[6, 3], [5, 1]], kind))
+    assert rows.tolist() == [[0, 1, 0, 0, 1], [1, 0, 1, 0, 0]]
 
 
 @pytest.mark.parametrize(
