@@ -19,6 +19,8 @@ REGISTER = "register_envs"
 """Name of the function by which some modules register their envs."""
 SHOWN = 6
 """Ids that a message lists."""
+_registered: dict[str, set[str]] = {}
+"""Module -> ids that came into gymnasium's registry while it was imported and asked; not of one imported elsewhere."""
 
 
 def find_foreign(module: str, env_id: str) -> Registration | None:
@@ -33,6 +35,18 @@ def find_foreign(module: str, env_id: str) -> Registration | None:
     Raises:
         LabError: the module can't be imported.
     """
+    before, fresh = set(gym.registry), module not in sys.modules
+    try:
+        return _find(module, env_id)
+    finally:
+        new = set(gym.registry) - before
+        if fresh:
+            _registered[module] = new
+        elif module in _registered:
+            _registered[module] |= new
+
+
+def _find(module: str, env_id: str) -> Registration | None:
     try:
         import_foreign(module)
     except LabError as e:
@@ -66,7 +80,9 @@ def package_of(registration: Registration) -> str:
 def unknown_of(module: str, env_id: str) -> str:
     """What to say where a module has no such env: only of what it has itself."""
     root = sys.modules[module]
-    known = sorted(i for i, r in gym.registry.items() if package_of(r) == module.partition(".")[0])
+    # an env that it registers may be of a class of another package
+    own, package = _registered.get(module, set()), module.partition(".")[0]
+    known = sorted(i for i, r in gym.registry.items() if i in own or package_of(r) == package)
     text = f"env.name: unknown env '{env_id}' of the module {module}"
     if known:
         near = did_you_mean(env_id, known)
@@ -74,7 +90,9 @@ def unknown_of(module: str, env_id: str) -> str:
         return f"{text}{near} (it registers: {', '.join(known[:SHOWN])}{more})"
     if _speaks_old_gym(root, env_id):
         return f"{text}: it registers its envs with the old package gym, not with gymnasium; is there a newer release?"
-    return f"{text}: it registers no env, and has no class or function of that name"
+    if module in _registered:
+        return f"{text}: it registers no env, and has no class or function of that name"
+    return f"{text}: it has no class or function of that name either"
 
 
 def _why_not_imported(module: str, error: LabError) -> str:

@@ -7,6 +7,7 @@ import pytest
 from loguru import logger
 from support.specs import TINY
 
+from slm_lab.env.foreign import package_of
 from slm_lab.env.make import make_env
 from slm_lab.env.names import find
 from slm_lab.env.workers import SharedRows
@@ -45,8 +46,11 @@ PACKAGES = {
     "doomed/wrapper/__init__.py": ENV + "\ngym.register('DoomedBasic-v1', 'doomed.wrapper:Walk')\n",
     # as bluesky_gym
     "birds.py": ENV + "\ndef register_envs():\n    gym.register('Birds-v0', 'birds:Walk')\n",
+    # the class is of another package
+    "lends.py": "import gymnasium as gym\ngym.register('Lent-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n",
     # nothing is registered, but there is a class, and a function that makes envs
     "plain.py": ENV + "\ndef make(**kwargs):\n    return Walk(**kwargs)\n",
+    "early.py": "",
     "antique.py": "raise ModuleNotFoundError(\"No module named 'gym'\")\n",
     "window.py": ENV.replace("render_mode=None", "render_mode='human'"),
     "single.py": ENV.replace(
@@ -89,7 +93,9 @@ def packages(tmp_path, monkeypatch):
     renew_notes()
     yield
     for new in set(gym.registry) - before:
-        del gym.registry[new]
+        # ale_py registers its envs only when it is first imported
+        if package_of(gym.registry[new]) != "ale_py":
+            del gym.registry[new]
     for name in set(sys.modules) - modules:
         if name.partition(".")[0] in {p.partition("/")[0].removesuffix(".py") for p in PACKAGES}:
             del sys.modules[name]
@@ -141,6 +147,7 @@ def test_a_class_or_function_can_be_named():
             "unknown env 'Bird-v0' of the module birds, did you mean 'Birds-v0'? (it registers: Birds-v0)",
         ),
         ("birds:Pong-v5", "unknown env 'Pong-v5' of the module birds (it registers: Birds-v0)"),
+        ("lends:Len-v0", "unknown env 'Len-v0' of the module lends, did you mean 'Lent-v0'? (it registers: Lent-v0)"),
         (
             "plain:CartPol-v1",
             (
@@ -160,6 +167,15 @@ def test_a_class_or_function_can_be_named():
 def test_what_a_module_lacks_is_told_of_that_module(name, text):
     with pytest.raises(LabError) as e:
         find(name)
+    assert str(e.value) == f"env.name: {text}"
+
+
+def test_of_a_module_that_was_imported_before_nothing_is_claimed():
+    import early  # noqa: F401
+
+    with pytest.raises(LabError) as e:
+        find("early:CartPol-v1")
+    text = "unknown env 'CartPol-v1' of the module early: it has no class or function of that name either"
     assert str(e.value) == f"env.name: {text}"
 
 
