@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from slm_lab.experiment import launch
@@ -206,3 +207,15 @@ def test_graphs_that_fail_do_not_take_the_run_with_them(
     done = launch.run_spec(tiny(), Mode.TRAIN, options)
     assert done.metrics
     assert any("could not be drawn" in line for line in log_text)
+
+
+def test_notes_about_the_env_are_in_the_log_of_every_run(tiny: Callable[..., Spec], options: Options) -> None:
+    gym.register("Pays-v0", "support.paying:Pays")
+    try:
+        spec = tiny(env__name="Pays-v0", env__vectorization="sync", env__max_frame=100)
+        for _ in range(2):
+            layout = Layout.open(launch.run_spec(spec, Mode.TRAIN, options).folder)
+            text = layout.log(layout.name).read_text()
+            assert text.count("observations of Pays-v0 are flattened to 8 numbers") == 1
+    finally:
+        gym.registry.pop("Pays-v0")
