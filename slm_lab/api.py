@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slm_lab.agent.metrics import Row
+from slm_lab.env.make import make_single
 from slm_lab.experiment import compare as comparison
 from slm_lab.experiment import launch
 from slm_lab.experiment import measure as measurement
@@ -187,6 +188,7 @@ class Policy:
         Args:
             obs: what the env itself shows, as its `reset` and `step` give it: of one env; or of several, as a list or
                 as gymnasium's vector envs show it, each part [N, ...]. Of Atari games what ALE's vector env shows.
+                If the spec has `env.wrappers` or `env.action_mask`, what the env shows with them: see `make_env`.
             explore: draw from the policy, as at the end of training; False: its likeliest action.
 
         Returns:
@@ -195,8 +197,26 @@ class Policy:
         Raises:
             ValueError: it is no observation of the env.
         """
-        seen, alone = self._translator.observe(obs)
+        try:
+            seen, alone = self._translator.observe(obs)
+        except ValueError as e:
+            around = [f"env.{key}" for key in ("wrappers", "action_mask") if getattr(self.spec.env, key)]
+            if not around:
+                raise
+            why = f"the policy learned behind {' and '.join(around)}; make_env() of the policy gives such an env"
+            raise ValueError(f"{e} ({why})") from None
         return self._translator.act(self._agent.act(seen, explore), alone=alone)
+
+    def make_env(self, render: str | None = None) -> Any:
+        """A gymnasium env that shows what `act` takes: with the wrappers and the action mask of the spec.
+
+        Args:
+            render: `human` or `rgb_array`.
+
+        Raises:
+            LabError: it can't be made; an Atari game, which ALE's vector env alone shows as in training.
+        """
+        return make_single(self.spec.env, render=render)
 
     def reset(self, ended: ArrayLike | None = None) -> None:
         """Forget what is remembered of earlier steps where an episode ended ([N] bool; None: everywhere)."""

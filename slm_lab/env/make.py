@@ -135,6 +135,21 @@ def make_env(
     return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
 
 
+def make_single(spec: EnvSpec, *, render: str | None = None) -> gym.Env[Any, Any]:
+    """One gymnasium env with what a spec puts around it: wrappers, the sum of several rewards, the action mask.
+
+    Raises:
+        LabError: as `make_env`; or it is an Atari game, which only ALE's vector env shows as in training.
+    """
+    found = find(spec.name)
+    if _is_atari(found):
+        raise LabError(f"env.name: {found.id} has no single env: act in ALE's vector env, ale_py.vector_env")
+    kwargs, registration = {**found.kwargs, **spec.kwargs}, copy.copy(found.registration)
+    registration.max_episode_steps = kwargs.pop(LIMIT, registration.max_episode_steps)
+    env = _make_one(registration, kwargs, render, Outfit.of(spec), 0)
+    return env if spec.max_t is None else gym.wrappers.TimeLimit(env, spec.max_t)
+
+
 def _make_one(
     registration: Registration, kwargs: dict[str, Any], render: str | None, outfit: Outfit, i: int
 ) -> gym.Env[Any, Any]:

@@ -56,3 +56,14 @@ class Room(Tiny):
 
     def pay(self, action):
         return float(action == 7 + self.room % 2)
+
+
+class Longer(gym.ObservationWrapper):
+    """A number more."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gym.spaces.Box(-1e4, 1e4, (3,), np.float32)
+
+    def observation(self, observation):
+        return np.append(observation, np.float32(1))
