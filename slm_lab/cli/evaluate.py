@@ -40,8 +40,8 @@ def _table(found: Evaluation) -> Table:
         table.add_column(name, justify="right")
     for p in found.policies:
         rets = (statistics.median(p.returns), min(p.returns), max(p.returns), statistics.fmean(p.lengths))
-        table.add_row(str(p.session), f"{p.frame:,}", str(len(p.returns)), interval(p.mean), *map(number, rets))
+        table.add_row(str(p.session), f"{p.frame:,}", str(len(p.returns)), interval(p.estimate), *map(number, rets))
     if len(found.policies) > 1:
         rets = (statistics.median(found), min(found), max(found), statistics.fmean(found.lengths))
-        table.add_row("all", "", str(len(found)), interval(found.mean), *map(number, rets), style="bold")
+        table.add_row("all", "", str(len(found)), interval(found.estimate), *map(number, rets), style="bold")
     return table

@@ -74,6 +74,9 @@ def build(spec: Spec, shown: Shown | None = None) -> Built:
                     # what the env gives may not fit either
                     env.step(action[:1])
                     watch.note_later_reads(agent, env)
+        except SystemExit:
+            # an env that ends its process is no fault of the spec: it crashes its session, which is reported
+            return Built([])
         except Exception as error:  # noqa: BLE001  envs and plugins are code of others
             e = out_of_memory(error, spec) or error
             if isinstance(e, SpecError):

@@ -33,7 +33,7 @@ class PolicyScore:
     """Steps of each episode."""
 
     @property
-    def mean(self) -> Estimate:
+    def estimate(self) -> Estimate:
         """Mean return with its 95 % interval: how much it would move with other episodes of this policy."""
         return estimate(mean, [self.returns])
 
@@ -55,25 +55,25 @@ class Evaluation(list[float]):
         return [length for policy in self.policies for length in policy.lengths]
 
     @property
-    def mean(self) -> Estimate:
+    def estimate(self) -> Estimate:
         """Mean return with its 95 % interval.
 
         Of one policy over its episodes; of several over their means, since what varies between runs is the seed.
         """
         if len(self.policies) == 1:
-            return self.policies[0].mean
-        return estimate(mean, [[policy.mean.value for policy in self.policies]])
+            return self.policies[0].estimate
+        return estimate(mean, [[policy.estimate.value for policy in self.policies]])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            **_interval(self.mean),
+            **_interval(self.estimate),
             "sessions": [
                 {
                     "session": p.session,
                     "frame": p.frame,
                     "checkpoint": str(p.checkpoint),
-                    **_interval(p.mean),
+                    **_interval(p.estimate),
                     "returns": p.returns,
                     "lengths": p.lengths,
                 }

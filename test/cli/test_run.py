@@ -25,7 +25,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
 
     def note(name: str, answer: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            told = {k: v for k, v in kwargs.items() if k not in ("folder", "beside", "search") or v}
+            told = {k: v for k, v in kwargs.items() if k not in ("folder", "beside", "search", "sets") or v}
             made.append((name, *args, told) if told else (name, *args))
             return answer
 
@@ -255,10 +255,9 @@ class TestResume:
         slm(f"dev@{path.name}")
         assert [call[1] for call in calls] == [str(path), Path("data") / path.name]
 
-    def test_what_can_not_be_changed_is_told(self, slm: Any, calls: Calls) -> None:
-        done = slm("train@latest", "-s", "agent.algorithm.gamma=0.5")
-        assert done.stderr == "note: a resumed run keeps its own spec and seed: -s and --seed do not change them\n"
-        assert len(calls) == 1
+    def test_changes_of_the_spec_are_passed_on(self, slm: Any, calls: Calls) -> None:
+        slm("train@latest", "-s", "agent.algorithm.gamma=0.5")
+        assert calls == [("resume", "latest", Options(), None, {"sets": {"agent.algorithm.gamma": "0.5"}})]
 
 
 class TestEnjoy:

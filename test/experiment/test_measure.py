@@ -22,12 +22,12 @@ def score(session: int, returns: list[float]) -> PolicyScore:
 def test_intervals_by_hand() -> None:
     one = Evaluation([score(0, [1.0, 2.0, 3.0, 4.0])])
     assert one == [1.0, 2.0, 3.0, 4.0]
-    assert tuple(one.mean) == (2.5, 1.5, 3.5)
+    assert tuple(one.estimate) == (2.5, 1.5, 3.5)
     # of several policies their means are what is resampled
     many = Evaluation([score(i, [i - 10.0, i + 10.0]) for i in (1, 2, 3, 4)])
-    assert tuple(many.mean) == (2.5, 1.5, 3.5)
+    assert tuple(many.estimate) == (2.5, 1.5, 3.5)
     assert many.lengths == [1] * 8
-    assert np.isnan(Evaluation([score(0, [5.0])]).mean.low)
+    assert np.isnan(Evaluation([score(0, [5.0])]).estimate.low)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_a_seed_decides_and_envs_share_the_work(folder: Path) -> None:
     assert len(found) == len(found.lengths) == 20
     # a step of CartPole is a reward of 1
     assert found == [float(n) for n in found.lengths]
-    assert found.mean.low < found.mean.value < found.mean.high
+    assert found.estimate.low < found.estimate.value < found.estimate.high
     assert found == evaluate(folder, 20, num_envs=8)
     assert found != evaluate(folder, 20, num_envs=8, seed=1)
     drawn = [evaluate(folder, 20, num_envs=8, stochastic=True) for _ in range(2)]

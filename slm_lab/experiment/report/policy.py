@@ -70,14 +70,14 @@ def final_evaluation(layout: Layout, episodes: int | None) -> tuple[list[Markup]
             f"session {p.session}",
             f"{p.frame:,}",
             len(p.returns),
-            interval(p.mean),
+            interval(p.estimate),
             number(min(p.returns)),
             number(max(p.returns)),
         ]
         for p in found.policies
     ]
     if len(found.policies) > 1:
-        rows.append(["all", "", len(found), interval(found.mean), number(min(found)), number(max(found))])
+        rows.append(["all", "", len(found), interval(found.estimate), number(min(found)), number(max(found))])
     headers = ["best policy of", "frame", "episodes", "mean return [95 % interval]", "lowest", "highest"]
     note = (
         "Greedy episodes in envs of their own. The interval of a session is over its episodes, that of all over the "
