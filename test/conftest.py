@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # not to be searched for doctests: one runs in the environment of the dstack server, one registers an env when imported
-collect_ignore = ["support/machine.py", "support/ladder.py"]
+collect_ignore = ["support/gates.py", "support/ladder.py", "support/machine.py"]
 
 # read when the libraries are imported, by subprocesses too
 os.environ["MPLBACKEND"] = "Agg"
