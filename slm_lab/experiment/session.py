@@ -97,7 +97,7 @@ class Session:
             self._save()
         return self._result(self.tracker.rows, stopped)
 
-    def _build(self, stack: ExitStack, state: State | None) -> None:
+    def _build(self, stack: ExitStack, state: State | None = None) -> None:
         run = self.lab_run
         spec, meta, seed = run.spec, run.spec.meta, run.seed
         seed_everything(seed)
