@@ -12,7 +12,7 @@ from slm_lab.env.actions import map_actions
 from slm_lab.env.make import make_env
 from slm_lab.env.observations import Seen, map_obs
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.log import note
+from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Continuous, PackedShape
 
@@ -126,7 +126,7 @@ def test_channels_are_the_smallest_axis_unless_told(shape, axes, want):
 
 
 def test_reals_without_bounds_are_turned_as_others_are():
-    note.cache_clear()
+    renew_notes()
     lines: list[str] = []
     sink = logger.add(lines.append, level="INFO", format="{message}")
     maps = map_obs(spaces.Box(-np.inf, np.inf, (10, 12, 6)), "x")
