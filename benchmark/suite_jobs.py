@@ -35,6 +35,7 @@ class Job:
 def job(row: Row, seed: int, out: Path, episodes: int, sets: dict[str, str] | None = None) -> Job:
     """How to measure one seed of a row."""
     sets = sets or {}
+    row.check_packages()
     prints = suite_rows.fingerprints(row.load(sets))
     return Job(row, seed, sets, episodes, out / f"{row.slug}_{seed}_{prints[0]}", prints)
 
@@ -64,7 +65,8 @@ def _harvest(job: Job, folder: Path, metrics: dict[str, float], seconds: float) 
 
     layout = Layout.open(folder)
     rows = read_rows(layout.session_df(0, 0))
-    target = job.row.target
+    by_success = job.row.score == "success"
+    target = None if by_success else job.row.target
     reached = [] if target is None else [r["frame"] for r in rows if (r["total_reward"] or -1e300) >= target]
     policy = api.load_agent(layout.checkpoint(0, 0))
     returns = policy.evaluate(job.episodes, num_envs=min(16, job.episodes), seed=job.seed)
@@ -80,7 +82,23 @@ def _harvest(job: Job, folder: Path, metrics: dict[str, float], seconds: float) 
         "evaluation": round(sum(returns) / len(returns), 4),
         "frames_to_target": int(reached[0] or 0) if reached else None,
         "seconds": round(float(wall if wall is not None else seconds), 1),
+        "success": success_rate(policy, job.episodes, job.seed) if by_success else None,
     }
+
+
+def success_rate(policy: Any, episodes: int, seed: int) -> float:
+    """Share of greedy episodes whose last step says `info["is_success"]`."""
+    env, succeeded = policy.make_env(), 0
+    for episode in range(episodes):
+        policy.reset()
+        obs, info = env.reset(seed=seed + episode)
+        ended = False
+        while not ended:
+            obs, _, terminated, truncated, info = env.step(policy.act(obs))
+            ended = bool(terminated or truncated)
+        succeeded += bool(info["is_success"])
+    env.close()
+    return succeeded / episodes
 
 
 def run(jobs: list[Job], parallel: int, ray_address: str | None = None) -> Iterator[tuple[Job, dict[str, Any] | str]]:
@@ -131,7 +149,8 @@ def _run_on_ray(jobs: list[Job], address: str) -> Iterator[tuple[Job, dict[str, 
 def result(fields: dict[str, Any], job: Job, commit: str) -> Result:
     """A line for the CSV."""
     spec, code = job.prints
-    return Result(**fields, **suite_rows.versions(), commit=commit, spec=spec, code=code)
+    packages = ", ".join(p.replace("==", " ") for p in job.row.packages)
+    return Result(**fields, **suite_rows.versions(), commit=commit, spec=spec, code=code, packages=packages)
 
 
 def tidy(job: Job) -> None:

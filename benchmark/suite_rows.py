@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import subprocess
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,10 @@ class Row(BaseModel):
     """What was tried to find the settings, in a line."""
     skip: str = ""
     """Why it is not run."""
+    packages: list[str] = []
+    """What its env needs beyond the lab, with versions: `minigrid==3.2.0`."""
+    score: Literal["return", "success"] = "return"
+    """success: the share of greedy episodes whose last `info["is_success"]` is true, in place of the return."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -80,7 +84,23 @@ class Row(BaseModel):
     def command(self, seed: int) -> str:
         """What repeats one session."""
         sets = "".join(f" -s {k}={v}" for k, v in self.sets.items() if not k.startswith("meta.search"))
-        return f"uv run slm-lab run {self.spec_file} {self.spec_name} train --seed {seed}{sets}"
+        uv = " ".join(["uv run", *(f"--with {p}" for p in self.packages)])
+        return f"{uv} slm-lab run {self.spec_file} {self.spec_name} train --seed {seed}{sets}"
+
+    def check_packages(self) -> None:
+        """Refuse to measure beside other versions than the row states.
+
+        Raises:
+            SpecError: a package is missing or of another version.
+        """
+        faults = []
+        for wanted in self.packages:
+            name, _, number = wanted.partition("==")
+            if (found := installed(name)) != number:
+                faults.append(f"packages: {self.env} is measured with {wanted} (installed: {found or 'none'})")
+        if faults:
+            needed = " ".join(f"--with {p}" for p in self.packages)
+            raise SpecError([*faults, f"run it as: uv run {needed} benchmark/suite.py ..."])
 
 
 class Suite(BaseModel):
@@ -190,6 +210,10 @@ class Result:
     """Fingerprint of the settings."""
     code: str
     """Fingerprint of the algorithm's code."""
+    packages: str = ""
+    """Versions of the packages of the row's env."""
+    success: float | None = None
+    """Share of greedy episodes that succeeded, where the row's score is that."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -223,7 +247,9 @@ class Results:
         lines = sorted([*kept, result], key=lambda r: (r.env, r.algorithm, r.seed))
         draft = self.path.with_suffix(".tmp")
         with draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Result)], lineterminator="\n")
+            # columns that no line uses are left out
+            used = [f.name for f in fields(Result) if any(getattr(r, f.name) != f.default for r in lines)]
+            writer = csv.DictWriter(file, used, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows({k: "" if v is None else v for k, v in asdict(r).items()} for r in lines)
         draft.replace(self.path)
@@ -232,7 +258,9 @@ class Results:
 def _result(cells: dict[str, str]) -> Result:
     kinds: dict[str, Any] = {"seed": int, "frames": int, "score": float, "final_return": float}
     kinds |= {"evaluation": float, "seconds": float, "frames_to_target": lambda x: int(x) if x else None}
-    return Result(**{f.name: kinds.get(f.name, str)(cells[f.name]) for f in fields(Result)})
+    kinds |= {"success": lambda x: float(x) if x else None}
+    names = [f.name for f in fields(Result) if f.name in cells or f.default is MISSING]
+    return Result(**{name: kinds.get(name, str)(cells[name]) for name in names})
 
 
 State = Literal["missing", "changed", "done"]
@@ -317,13 +345,15 @@ def _digest(text: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of the packages that decide scores; empty where one is not installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package.replace("-", "_")] = version(package)
-        except PackageNotFoundError:
-            found[package.replace("-", "_")] = ""
-    return found
+    return {package.replace("-", "_"): installed(package) for package in PACKAGES}
+
+
+def installed(package: str) -> str:
+    """Its version; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def commit() -> str:

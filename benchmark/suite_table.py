@@ -39,7 +39,7 @@ class Summary(NamedTuple):
     seeds: int
     frames: int
     score: Estimate
-    """Mean of total_reward_ma over seeds."""
+    """Mean over seeds of total_reward_ma, or of the share of episodes that succeed."""
     iqm: float
     worst: float
     failing: int
@@ -49,7 +49,7 @@ class Summary(NamedTuple):
 
 def summarize(row: Row, results: list[Result]) -> Summary:
     """Statistics over the seeds of a row."""
-    scores = [r.score for r in results]
+    scores = [r.score if row.score == "return" else r.success or 0.0 for r in results]
     return Summary(
         len(scores),
         max(r.frames for r in results),
