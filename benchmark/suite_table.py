@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,18 +88,19 @@ def row_text(row: Row, results: list[Result]) -> str:
         why = row.skip or "not run"
         return f"{begin}| | 0 | {why} | | | | | {original} | | |"
     found = summarize(row, results)
-    low, high = _number(found.score.low), _number(found.score.high)
+    number = partial(_number, row)
+
+    def interval(of: Estimate) -> str:
+        return f"[{number(of.low)}, {number(of.high)}]"
+
     verdict = solved(row, found)
     is_solved = "" if verdict is None else "yes" if verdict else f"no ({found.failing} below {row.target:g})"
-    evaluation = f"{found.evaluation.value:,.1f} [{_number(found.evaluation.low)}, {_number(found.evaluation.high)}]"
+    against = mark(row.reference, found.score)
     return (
-        f"{begin}| {found.frames:,} | {found.seeds} | {found.score.value:,.1f} | [{low}, {high}] | {found.iqm:,.1f} "
-        f"| {found.worst:,.1f} | {is_solved} | {original} | {mark(row.reference, found.score)} | {evaluation} |"
+        f"{begin}| {found.frames:,} | {found.seeds} | {number(found.score.value)} | {interval(found.score)} "
+        f"| {number(found.iqm)} | {number(found.worst)} | {is_solved} | {original} | {against} "
+        f"| {number(found.evaluation.value)} {interval(found.evaluation)} |"
     )
-
-
-def _number(x: float) -> str:
-    return "-" if math.isnan(x) else f"{x:,.1f}"
 
 
 def aggregate(suite: Suite, results: list[Result]) -> str:
@@ -136,13 +138,25 @@ def render(suite: Suite, results: list[Result]) -> str:
         by_key.setdefault(r.key, []).append(r)
     lines = [row_text(row, by_key.get(row.key, [])) for row in suite.rows]
     tried = [f"- {row.env}, {row.algorithm}: {row.tried}" for row in suite.rows if row.tried]
-    seen = sorted({f"torch {r.torch}, gymnasium {r.gymnasium}, mujoco {r.mujoco}, ale-py {r.ale_py}" for r in results})
+    seen = sorted({_versions(r) for r in results})
     commits = sorted({r.commit for r in results})
     about = (
         f"Reference: {suite.source}. Versions: {'; '.join(seen) or 'none'}. Commits: {', '.join(commits) or 'none'}."
     )
     notes = ["", "What was tried:", "", *tried] if tried else []
     return "\n".join([HEADER, *lines, "", aggregate(suite, results), "", about, *notes])
+
+
+def _number(row: Row, x: float) -> str:
+    # one digit does not tell 0.9 from 1
+    digits = 2 if row.target is not None and abs(row.target) < 10 else 1
+    return "-" if math.isnan(x) else f"{x:,.{digits}f}"
+
+
+def _versions(result: Result) -> str:
+    found = {"torch": result.torch, "gymnasium": result.gymnasium, "mujoco": result.mujoco, "ale-py": result.ale_py}
+    words = [f"{package} {number}" for package, number in found.items() if number]
+    return ", ".join([*words, result.packages] if result.packages else words)
 
 
 def replaced(text: str, suite: Suite, results: list[Result]) -> str:
@@ -166,7 +180,7 @@ def spec_listing(suites: list[Suite]) -> str:
         results = Results(suite.csv).read()
         for row in suite.rows:
             own = [r for r in results if r.key == row.key]
-            shown = "not measured" if not own else f"{summarize(row, own).score.value:,.1f}"
+            shown = "not measured" if not own else _number(row, summarize(row, own).score.value)
             scores.setdefault((row.spec_file, row.spec_name), []).append(f"{row.env}: {shown}")
     lines = []
     for path in sorted(SPECS.glob("*/*.json")):

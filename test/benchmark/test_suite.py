@@ -209,3 +209,64 @@ def test_a_killed_session_goes_on(tmp_path: Path) -> None:
     assert [p for p in job.folder.iterdir() if p.is_dir()] == [folder]
     whole = suite_jobs.measure(suite_jobs.job(row, 1000, tmp_path / "whole", 2))
     assert {**found, "seconds": 0} == {**whole, "seconds": 0}
+
+
+def test_a_row_of_another_package_names_it_and_refuses_other_versions() -> None:
+    row = Row(**ROW | {"packages": ["pyyaml==0.1", "no-such-package==1.0"]})  # type: ignore[arg-type]
+    assert row.command(1000).startswith("uv run --with pyyaml==0.1 --with no-such-package==1.0 slm-lab run ")
+    with pytest.raises(SpecError) as caught:
+        suite_jobs.job(row, 1000, Path(), 1)
+    assert caught.value.faults == [
+        f"packages: CartPole-v1 is measured with pyyaml==0.1 (installed: {suite_rows.installed('pyyaml')})",
+        "packages: CartPole-v1 is measured with no-such-package==1.0 (installed: none)",
+        "run it as: uv run --with pyyaml==0.1 --with no-such-package==1.0 benchmark/suite.py ...",
+    ]
+
+
+def test_columns_that_no_line_uses_are_left_out(tmp_path: Path) -> None:
+    results = Results(tmp_path / "x.csv")
+    results.add(result(1000))
+    assert "packages" not in (tmp_path / "x.csv").read_text()
+    measured = result(1001, packages="panda-gym 3.0.7", success=0.97)
+    results.add(measured)
+    assert results.read() == [result(1000), measured]
+
+
+def test_a_row_may_be_scored_by_success() -> None:
+    row = Row(**ROW | {"score": "success", "target": 0.9, "reference": None})  # type: ignore[arg-type]
+    results = [result(1000, -3.0, success=0.97, packages="a 1"), result(1001, -4.0, success=1.0, packages="a 1")]
+    found = suite_table.summarize(row, results)
+    assert (found.score.value, found.worst, found.failing) == (0.985, 0.97, 0)
+    assert "| [0.97, 1.00] | " in suite_table.row_text(row, results)
+    assert "| 0.97 | yes |" in suite_table.row_text(row, results)
+    assert suite_table.solved(row, found) is True
+
+
+def test_success_is_what_the_last_step_of_an_episode_says() -> None:
+    class Env:
+        """Episodes of two steps; every second one succeeds, at its end."""
+
+        def reset(self, seed: int) -> tuple[float, dict[str, bool]]:
+            self.succeeds, self.t = seed % 2 == 0, 0
+            return 0.0, {"is_success": False}
+
+        def step(self, action: float) -> tuple[float, float, bool, bool, dict[str, bool]]:
+            self.t += 1
+            success = self.succeeds if self.t == 2 else not self.succeeds
+            return 0.0, 0.0, False, self.t == 2, {"is_success": success}
+
+        def close(self) -> None:
+            pass
+
+    class Policy:
+        def make_env(self) -> Env:
+            return Env()
+
+        def reset(self) -> None:
+            pass
+
+        def act(self, obs: float) -> float:
+            return obs
+
+    assert suite_jobs.success_rate(Policy(), 4, 1000) == 0.5
+    assert suite_jobs.success_rate(Policy(), 1, 1001) == 0.0
