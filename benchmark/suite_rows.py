@@ -57,8 +57,9 @@ class Row(BaseModel):
     """Why it is not run."""
     packages: list[str] = []
     """What its env needs beyond the lab, with versions: `minigrid==3.2.0`."""
-    score: Literal["return", "success"] = "return"
-    """success: the share of greedy episodes whose last `info["is_success"]` is true, in place of the return."""
+    score: Literal["average", "final", "success"] = "average"
+    """average: total_reward_ma. final: the mean return of the last 100 episodes. success: the share of greedy episodes
+    whose last `info["is_success"]` is true."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -214,6 +215,12 @@ class Result:
     """Versions of the packages of the row's env."""
     success: float | None = None
     """Share of greedy episodes that succeeded, where the row's score is that."""
+
+    def score_of(self, row: Row) -> float:
+        """What its row counts as the score."""
+        if row.score == "success":
+            return self.success or 0.0
+        return self.final_return if row.score == "final" else self.score
 
     @property
     def key(self) -> tuple[str, str]:

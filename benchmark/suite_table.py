@@ -40,7 +40,7 @@ class Summary(NamedTuple):
     seeds: int
     frames: int
     score: Estimate
-    """Mean over seeds of total_reward_ma, or of the share of episodes that succeed."""
+    """Mean over seeds of what `Row.score` names."""
     iqm: float
     worst: float
     failing: int
@@ -50,7 +50,7 @@ class Summary(NamedTuple):
 
 def summarize(row: Row, results: list[Result]) -> Summary:
     """Statistics over the seeds of a row."""
-    scores = [r.score if row.score == "return" else r.success or 0.0 for r in results]
+    scores = [r.score_of(row) for r in results]
     return Summary(
         len(scores),
         max(r.frames for r in results),
@@ -110,7 +110,7 @@ def aggregate(suite: Suite, results: list[Result]) -> str:
     """
     tasks = []
     for row in suite.rows:
-        own = [r.score for r in results if r.key == row.key]
+        own = [r.score_of(row) for r in results if r.key == row.key]
         zero = baselines().get(row.env)
         # where the original learned nothing to speak of, a share of it says nothing
         if (

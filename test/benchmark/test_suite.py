@@ -232,6 +232,11 @@ def test_columns_that_no_line_uses_are_left_out(tmp_path: Path) -> None:
     assert results.read() == [result(1000), measured]
 
 
+def test_a_row_may_be_scored_by_its_last_episodes() -> None:
+    row = Row(**ROW | {"score": "final"})  # type: ignore[arg-type]
+    assert suite_table.summarize(row, [result(1000, 1.0, final_return=7.0)]).score.value == 7.0
+
+
 def test_a_row_may_be_scored_by_success() -> None:
     row = Row(**ROW | {"score": "success", "target": 0.9, "reference": None})  # type: ignore[arg-type]
     results = [result(1000, -3.0, success=0.97, packages="a 1"), result(1001, -4.0, success=1.0, packages="a 1")]
