@@ -101,7 +101,10 @@ def test_trains_plays_and_resumes(name: str, tmp_path: Path) -> None:
 
     def run(part: str) -> Any:
         script = ROOT / "test" / "support" / "package_run.py"
-        done = subprocess.run([python, script, tmp_path, part], capture_output=True, text=True, check=False)
+        # some packages write settings into the working folder
+        done = subprocess.run(
+            [python, script, tmp_path, part], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
