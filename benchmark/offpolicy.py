@@ -26,6 +26,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "frequency": 1,
         "lr": 3e-4,
         "threads": 2,
+        "cores": 2,
         "num_envs": 1,
         "log_frequency": 500,
         "frames": 5000,
@@ -64,9 +65,12 @@ def slm_lab_agent(w: dict[str, Any]) -> dict[str, Any]:
     return {"name": w["algorithm"], "algorithm": algorithm, "memory": memory, "net": net}
 
 
-def sb3_model(w: dict[str, Any], env: Any, frames: int, seed: int) -> Any:
-    """The same in Stable-Baselines3."""
-    from stable_baselines3 import DQN, SAC
+def peer_model(w: dict[str, Any], env: Any, frames: int, seed: int, *, jax: bool) -> Any:
+    """The same in Stable-Baselines3, or in its sister in JAX."""
+    if jax:
+        from sbx import DQN, SAC
+    else:
+        from stable_baselines3 import DQN, SAC
 
     shared = {
         "policy": "MlpPolicy",
@@ -84,10 +88,11 @@ def sb3_model(w: dict[str, Any], env: Any, frames: int, seed: int) -> Any:
     }
     if w["algorithm"] == "sac":
         return SAC(tau=0.005, **shared)
+    if not jax:  # which does not clip
+        shared["max_grad_norm"] = 10.0
     return DQN(
         target_update_interval=500,
         exploration_fraction=EXPLORE_FRAMES / frames,
         exploration_final_eps=EXPLORE_END,
-        max_grad_norm=10.0,
         **shared,
     )

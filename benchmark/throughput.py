@@ -1,108 +1,55 @@
-"""How fast is the whole training loop? This project and Stable-Baselines3, alternately, in one run.
+"""How fast is the whole training loop? This project beside other labs and its own past, alternately, in one run.
 
-Once: an environment of its own for the peer, see benchmark/README.md.
+Once: an environment for each side, see benchmark/README.md, or `uv run benchmark/throughput.py --setup`.
 Then `uv run benchmark/throughput.py -o data/throughput.json`.
 
-Each measurement is a process of its own, with as many torch threads on either side. Env, nets and hyper-parameters are
-the same; on our side log rows, tracking and checkpoints are on. A side prints its result as its last line of output.
+Each measurement is a process of its own, on as many cores on every side. Env, nets and hyper-parameters are the same;
+on our side log rows, tracking and checkpoints are on.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sides import COMMANDS, OWN, ROOT, SIDES
 from workloads import WORKLOADS, slm_lab_spec, workload
 
-ROOT = Path(__file__).resolve().parent.parent
-PEER_PYTHON = ROOT / ".peers" / "bin" / "python"
-SIDES = ("slm_lab", "sb3")
 SESSIONS = 4
-"""Of the whole-command comparison; two run at a time on either side."""
+"""Of the whole-command comparison; two run at a time on every side."""
 COMMAND_FRAMES = 200_000
-
-WARM_UP = 0.1
-"""Share of the frames before the clock starts: imports, compilation and the first calls are not the steady state."""
+COMMAND_SIDES = ("slm_lab", "base", "sb3")
 
 
-def steady(marks: list[tuple[float, float]], frames: int) -> float:
-    """Frames per second from the first mark behind the warm-up to the last one.
+def start(side: str, name: str, frames: int, seed: int, *, cache: Path | None, eager: bool = False) -> Any:
+    """One measurement in a process of its own.
 
     Args:
-        marks: (frame, seconds), ascending.
-        frames: length of the whole run.
+        side: which
+        name: of the workload
+        frames: length of the run
+        seed: of the run
+        cache: of compiled graphs; None: the user's
+        eager: without compilation, on our side
     """
-    first = next(mark for mark in marks if mark[0] >= WARM_UP * frames)
-    return (marks[-1][0] - first[0]) / (marks[-1][1] - first[1])
-
-
-def peak_rss_mb() -> float:
-    """Most memory this process ever held, without its children."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def run_slm_lab(name: str, frames: int, seed: int, *, eager: bool) -> dict[str, Any]:
-    """One session of this project, in this process."""
-    import csv
-
-    import torch
-
-    from slm_lab.experiment.run import Mode, Options, Run
-    from slm_lab.experiment.session import Session
-    from slm_lab.lib.layout import Layout
-    from slm_lab.spec.load import load_spec
-
-    spec, threads = (
-        load_spec(slm_lab_spec(name, frames, compile_mode="off" if eager else "on")),
-        workload(name)["threads"],
-    )
-    torch.set_num_threads(threads)
-    # as in the process of any session
-    torch.set_flush_denormal(True)
-    with tempfile.TemporaryDirectory() as folder:
-        layout = Layout.new(Path(folder), spec.name)
-        layout.make_folders()
-        options = Options(out=Path(folder), seed=seed, device="cpu", log_level="WARNING", progress=False)
-        Session(Run(spec, Mode.TRAIN, layout, threads=threads, options=options)).run()
-        with layout.session_df(0, 0).open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        saved = layout.checkpoint(0, 0).exists()
-    if torch.get_num_threads() != threads or not saved:
-        raise SystemExit("not a fair run: another number of torch threads, or no checkpoint written")
-    marks = [(float(row["frame"]), float(row["wall_t"])) for row in rows]
-    return {"fps": steady(marks, frames), "score": float(rows[-1]["total_reward"])}
-
-
-def run_peer(name: str, frames: int, seed: int) -> dict[str, Any]:
-    """The same workload in Stable-Baselines3, in this process."""
-    from peer import run_sb3
-
-    marks, score = run_sb3(name, frames, seed)
-    return {"fps": steady(marks, frames), "score": score}
-
-
-def start(side: str, name: str, frames: int, seed: int, *, eager: bool = False) -> subprocess.Popen[str]:
-    """One measurement in a process of its own."""
-    python = sys.executable if side == "slm_lab" else str(PEER_PYTHON)
-    command = [python, __file__, "--side", side, "--workload", name, "--frames", str(frames), "--seed", str(seed)]
+    script = Path(__file__).with_name("sides.py")
+    command = [str(SIDES[side].python), str(script), side, name, str(frames), str(seed), *["--eager"] * eager]
     threads = str(workload(name)["threads"])
     env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if cache is not None:
+        env["SLM_LAB_CACHE"] = str(cache)
     # the peer's environment must not see this project's packages
     env.pop("PYTHONPATH", None)
     env.pop("VIRTUAL_ENV", None)
-    return subprocess.Popen(command + ["--eager"] * eager, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -118,32 +65,44 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def alternate(measure: Any, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Call measure(side, round) for both sides in each round; who is first changes from round to round."""
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+def alternate(measure: Callable[[str, int], Any], sides: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Call measure(side, round) for all sides in each round; the order changes from round to round."""
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for i in range(rounds):
-        for side in SIDES if i % 2 == 0 else SIDES[::-1]:
+        first = i % len(sides)
+        for side in (*sides[first:], *sides[:first]):
             found[side].append(measure(side, i))
             print(f"  round {i + 1}/{rounds} {side}: {json.dumps(found[side][-1])}", file=sys.stderr, flush=True)
     return found
 
 
+def compare(found: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
+    """Medians of the rounds' ratios: ours over each other side's."""
+    ours = [row[key] for row in found["slm_lab"]]
+    return {
+        side: statistics.median(a / row[key] for a, row in zip(ours, rows, strict=True))
+        for side, rows in found.items()
+        if side != "slm_lab"
+    }
+
+
 def compare_loops(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Steady-state frames per second and peak memory of both sides."""
-    w = WORKLOADS[name]
-    frames = {"slm_lab": args.frames or w["frames"], "sb3": args.peer_frames or w["peer_frames"]}
-    found = alternate(
-        lambda side, i: result(start(side, name, frames[side], i, eager=args.eager and side == "slm_lab")),
-        args.rounds,
-    )
-    ours, peer = found["slm_lab"], found["sb3"]
-    middle = {side: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for side, rows in found.items()}
+    """Frames per second of the steady state, seconds of compilation, peak memory, and score of all sides."""
+    sides = [side for side in args.sides if SIDES[side].can(name)]
+
+    def measure(side: str, seed: int) -> dict[str, Any]:
+        asked = args.frames if side == "slm_lab" else args.peer_frames
+        frames = asked or SIDES[side].frames(name)
+        eager = args.eager and side == "slm_lab"
+        with tempfile.TemporaryDirectory() as empty:
+            return result(start(side, name, frames, seed, cache=Path(empty) if args.cold else None, eager=eager))
+
+    found = alternate(measure, sides, args.rounds)
     return {
         "workload": name + (" eager" if args.eager else ""),
-        "slm_lab": middle["slm_lab"],
-        "sb3": middle["sb3"],
-        "ratio": statistics.median(a["fps"] / b["fps"] for a, b in zip(ours, peer, strict=True)),
-        "rss_ratio": statistics.median(a["peak_rss_mb"] / b["peak_rss_mb"] for a, b in zip(ours, peer, strict=True)),
+        "median": {side: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for side, rows in found.items()},
+        "ratio": compare(found, "fps"),
+        "rss_ratio": compare(found, "peak_rss_mb"),
         "rounds": found,
     }
 
@@ -160,102 +119,119 @@ def time_command(side: str, frames: int, *, warm: Path | None) -> dict[str, Any]
         spec = slm_lab_spec("W1", frames, sessions=SESSIONS)
         file = Path(folder) / "spec.json"
         file.write_text(json.dumps({spec.pop("name"): spec}))
+        cache = warm or Path(folder) / "cache"
         begin = time.perf_counter()
-        if side == "slm_lab":
-            env = {**os.environ, "SLM_LAB_CACHE": str(warm or Path(folder) / "cache")}
-            command = [str(Path(sys.executable).with_name("slm-lab")), "run", str(file), "throughput_w1", "train"]
+        if side in OWN:
+            env = {**os.environ, "SLM_LAB_CACHE": str(cache / side)}
+            command = [str(SIDES[side].python.with_name("slm-lab")), "run", str(file), "throughput_w1", "train"]
             subprocess.run(
                 command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
         else:
             for pair in range(0, SESSIONS, 2):
-                for process in [start("sb3", "W1", frames, seed) for seed in (pair, pair + 1)]:
+                for process in [start(side, "W1", frames, seed, cache=None) for seed in (pair, pair + 1)]:
                     result(process)
         return {"seconds": time.perf_counter() - begin}
 
 
 def compare_commands(args: argparse.Namespace) -> dict[str, Any]:
-    """Wall time of `slm-lab run` on four sessions, start included, against the same four seeds in the peer."""
+    """Wall time of `slm-lab run` on four sessions, start included, against the same four seeds elsewhere."""
     frames = args.frames or COMMAND_FRAMES
+    sides = [side for side in args.sides if side in COMMAND_SIDES]
     with tempfile.TemporaryDirectory() as cache:
         warm = Path(cache) if args.warm else None
-        if warm:
-            time_command("slm_lab", frames, warm=warm)
-        found = alternate(lambda side, _: time_command(side, frames, warm=warm), args.rounds)
-    pairs = list(zip(found["slm_lab"], found["sb3"], strict=True))
+        for side in OWN if warm else ():
+            time_command(side, frames, warm=warm)
+        found = alternate(lambda side, _: time_command(side, frames, warm=warm), sides, args.rounds)
     return {
         "command": f"{SESSIONS} x {frames} frames of W1, {'warm' if args.warm else 'cold'} start",
-        **{side: {"seconds": statistics.median(r["seconds"] for r in rows)} for side, rows in found.items()},
-        "ratio": statistics.median(a["seconds"] / b["seconds"] for a, b in pairs),
+        "median": {side: {"seconds": statistics.median(r["seconds"] for r in rows)} for side, rows in found.items()},
+        "ratio": compare(found, "seconds"),
         "rounds": found,
     }
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """The results as Markdown."""
+    """The results as Markdown, a line for each other side."""
     if "command" in found[0]:
-        lines = ["| command | slm-lab | SB3 | our time over theirs |", "|---|---|---|---|"]
+        lines = ["| command | side | slm-lab | side | our time over theirs |", "|---|---|---|---|---|"]
     else:
-        lines = ["| workload | slm-lab | SB3 | median ratio | peak memory | ratio |", "|---|---|---|---|---|---|"]
+        head = ("workload", "side", "slm-lab", "side", "median ratio", "compile", "peak memory", "ratio")
+        lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in found:
-        ours, peer = row["slm_lab"], row["sb3"]
-        if "command" in row:
-            cells = [row["command"], f"{ours['seconds']:.1f} s", f"{peer['seconds']:.1f} s", f"{row['ratio']:.2f}"]
-        else:
-            memory = f"{ours['peak_rss_mb']:.0f} / {peer['peak_rss_mb']:.0f} MB"
-            speeds = [f"{side['fps']:.0f} frames/s" for side in (ours, peer)]
-            cells = [row["workload"], *speeds, f"{row['ratio']:.2f}x", memory, f"{row['rss_ratio']:.2f}x"]
-        lines.append("| " + " | ".join(cells) + " |")
+        ours = row["median"]["slm_lab"]
+        for side, ratio in row["ratio"].items():
+            peer = row["median"][side]
+            if "command" in row:
+                cells = [row["command"], side, f"{ours['seconds']:.1f} s", f"{peer['seconds']:.1f} s", f"{ratio:.2f}"]
+            else:
+                memory = f"{ours['peak_rss_mb']:.0f} / {peer['peak_rss_mb']:.0f} MB"
+                compiling = f"{ours['compile_s']:.1f} / {peer['compile_s']:.1f} s"
+                speeds = [f"{x['fps']:,.0f} frames/s" for x in (ours, peer)]
+                cells = [row["workload"], side, *speeds, f"{ratio:.2f}x", compiling, memory]
+                cells.append(f"{row['rss_ratio'][side]:.2f}x")
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def machine() -> dict[str, Any]:
+def machine(sides: Sequence[str]) -> dict[str, Any]:
     """Where and with what it was measured."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-    code = "import gymnasium, sys, torch; print(sys.version.split()[0], torch.__version__, gymnasium.__version__)"
-    ask = {"slm_lab": [sys.executable, "-c", code], "sb3": [str(PEER_PYTHON), "-c", code]}
-    versions = {k: subprocess.run(c, capture_output=True, text=True, check=True).stdout.split() for k, c in ask.items()}
-    named = {k: dict(zip(("python", "torch", "gymnasium"), v, strict=True)) for k, v in versions.items()}
-    return {"cores": os.cpu_count(), "cpu": model, "system": platform.system(), **named}
+    code = (
+        "import json, platform, importlib.metadata as m\n"
+        "found = {d.name: d.version for d in m.distributions()}\n"
+        "known = ('torch', 'gymnasium', 'stable-baselines3', 'sbx-rl', 'jax', 'rejax', 'gymnax', 'slm-lab')\n"
+        "print(json.dumps({'python': platform.python_version()} | {k: found[k] for k in known if k in found}))"
+    )
+    versions = {}
+    for side in sides:
+        asked = subprocess.run([SIDES[side].python, "-c", code], capture_output=True, text=True, check=True)
+        versions[side] = json.loads(asked.stdout)
+    return {"cores": os.cpu_count(), "cpu": model, "system": platform.system(), **versions}
+
+
+def set_up(sides: Sequence[str]) -> None:
+    """Make the environments that are missing."""
+    for side in sides:
+        if not SIDES[side].python.exists():
+            for command in COMMANDS[side]:
+                print(command, flush=True)
+                subprocess.run(command, shell=True, cwd=ROOT, check=True)
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
+    parser.add_argument("--sides", nargs="+", choices=list(COMMANDS), default=list(COMMANDS), help="all by default")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side; the medians count")
     parser.add_argument("--eager", action="store_true", help="without compilation on our side")
+    parser.add_argument("--cold", action="store_true", help="an empty cache of compiled graphs for each measurement")
     parser.add_argument("--command", action="store_true", help="time the whole command instead of the loop")
     parser.add_argument("--warm", action="store_true", help="with --command: compiled graphs are cached already")
-    parser.add_argument("--frames", type=int, help="of our side (with --command: of both); for a quick look")
-    parser.add_argument("--peer-frames", type=int, help="of the peer")
+    parser.add_argument("--setup", action="store_true", help="make the environments of the sides, and nothing else")
+    parser.add_argument("--frames", type=int, help="of our side (with --command: of all); for a quick look")
+    parser.add_argument("--peer-frames", type=int, help="of the other sides")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for all measurements")
-    for name, kind in (("side", str), ("workload", str), ("seed", int)):
-        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args()
     for name in args.workloads:
         if name not in WORKLOADS:
             parser.error(f"unknown workload '{name}' (known: {', '.join(WORKLOADS)})")
+    args.sides = ["slm_lab", *args.sides]
     return args
 
 
 def main() -> None:
     """Measure and print."""
     args = arguments()
-    if args.side == "slm_lab":
-        print(
-            json.dumps(
-                {**run_slm_lab(args.workload, args.frames, args.seed, eager=args.eager), "peak_rss_mb": peak_rss_mb()}
-            )
-        )
+    if args.setup:
+        set_up(args.sides)
         return
-    if args.side == "sb3":
-        print(json.dumps({**run_peer(args.workload, args.frames, args.seed), "peak_rss_mb": peak_rss_mb()}))
-        return
-    if not PEER_PYTHON.exists():
-        raise SystemExit("no .peers environment: see the first lines of this file for the command that makes it")
+    for side in args.sides:
+        if not SIDES[side].python.exists():
+            raise SystemExit(f"no environment for {side}: --setup makes it, or\n" + "\n".join(COMMANDS[side]))
     if args.command:
         found = [compare_commands(args)]
     else:
@@ -263,7 +239,7 @@ def main() -> None:
     print(table(found))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps({"machine": machine(), "results": found}, indent=2) + "\n")
+        args.output.write_text(json.dumps({"machine": machine(args.sides), "results": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "env": {"name": "Hopper-v5", "normalize_obs": True, "normalize_reward": True},
         "num_envs": 16,
         "horizon": 128,
+        "cores": 2,
         "log_frequency": 2048,
         "frames": 120 * 2048,
         "peer_frames": 30 * 2048,
@@ -28,6 +29,7 @@ WORKLOADS: dict[str, dict[str, Any]] = {
         "clip_eps": 0.1,
         "entropy_coef": 0.01,
         "threads": 2,
+        "cores": 2,
         "log_frequency": 2048,
         "frames": 16 * 2048,
         "peer_frames": 8 * 2048,
@@ -36,9 +38,10 @@ WORKLOADS: dict[str, dict[str, Any]] = {
     "W6": {"algorithm": "a2c", "num_envs": 8, "horizon": 5, "frames": 400_000, "peer_frames": 150_000},
 }
 """CartPole-v1 and separate 64x64 tanh nets unless stated; net "conv": that of Mnih et al. 2015, shared. horizon: steps
-of each env between updates; threads: of torch, on either side."""
+of each env between updates; threads: of torch; cores: that the process may use, on every side."""
 WORKLOADS["W5-bf16"] = {**WORKLOADS["W5"], "precision": "bf16"}
 DEFAULTS: dict[str, Any] = {
+    "cores": 1,
     "env": {"name": "CartPole-v1"},
     "net": "mlp",
     "minibatch": 64,
