@@ -1,18 +1,27 @@
-"""The documentation: its examples run, its reference misses no key."""
+"""The documentation: its examples run, its tables are complete, its links lead somewhere."""
 
-import os
+import json
 import re
-import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
+from support.pages import block, page, run_python
+from typer.testing import CliRunner
 
+from slm_lab.agent.sinks import SinkRun
+from slm_lab.cli.app import app
 from slm_lab.lib.registry import lookup, names
+from slm_lab.spec.load import load_spec
+from slm_lab.spec.model import SinkSpec
+from slm_lab.spec.search import DISTRIBUTIONS
+from slm_lab.spec.search_parse import parse_search
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 SPEC = """
 tiny:
   agent:
@@ -24,6 +33,11 @@ tiny:
   meta: {version: 6, max_session: 1, log_frequency: 100, compile: "off"}
 """
 ON_POLICY = {"algorithm": "ActorCritic", "keys": "training_frequency: 10", "memory": "OnPolicyBatchReplay"}
+PPO = {
+    "algorithm": "PPO",
+    "keys": "time_horizon: 10, minibatch_size: 10, training_epoch: 2, clip_eps_spec: {name: no_decay, start_val: 0.2}",
+    "memory": "OnPolicyBatchReplay",
+}
 OFF_POLICY = {
     "algorithm": "DQN",
     "keys": "training_frequency: 4, training_start_step: 32",
@@ -32,15 +46,19 @@ OFF_POLICY = {
 RESIDUAL = {"type": "ResidualNet", "width": 8, "optim_spec": {"name": "Adam", "lr": 1e-3}}
 CHANGES = {
     "corridor": (ON_POLICY, {"env.name": "corridor:Corridor-v0", "env.length": 5}),
+    "slippery": (ON_POLICY, {"env.name": "slippery:Slippery-v0", "env.slip": 0.2, "env.vectorization": "tensor"}),
     "residual": (ON_POLICY, {"agent.net": RESIDUAL}),
     "novelty": (OFF_POLICY, {"agent.memory.name": "NoveltyReplay"}),
+    "pull": (PPO, {"agent.algorithm.name": "PullPPO", "agent.algorithm.pull_coef": 0.5}),
+    "awr": (ON_POLICY, {"agent.algorithm.name": "AWR", "agent.algorithm.beta": 0.5}),
+    "json_lines": (ON_POLICY, {"meta.sinks": ["json_lines"]}),
 }
 
 
 def examples() -> dict[str, str]:
-    """Modules of the page, by name."""
-    blocks = re.findall(r"```python\n(.*?)```", EXTENDING, re.DOTALL)
-    return {block.splitlines()[0].removeprefix("# ").removesuffix(".py"): block for block in blocks}
+    """Modules of the page on extending, by name."""
+    blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", page("docs/extending.md"), re.DOTALL)
+    return dict(blocks)
 
 
 def test_every_example_is_tried() -> None:
@@ -48,7 +66,7 @@ def test_every_example_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_example_trains_and_resumes(name: str, tmp_path: Path) -> None:
+def test_example_trains(name: str, tmp_path: Path) -> None:
     code = examples()[name]
     assert 15 <= len([line for line in code.splitlines() if line.strip()]) <= 40
     (tmp_path / f"{name}.py").write_text(code)
@@ -62,16 +80,105 @@ def test_example_trains_and_resumes(name: str, tmp_path: Path) -> None:
             place = place[key]
         place[last] = value
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"tiny": spec}))
-    script = (
+    out = run_python(
         "from slm_lab import api; done = api.run('spec.yaml', 'tiny', out='out');"
-        "assert not done.crashed, done.crashed; print(done.metrics['frame'])"
+        "assert not done.crashed, done.crashed; policy = api.load_agent(done.folder);"
+        "env = policy.make_env(); policy.act(env.reset(seed=0)[0]); print(done.metrics['frame'])",
+        tmp_path,
     )
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-1]) == 200
+    assert float(out.split()[-1]) == 200
+    if name == "json_lines":
+        (file,) = tmp_path.glob("out/*/log/*_rows.jsonl")
+        assert [json.loads(line)["frame"] for line in file.read_text().splitlines()] == [100, 200]
+
+
+@pytest.mark.parametrize(("service", "call"), [("wandb", "init().log"), ("mlflow", "log_metrics"), ("trackio", "log")])
+def test_sinks_of_services_send_what_is_known(
+    service: str, call: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The packages are stand-ins: they are not installed."""
+    package = MagicMock()
+    package.search_runs.return_value = []
+    monkeypatch.setitem(sys.modules, service, package)
+    monkeypatch.setattr("slm_lab.lib.registry.register", lambda *_: lambda cls: cls)
+    module = types.ModuleType(f"{service}_sink")
+    exec(block("docs/extending.md", "python", f"import {service}"), module.__dict__)
+    (cls,) = [value for name, value in vars(module).items() if name.endswith("Sink") and name != "Sink"]
+    run = SinkRun(name="a_run", trial=0, session=1, stem="a_t0_s1", spec={"name": "a"}, folder=tmp_path)
+    sink = cls(SinkSpec(name=service), run)
+    sink({"frame": 100, "loss": None, "total_reward": 1.0})
+    sink.close()
+    sent: Any = package.init.return_value.log if call.startswith("init") else getattr(package, call)
+    sent.assert_called_once_with({"frame": 100, "total_reward": 1.0}, step=100)
+
+
+def test_library_page(tmp_path: Path) -> None:
+    out = run_python(block("docs/library.md", "python", "api.load_agent"), tmp_path).splitlines()
+    folder, score, final = out[0].split()
+    assert Path(folder).parent == tmp_path / "results"
+    assert float(score) > 0
+    assert float(final) > 0
+    assert len(out[1].split(",")) == 3
+    assert out[2] in ("0", "1")
+
+
+def test_spec_is_valid() -> None:
+    shown = block("docs/specs.md", "yaml", "my_ppo")
+    spec = load_spec(yaml.safe_load(shown), "my_ppo", sets={"env": "CartPole-v1"})
+    assert spec.env.name == "CartPole-v1"
+    assert spec.agent.net.for_role("actor").init_std == 0.01
+    assert spec.agent.net.for_role("critic").init_std is None
+
+
+def test_search_block_is_valid() -> None:
+    shown = json.loads("{" + block("docs/search.md", "json", '"search"') + "}")
+    spec = load_spec("ppo/ppo_cartpole.json", "ppo_cartpole").to_dict()
+    axes = parse_search(load_spec({**spec, "meta": {**spec["meta"], **shown["meta"]}, "search": shown["search"]}))
+    assert [axis.path for axis in axes] == ["agent.algorithm.lr", "agent.net.hid_layers"]
+    text = page("docs/search.md")
+    table = text[text.index("| distribution |") : text.index("| key of `meta` |")]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row[: row.find("|", 1)])]
+    assert sorted(named) == sorted(DISTRIBUTIONS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("run", "validate", "migrate", "schema", "compare", "report", "plot", "eval", "export", "list-runs"),
+        *("push", "list", "pull", "run-remote"),
+    ],
+)
+def test_options_that_are_named_exist(command: str) -> None:
+    text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+    tables = {
+        "run": ("docs/cli.md", "| option of `run`", "Modes with `@`", 18),
+        "report": ("docs/results.md", "| `-o`, `--output FILE`", "It reads the tables", 10),
+        "compare": ("docs/results.md", "| `-m`, `--metric NAME`", "The statistics are", 5),
+    }
+    if command in tables:
+        path, start, end, count = tables[command]
+        table = page(path)[page(path).index(start) : page(path).index(end)]
+        named = set(re.findall(r"`(--[a-z-]+)", table))
+        assert len(named) >= count
+        assert [name for name in sorted(named) if name not in text] == []
+    assert f"`slm-lab {command}" in page("docs/cli.md")
+    assert f"`slm-lab {command}" in page("README.md")
+
+
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_between_pages_lead_somewhere(name: str) -> None:
+    folder = (ROOT / name).parent
+    links = re.findall(r"\]\(([^)#]+\.md)(?:#([^)]*))?\)", page(name))
+    for target, anchor in links:
+        if target.startswith("generated/"):
+            continue
+        assert (folder / target).exists(), target
+        headings = re.findall(r"^#+ (.*)", (folder / target).read_text(), re.MULTILINE)
+        slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, f"{target}#{anchor}"
 
 
 @pytest.fixture(scope="module")
