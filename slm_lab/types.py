@@ -8,7 +8,7 @@ Envs speak numpy, algorithms speak torch; the agent stands between.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +137,8 @@ class EnvInfo:
     """N"""
     max_t: int | None
     """Steps after which an episode is truncated; None: never."""
+    normalized: bool = False
+    """Whether running statistics normalize observations or rewards: each `Step` then has a `raw`."""
 
     @property
     def masked(self) -> bool:
@@ -164,6 +166,30 @@ class Step(NamedTuple):
     """Undiscounted raw returns of the episodes that ended in this step."""
     episode_length: list[int]
     """Their lengths, in steps t."""
+    raw: Raw | None = None
+    """The same step before running statistics normalized it; None where none do."""
+
+
+class Raw(NamedTuple):
+    """A step before running statistics normalized it: what a memory keeps that hands it out much later."""
+
+    obs: NDArray[np.generic]
+    """[N, *O] acted on"""
+    step: Step
+    """What came of it."""
+    normalizer: Normalizer
+
+
+class Normalizer(Protocol):
+    """Running statistics as they stand. Nothing is learned here, and arrays that are given stay as they are."""
+
+    def normalize_obs(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """Raw observations [B, *O] as they would be acted on now."""
+        ...
+
+    def normalize_reward(self, reward: Floats) -> Floats:
+        """Raw rewards of any shape as they would be paid now."""
+        ...
 
 
 class Act(NamedTuple):

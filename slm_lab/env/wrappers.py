@@ -7,7 +7,7 @@ frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,20 @@ from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import EnvSpec
-from slm_lab.types import Step
+from slm_lab.types import Floats, Raw, Step
 
 DEFAULT_CLIP = 10.0
 """In standard deviations, of what is normalized."""
+Running = NormalizeObs | ClipObs
 
 Array = NDArray[Any]
 
 
 class Pipeline(VecEnv):
     """An env seen through such steps. The statistics in them learn while `training`, else they stand still.
+
+    Where there are running statistics, each `Step` also holds what it was before them, and the pipeline is the
+    `Normalizer` of such raw steps.
 
     Args:
         env: what is wrapped.
@@ -40,15 +44,21 @@ class Pipeline(VecEnv):
     def __init__(self, env: VecEnv, obs_ops: Sequence[ObsOp], reward_ops: Sequence[RewardOp]) -> None:
         self._env, self._obs_ops, self._reward_ops = env, list(obs_ops), list(reward_ops)
         self._ops: list[ObsOp | RewardOp] = [*obs_ops, *reward_ops]
-        self.info = env.info
+        first = next((i for i, op in enumerate(obs_ops) if isinstance(op, NormalizeObs)), len(obs_ops))
+        self._raw_ops, self._running_ops = self._obs_ops[:first], cast(list[Running], self._obs_ops[first:])
+        """Changes of observations before running statistics come in, and from there on."""
+        self.info = replace(env.info, normalized=len(self._normalizers()) > 0)
         if obs_ops:
-            self.info = replace(env.info, obs_shape=obs_ops[-1].shape, obs_dtype=obs_ops[-1].dtype.name)
+            self.info = replace(self.info, obs_shape=obs_ops[-1].shape, obs_dtype=obs_ops[-1].dtype.name)
 
     def reset(self, seed: int) -> Array:
         """See VecEnv."""
         obs = self._env.reset(seed)
-        for obs_op in self._obs_ops:
+        for obs_op in self._raw_ops:
             obs = obs_op.reset(obs)
+        self._raw_obs = obs
+        for running_op in self._running_ops:
+            obs = running_op.reset(obs)
         for reward_op in self._reward_ops:
             reward_op.reset()
         self.obs = obs
@@ -56,16 +66,34 @@ class Pipeline(VecEnv):
 
     def step(self, action: Array) -> Step:
         """See VecEnv."""
-        obs, reward, terminated, truncated, final_obs, returns, lengths = self._env.step(action)
+        step = self._env.step(action)
+        obs, reward, terminated, truncated, final_obs, returns, lengths, raw = step
         ended = None if final_obs is obs else terminated | truncated
-        for obs_op in self._obs_ops:
+        for obs_op in self._raw_ops:
             obs, final_obs = obs_op.step(obs, final_obs, ended)
+        if self.info.normalized:
+            raw = Raw(self._raw_obs, step._replace(obs=obs, final_obs=final_obs), self)
+            self._raw_obs = obs
+        for running_op in self._running_ops:
+            obs, final_obs = running_op.step(obs, final_obs, ended)
         if self._reward_ops:
             done = terminated | truncated
             for reward_op in self._reward_ops:
                 reward = reward_op.step(reward, done)
         self.obs = obs
-        return Step(obs, reward, terminated, truncated, final_obs, returns, lengths)
+        return Step(obs, reward, terminated, truncated, final_obs, returns, lengths, raw)
+
+    def normalize_obs(self, obs: Array) -> Array:
+        """See Normalizer."""
+        for op in self._running_ops:
+            obs = op.apply(obs)
+        return obs
+
+    def normalize_reward(self, reward: Floats) -> Floats:
+        """See Normalizer."""
+        for op in self._reward_ops:
+            reward = op.apply(reward)
+        return reward
 
     def state_dict(self) -> State:
         """See VecEnv."""
@@ -74,6 +102,7 @@ class Pipeline(VecEnv):
             "num_envs": self.info.num_envs,
             "env": self._env.state_dict(),
             "obs": pack(self.obs) if self._obs_ops else None,
+            "raw_obs": pack(self._raw_obs) if self.info.normalized else None,
             "ops": [op.state_dict() for op in self._ops],
         }
 
@@ -84,6 +113,9 @@ class Pipeline(VecEnv):
         for op, saved in zip(self._ops, state["ops"], strict=True):
             op.load_state_dict(saved)
         self.obs = unpack(state["obs"]) if self._obs_ops else self._env.obs
+        # states of older versions lack it; so do their replay memories, which are refused
+        raw = state.get("raw_obs")
+        self._raw_obs = self.obs if raw is None else unpack(raw)
 
     def translator(self) -> Translator:
         """See VecEnv."""

@@ -75,7 +75,7 @@ def wrapped(script=None, training=True, **keys):
 
 
 def course(env, steps=30):
-    return [Step(*(np.copy(x) for x in env.step(np.zeros(N, np.int64)))) for _ in range(steps)]
+    return [Step(*(np.copy(x) for x in env.step(np.zeros(N, np.int64))[:7])) for _ in range(steps)]
 
 
 def test_nothing_asked_for_is_nothing_done():
@@ -287,6 +287,64 @@ def test_statistics_of_other_wrappers_are_refused():
             env.load_normalizer_state(state)
 
 
+KINDS = {
+    "both": {"normalize_obs": True, "normalize_reward": True, "clip_obs": 0.5, "clip_reward": 0.2, "reward_scale": 3.0},
+    "observations": {"normalize_obs": True},
+    "rewards": {"normalize_reward": True, "clip_obs": 2.0},
+    "frames": {"normalize_obs": True, "frame_op": "stack", "frame_op_len": 3},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_a_step_also_tells_what_it_was_before_statistics(kind, dtype):
+    shape = (2,) if dtype == "float32" else (2, 3, 3)
+    _, env = wrapped(Script(shape, dtype), **KINDS[kind])
+    # the same env with the changes that follow no statistics
+    plain = {k: v for k, v in KINDS[kind].items() if k.startswith("frame") or (kind == "rewards" and k == "clip_obs")}
+    _, other = wrapped(Script(shape, dtype), **plain)
+    assert env.info.normalized
+    assert not other.info.normalized
+    before = other.reset(0)
+    env.reset(0)
+    for _ in range(12):
+        raw = env.step(np.zeros(N, np.int64)).raw
+        step = other.step(np.zeros(N, np.int64))
+        assert raw.obs.dtype == step.obs.dtype
+        np.testing.assert_array_equal(raw.obs, before)
+        for ours, theirs in zip(raw.step, step, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert raw.step.raw is None
+        before = step.obs.copy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_raw_steps_are_normalized_by_the_statistics_of_the_moment(kind):
+    _, env = wrapped(**KINDS[kind])
+    env.reset(0)
+    first = env.step(np.zeros(N, np.int64)).raw
+    kept = first.step.reward.copy()
+    for _ in range(20):
+        step = env.step(np.zeros(N, np.int64))
+    raw, normalizer = step.raw.step, step.raw.normalizer
+    before = env.normalizer_state()
+    np.testing.assert_array_equal(normalizer.normalize_obs(raw.obs), step.obs)
+    np.testing.assert_array_equal(normalizer.normalize_obs(raw.final_obs), step.final_obs)
+    np.testing.assert_array_equal(normalizer.normalize_reward(raw.reward), step.reward)
+    assert env.normalizer_state() == before
+    if "normalize_reward" in KINDS[kind]:
+        keys = KINDS[kind]
+        bound = keys.get("clip_reward", 10)
+        scaled = np.clip(kept / np.sqrt(moments_of(env, "reward").var + EPSILON), -bound, bound)
+        np.testing.assert_allclose(normalizer.normalize_reward(kept), scaled * keys.get("reward_scale", 1), rtol=1e-6)
+
+
+def moments_of(env, key):
+    moments = Moments(())
+    moments.load_state_dict(env.normalizer_state()[key])
+    return moments
+
+
 def test_returns_are_those_of_the_env():
     plain = make_env(EnvSpec(name="Pendulum-v1", num_envs=2, max_frame=1))
     other = make_env(
@@ -318,8 +376,11 @@ def test_continues_exactly(k):
     env.reset(1)
     actions = np.random.default_rng(2).uniform(-1, 1, (k + 60, 2, 1)).astype(np.float32)
 
+    def told(step):
+        return [np.array(x).tobytes() for x in (*step[:7], step.raw.obs, *step.raw.step)]
+
     def run(env, actions):
-        return [[np.array(x).tobytes() for x in env.step(a)] for a in actions]
+        return [told(env.step(a)) for a in actions]
 
     run(env, actions[:k])
     file = io.BytesIO()

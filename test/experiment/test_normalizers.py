@@ -1,19 +1,24 @@
 """Running statistics learn in training; evaluation and enjoy use them as they stand."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from slm_lab import api
 from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
 from slm_lab.env.moments import Moments
+from slm_lab.env.snapshot import unpack
 from slm_lab.experiment import checkpoint
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.evaluate import Evaluator
-from slm_lab.experiment.run import Run
+from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.session import Session
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
 
 Tiny = Callable[..., Spec]
@@ -40,6 +45,37 @@ def test_they_are_saved_with_the_policy(run: Run) -> None:
         for _ in range(20):
             env.step(np.zeros(2, np.int64))
         assert env.normalizer_state() == tree["normalizer"]
+
+
+@pytest.mark.parametrize("memory", [{"name": "Replay"}, {"name": "PrioritizedReplay", "alpha": 0.6, "epsilon": 0.01}])
+def test_a_replay_memory_keeps_what_the_env_gave(options: Options, memory: dict[str, Any]) -> None:
+    algorithm = {"name": "DQN", "gamma": 0.99, "training_frequency": 50}
+    env = {"name": "CartPole-v1", "num_envs": 2, "max_frame": 600, "normalize_obs": True, "normalize_reward": True}
+    net = {"type": "MLPNet", "hid_layers": [4]}
+    agent = {"name": "a", "algorithm": algorithm, "memory": {"batch_size": 8, "max_size": 500, **memory}, "net": net}
+    spec = load_spec({"name": "kept", "agent": agent, "env": env, "meta": {"version": 6}})
+    layout = Layout.new(options.out, spec.name)
+    layout.make_folders()
+    session = Session(Run(spec, Mode.TRAIN, layout, options=options))
+    session.run()
+    tree = checkpoint.load(layout.checkpoint(0, 0))
+    arrays = tree["agent"]["memory"]["arrays"]
+    # CartPole pays 1 in each step
+    assert arrays["reward"].unique().tolist() == [1.0]
+    assert torch.equal(arrays["obs"]["obs"][tree["agent"]["memory"]["head"]], torch.from_numpy(raw_obs(tree)))
+    drawn = session.agent.memory.sample()
+    scale = 1 / np.sqrt(float(unpack(tree["normalizer"]["reward"]["var"])))
+    assert drawn.reward.tolist() == pytest.approx([scale] * 8)
+    kept = arrays["obs"]["obs"].flatten(0, 1)[drawn.index].numpy()
+    moments = Moments((4,))
+    moments.load_state_dict(tree["normalizer"]["obs"])
+    expected = np.clip((kept - moments.mean) / np.sqrt(moments.var), -10, 10)
+    np.testing.assert_allclose(drawn.obs.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def raw_obs(tree: dict[str, Any]) -> np.ndarray:
+    """What the env itself shows in a checkpoint."""
+    return unpack(tree["env"]["raw_obs"])
 
 
 def test_evaluation_sees_with_the_statistics_of_training(tiny: Tiny) -> None:

@@ -30,6 +30,7 @@ from slm_lab.spec.model import Spec, replace
 MAX_FRAME = 3000
 DECAY: dict[str, Any] = {"name": "linear_decay", "start_val": 0.05, "end_val": 0.0, "end_step": MAX_FRAME}
 RATE = {"name": "LinearToZero", "frame": MAX_FRAME}
+NORMAL = {"normalize_obs": True, "normalize_reward": True}
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "reinforce": {
         "algorithm": {"name": "Reinforce", "training_frequency": 50, "entropy_coef_spec": DECAY},
@@ -81,6 +82,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         },
         "memory": {"name": "PrioritizedReplay", "batch_size": 16, "max_size": 1000, "alpha": 0.6, "epsilon": 0.01},
         "net": {"hid_layers": [16], "lr_scheduler_spec": RATE, "update_type": "polyak", "polyak_coef": 0.05},
+        "env": {"name": "CartPole-v1", "frame_op": "concat", "frame_op_len": 2, **NORMAL},
     },
 }
 RENORM = {"LazyBatchRenorm1d": {"momentum": 0.01, "eps": 0.001, "warmup_steps": 300}}
@@ -121,7 +123,7 @@ ALGORITHMS["xqc"] = {
         "update_type": "polyak",
         "polyak_coef": 0.05,
     },
-    "env": PENDULUM,
+    "env": PENDULUM | NORMAL,
 }
 ALGORITHMS["rainbow"] = {
     "algorithm": {"name": "Rainbow", "atoms": 11, "v_min": 0.0, "v_max": 30.0, "training_frequency": 8},
@@ -155,7 +157,6 @@ if delay:
 
     Agent.observe = slow_observe
 """
-NORMAL = {"normalize_obs": True, "normalize_reward": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "classic control": {"name": "Acrobot-v1", "max_t": 60, "frame_op": "concat", "frame_op_len": 3},
     "box2d": {"name": "LunarLander-v3", **NORMAL},

@@ -100,8 +100,8 @@ class PrioritizedReplay(Replay):
         if self._store is not None:
             self._tree.load(state["priority"].numpy())
 
-    def _allocate(self, *, stacked: bool) -> PlainObs | StackedObs:
-        store = super()._allocate(stacked=stacked)
+    def _allocate(self, obs_dtype: str, *, stacked: bool) -> PlainObs | StackedObs:
+        store = super()._allocate(obs_dtype, stacked=stacked)
         self._tree = SumTree(self._total)
         self._new = np.repeat([0.0, self._highest], self._n)
         return store

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from slm_lab.agent.memory.base import Memory, Owner, action_array
 from slm_lab.agent.memory.obs_store import Index, PlainObs, Pool, StackedObs, looks_stacked
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.registry import register
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import Count, MemorySpec
-from slm_lab.types import Step, Transition
+from slm_lab.types import Floats, Normalizer, Step, Transition
 
 CUT = -2
 """An end of an episode that is no true end, behind which the next row's observation is the successor all the same."""
@@ -40,6 +41,9 @@ class Replay(Memory):
     end), and for each episode end another `size of obs` (up to a quarter of them in reserve). Observations that are
     stacks of k frames (uint8, [k, H, W]) are kept as single frames: `H * W + size of action + 13` bytes, and two
     stacks for each episode. Arrays are taken from the system as they fill.
+
+    Where running statistics normalize observations or rewards, the memory keeps them raw. A batch is normalized when it
+    is drawn, by the statistics of that moment: what was seen long ago is on the scale of what is seen now.
 
     Training is due once for each multiple of `training_frequency` that the number of transitions seen passes, from
     `training_start_step` on. A vector step that passes several has as many trainings: their number does not depend on
@@ -78,6 +82,8 @@ class Replay(Memory):
         self.seen = 0
         """Transitions ever stored."""
         self._store: PlainObs | StackedObs | None = None
+        self._normalizer: Normalizer | None = None
+        """Of what is stored; None: it is handed out as it is."""
 
     def __len__(self) -> int:
         """Transitions stored."""
@@ -98,8 +104,10 @@ class Replay(Memory):
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        if step.raw is not None:
+            obs, step, self._normalizer = step.raw
         if self._store is None:
-            self._allocate(stacked=looks_stacked(obs, step.final_obs))
+            self._allocate(obs.dtype.name, stacked=looks_stacked(obs, step.final_obs))
         store, head = self._store, self._head
         assert store is not None
         if obs.tobytes() != self._next:
@@ -171,6 +179,7 @@ class Replay(Memory):
         if self._store is not None:
             rows = self._rows if self._size == self._steps else self._head + 1
             state["arrays"] = {
+                "raw": self.info.normalized,
                 "stacked": isinstance(self._store, StackedObs),
                 "obs": self._store.state_dict(rows),
                 "final": self._final.state_dict(),
@@ -187,27 +196,33 @@ class Replay(Memory):
         arrays = state["arrays"]
         if arrays is None:
             return
-        store = self._allocate(stacked=arrays["stacked"])
+        if self.info.normalized and not arrays.get("raw"):
+            raise LabError(
+                "agent.memory: the checkpoint is of an older version: its replay memory holds observations and rewards "
+                "that are normalized already, each by the statistics of its own time. Start a new run; it can begin "
+                "from this one's weights with --from"
+            )
+        store = self._allocate(str(arrays["final"]["array"].numpy().dtype), stacked=arrays["stacked"])
         store.load_state_dict(arrays["obs"])
         self._final.load_state_dict(arrays["final"])
         for key, value in self._named().items():
             value[: len(arrays[key])] = arrays[key].numpy()
         self._next = store.take(self._row(self._head)).tobytes()
 
-    def _allocate(self, *, stacked: bool) -> PlainObs | StackedObs:
+    def _allocate(self, obs_dtype: str, *, stacked: bool) -> PlainObs | StackedObs:
         info, n = self.info, self._n
         make = StackedObs if stacked else PlainObs
         # one row for the newest successor, and those that the oldest stack reaches back to
         self._rows = self._steps + (info.obs_shape[0] if stacked else 1)
         self._total = self._rows * n
-        self._store = make(self._rows, n, info.obs_shape, info.obs_dtype)
+        self._store = make(self._rows, n, info.obs_shape, obs_dtype)
         self._action = action_array((self._rows, n), info.action)
         self._flat_action = self._action.reshape(self._total, *self._action.shape[2:])
         self._reward = np.zeros((self._rows, n), np.float32)
         # 0: the episode goes on, the successor is the next row's. Else it ended: bit 0: terminated; the bits above, if
         # not 0: 1 + place of the true successor, which is the next row's in CUT too
         self._end = np.zeros((self._rows, n), np.int32)
-        self._final = Pool(info.obs_shape, info.obs_dtype)
+        self._final = Pool(info.obs_shape, obs_dtype)
         return self._store
 
     def _named(self) -> dict[str, NDArray[Any]]:
@@ -255,7 +270,7 @@ class Replay(Memory):
         """Importance weights of a batch, [B] f32."""
         return self._ones[: len(index)]
 
-    def _walk(self, index: Index, steps: int, gamma: float) -> tuple[Index, NDArray[np.float32], NDArray[np.float32]]:
+    def _walk(self, index: Index, steps: int, gamma: float) -> tuple[Index, Floats, Floats]:
         """Up to n steps on from each place, within its episode.
 
         Args:
@@ -266,7 +281,7 @@ class Replay(Memory):
         Returns:
             places of the last steps [B], discounted sums of rewards [B], discounts of the last rewards [B]
         """
-        last, reward = index.copy(), self._reward.take(index)
+        last, reward = index.copy(), self._rewards(index)
         discount = np.ones(len(index), np.float32)
         newest = (self._head - 1) % self._rows
         for _ in range(steps - 1):
@@ -275,8 +290,12 @@ class Replay(Memory):
                 break
             last[on] = (last[on] + self._n) % self._total
             discount[on] *= gamma
-            reward[on] += discount[on] * self._reward.take(last[on])
+            reward[on] += discount[on] * self._rewards(last[on])
         return last, reward, discount
+
+    def _rewards(self, index: Index) -> Floats:
+        reward = self._reward.take(index)
+        return reward if self._normalizer is None else self._normalizer.normalize_reward(reward)
 
     def _take(self, index: Index, steps: int = 1, gamma: float = 1.0) -> Transition:
         assert self._store is not None
@@ -288,6 +307,8 @@ class Replay(Memory):
         apart = (end > 1).nonzero()[0]
         if len(apart):
             next_obs[apart] = self._final.take((end[apart] >> 1).astype(np.int64) - 1)
+        if self._normalizer is not None:
+            obs, next_obs = self._normalizer.normalize_obs(obs), self._normalizer.normalize_obs(next_obs)
         tensor = torch.from_numpy
         return Transition(
             obs=tensor(obs),

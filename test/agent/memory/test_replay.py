@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from slm_lab.agent.memory.prioritized import PrioritizedReplay
 from slm_lab.agent.memory.replay import Replay
-from slm_lab.types import Continuous, Discrete, MultiDiscrete, Step, Transition
+from slm_lab.lib.errors import LabError
+from slm_lab.types import Continuous, Discrete, EnvInfo, MultiDiscrete, Raw, Step, Transition
 
 Row = tuple[bytes, Any, float, bytes, float]
 KINDS = {"Replay": (Replay, {}), "PrioritizedReplay": (PrioritizedReplay, {"alpha": 0.6, "epsilon": 1e-4})}
@@ -325,6 +326,73 @@ def test_sums_over_three_steps_by_hand(owner: Any) -> None:
     assert taken.reward.tolist() == [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16]
     assert taken.next_obs.flatten().tolist() == [99, 99, 99, 5, 5]
     assert (1 - taken.terminated).tolist() == [0.25, 0.5, 1, 0.5, 1]
+
+
+class Halving:
+    """Halves observations and rewards; rewards are then clipped to [-3, 3]. Later it takes quarters."""
+
+    share = 0.5
+
+    def normalize_obs(self, obs: NDArray[Any]) -> NDArray[Any]:
+        return (obs * self.share).astype(np.float32)
+
+    def normalize_reward(self, reward: NDArray[Any]) -> NDArray[Any]:
+        return np.clip(reward * self.share, -3, 3).astype(np.float32)
+
+
+def normalized_by(halving: Halving, obs: NDArray[Any], step: Step) -> tuple[NDArray[Any], Step]:
+    """What the agent sees of a raw step."""
+    seen = step._replace(
+        obs=halving.normalize_obs(step.obs),
+        final_obs=halving.normalize_obs(step.final_obs),
+        reward=halving.normalize_reward(step.reward),
+        raw=Raw(obs, step, halving),
+    )
+    return halving.normalize_obs(obs), seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_normalized_is_kept_raw_and_normalized_when_drawn(owner: Any, kind: str) -> None:
+    me, halving = owner(1, (1,)), Halving()
+    me.info = EnvInfo("Stream", (1,), "float32", Discrete(5), 1, None, normalized=True)
+    memory = make(me, kind, max_size=10)
+    for t in range(4):
+        no, yes = np.array([False]), np.array([t == 2])
+        obs, after = np.array([[t]], np.uint8), np.array([[t + 1]], np.uint8)
+        final = np.array([[99]], np.uint8) if t == 2 else after
+        raw = Step(after, np.array([4.0 * t], np.float32), no, yes, final, [], [])
+        seen, step = normalized_by(halving, obs, raw)
+        memory.add(seen, np.array([0]), step)
+    taken = memory._take(np.arange(4), 3, 0.5)
+    assert taken.obs.dtype == taken.next_obs.dtype == torch.float32
+    assert taken.obs.flatten().tolist() == [0, 0.5, 1, 1.5]
+    assert taken.next_obs.flatten().tolist() == [49.5, 49.5, 49.5, 2]
+    # rewards 0, 4, 8, 12 are 0, 2, 3, 3 each, and only then summed up; the episode was cut off behind the third
+    assert taken.reward.tolist() == [0 + 1 + 0.75, 2 + 1.5, 3, 3]
+    assert memory.received()["rewards"][0].ravel()[:4].tolist() == [0, 4, 8, 12]
+    assert memory.received()["observations"][0].dtype == np.uint8
+    halving.share = 0.25
+    later = memory._take(np.arange(4), 3, 0.5)
+    assert later.obs.flatten().tolist() == [0, 0.25, 0.5, 0.75]
+    assert later.reward.tolist() == [0 + 0.5 + 0.5, 1 + 1, 2, 3]
+    twin = make(me, kind, max_size=10)
+    twin.load_state_dict(memory.state_dict())
+    twin.add(seen, np.array([0]), step)
+    memory.add(seen, np.array([0]), step)
+    for ours, theirs in zip(twin.sample(3, 0.5), memory.sample(3, 0.5), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_memory_of_a_version_that_normalized_what_it_kept_is_refused(owner: Any, stream: Any) -> None:
+    me = owner(2)
+    memory = make(me)
+    memory.add(*stream(me.info).step())
+    state = memory.state_dict()
+    del state["arrays"]["raw"]
+    make(me).load_state_dict(state)
+    me.info = EnvInfo("Stream", (3,), "float32", Discrete(5), 2, None, normalized=True)
+    with pytest.raises(LabError, match=r"older version.*Start a new run"):
+        make(me).load_state_dict(state)
 
 
 @pytest.mark.parametrize("kind", KINDS)
