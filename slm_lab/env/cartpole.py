@@ -14,7 +14,7 @@ from slm_lab.env.actions import map_actions
 from slm_lab.env.base import VecEnv
 from slm_lab.env.observations import map_obs
 from slm_lab.env.rows import picture
-from slm_lab.lib.seeding import episode_seed
+from slm_lab.lib.seeding import EpisodeSeeds
 from slm_lab.lib.stateful import State
 from slm_lab.types import Discrete, EnvInfo, Step
 
@@ -59,8 +59,8 @@ class CartPole(VecEnv):
         self._sutton_barto = bool(sutton_barto_reward)
         self._reward = np.zeros(n, np.float32)
         self._terminated, self._truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-        self._seed, self._episodes = 0, [0] * n
-        """Seed of all envs, and how many episodes each has begun since."""
+        self._seeds, self._episodes = EpisodeSeeds(0, n), [0] * n
+        """Of all envs, and how many episodes each has begun."""
         self._t = 0
         self._start = [0] * n
         self._max_t = self._deadline = max_t
@@ -78,7 +78,7 @@ class CartPole(VecEnv):
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
         n = self.info.num_envs
-        self._seed, self._episodes = seed, [0] * n
+        self._seeds, self._episodes = EpisodeSeeds(seed, n), [0] * n
         self._t = 0
         for i in range(n):
             self._begin(i)
@@ -188,7 +188,7 @@ class CartPole(VecEnv):
         return Step(obs, self._reward, terminated, truncated, final_obs, returns, lengths)
 
     def _begin(self, i: int) -> None:
-        seed = episode_seed(self._seed, i, self._episodes[i])
+        seed = self._seeds.of(i, self._episodes[i])
         rng = np.random.Generator(np.random.PCG64(seed))
         self._state[:, i] = rng.uniform(low=-0.05, high=0.05, size=(4,))
         self._start[i] = self._t
@@ -206,7 +206,7 @@ class CartPole(VecEnv):
             "num_envs": self.info.num_envs,
             "state": self._state.tolist(),
             "age": [self._t - start for start in self._start],
-            "seed": self._seed,
+            "seed": self._seeds.seed,
             "episodes": list(self._episodes),
         }
 
@@ -216,7 +216,7 @@ class CartPole(VecEnv):
         self._state[...] = state["state"]
         self._t = 0
         self._start = [-age for age in state["age"]]
-        self._seed, self._episodes = state["seed"], list(state["episodes"])
+        self._seeds, self._episodes = EpisodeSeeds(state["seed"], self.info.num_envs), list(state["episodes"])
         self._settle()
 
     def render(self) -> NDArray[np.uint8] | None:

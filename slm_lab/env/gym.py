@@ -12,7 +12,7 @@ from slm_lab.env.base import VecEnv
 from slm_lab.env.rows import Rows
 from slm_lab.env.snapshot import ActionLog, pack, unpack
 from slm_lab.lib.log import note
-from slm_lab.lib.seeding import episode_seed
+from slm_lab.lib.seeding import EpisodeSeeds
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
 
@@ -44,15 +44,15 @@ class GymVecEnv(VecEnv):
         self._gain, self._reward, self._returns = np.zeros(n), np.zeros(n, np.float32), np.zeros(n)
         self._terminated, self._truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         self._log = ActionLog((n, *self.actions.shape), self.actions.dtype)
-        self._seed, self._episodes = 0, [0] * n
-        """Seed of all envs, and how many episodes each has begun since."""
+        self._seeds, self._episodes = EpisodeSeeds(0, n), [0] * n
+        """Of all envs, and how many episodes each has begun."""
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
         n = self.info.num_envs
         self._log = ActionLog((n, *self.actions.shape), self.actions.dtype)
         self._returns.fill(0)
-        self._seed, self._episodes = seed, [0] * n
+        self._seeds, self._episodes = EpisodeSeeds(seed, n), [0] * n
         self._begin(list(range(n)))
         return self.obs
 
@@ -60,11 +60,11 @@ class GymVecEnv(VecEnv):
         """The next episode of some envs."""
         for i in which:
             self._episodes[i] += 1
-        self._rows.begin(which, self._seeds(which), self.obs)
+        self._rows.begin(which, self._running_seeds(which), self.obs)
 
-    def _seeds(self, which: Sequence[int]) -> list[int]:
+    def _running_seeds(self, which: Sequence[int]) -> list[int]:
         """Of the running episodes."""
-        return [episode_seed(self._seed, i, self._episodes[i] - 1) for i in which]
+        return [self._seeds.of(i, self._episodes[i] - 1) for i in which]
 
     def step(self, action: NDArray[Any]) -> Step:
         """See VecEnv."""
@@ -105,7 +105,7 @@ class GymVecEnv(VecEnv):
         return {
             "name": self.info.name,
             "num_envs": n,
-            "seed": self._seed,
+            "seed": self._seeds.seed,
             "episodes": list(self._episodes),
             "actions": [pack(self._log.actions(i)) for i in range(n)],
             "check": self._checksum(),
@@ -116,8 +116,8 @@ class GymVecEnv(VecEnv):
         self._check_state(state)
         actions = [unpack(a) for a in state["actions"]]
         self._log.set_actions(actions)
-        self._seed, self._episodes = state["seed"], list(state["episodes"])
-        seeds = self._seeds(range(self.info.num_envs))
+        self._seeds, self._episodes = EpisodeSeeds(state["seed"], self.info.num_envs), list(state["episodes"])
+        seeds = self._running_seeds(range(self.info.num_envs))
         self._returns[...] = self._rows.restore(seeds, actions, self.obs)
         if self._checksum() != state["check"]:
             logger.warning(

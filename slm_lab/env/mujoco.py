@@ -24,7 +24,7 @@ from slm_lab.env.rows import picture
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.threads import Threads, available_cores
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.seeding import episode_seed
+from slm_lab.lib.seeding import EpisodeSeeds
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
 
@@ -68,8 +68,8 @@ class MujocoVec(VecEnv):
         self.obs, self._obs_before = np.zeros((n, *shape), np.float32), np.zeros((n, *shape), np.float32)
         self._final_obs = np.zeros((n, *shape), np.float32)
         self._reward, self._returns = np.zeros(n, np.float32), np.zeros(n)
-        self._seed, self._episodes = 0, [0] * n
-        """Seed of all envs, and how many episodes each has begun since."""
+        self._seeds, self._episodes = EpisodeSeeds(0, n), [0] * n
+        """Of all envs, and how many episodes each has begun."""
         self._t, self._start = 0, [0] * n
         self._deadline = self._max_t
         # the envs' models are alike: one stays in the processor's cache
@@ -88,18 +88,19 @@ class MujocoVec(VecEnv):
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
-        self._seed, self._episodes = seed, [0] * self.info.num_envs
-        for i in range(self.info.num_envs):
+        n = self.info.num_envs
+        self._seeds, self._episodes = EpisodeSeeds(seed, n), [0] * n
+        for i in range(n):
             self._begin(i)
         self._returns.fill(0)
-        self._t, self._start = 0, [0] * self.info.num_envs
+        self._t, self._start = 0, [0] * n
         self._deadline = self._max_t
         self._place = self._task.place(self.fields)
         return self.obs
 
     def _begin(self, i: int) -> None:
         """The next episode of env i."""
-        self.obs[i] = self._envs[i].reset(seed=episode_seed(self._seed, i, self._episodes[i]))[0]
+        self.obs[i] = self._envs[i].reset(seed=self._seeds.of(i, self._episodes[i]))[0]
         self._episodes[i] += 1
         self._collect(i)
 
@@ -177,7 +178,7 @@ class MujocoVec(VecEnv):
             "obs": pack(self.obs),
             "age": [self._t - start for start in self._start],
             "returns": self._returns.tolist(),
-            "seed": self._seed,
+            "seed": self._seeds.seed,
             "episodes": list(self._episodes),
         }
 
@@ -193,7 +194,7 @@ class MujocoVec(VecEnv):
             mujoco.mj_forward(self._model, data)
             mujoco.mj_setState(self._model, data, row, PHYSICS)
             self._collect(i)
-        self._seed, self._episodes = state["seed"], list(state["episodes"])
+        self._seeds, self._episodes = EpisodeSeeds(state["seed"], self.info.num_envs), list(state["episodes"])
         self._place = np.array(state["place"])
         self.obs[...] = unpack(state["obs"])
         self._returns[...] = state["returns"]

@@ -32,7 +32,7 @@ from slm_lab.env.base import MAX_T, VecEnv
 from slm_lab.env.observations import map_obs
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.seeding import derive, episode_seed
+from slm_lab.lib.seeding import EpisodeSeeds, derive
 from slm_lab.lib.stateful import State
 from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Step
 
@@ -146,7 +146,7 @@ class TensorVec(VecEnv):
         action, obs = _spaces(env)
         self.actions, self.observations = map_actions(action, name), map_obs(obs, name)
         self.info = EnvInfo(name, env.obs_shape, "float32", env.action, n, self._max_t)
-        self._seed, self._t, self._episodes = 0, 0, [0] * n
+        self._seeds, self._t, self._episodes = EpisodeSeeds(0, n), 0, [0] * n
         """Seed of all envs, vector steps, and the episodes that each has begun."""
         self.queue = torch.zeros((QUEUE, n, env.init_noise), dtype=torch.float64)
         """[QUEUE, N, init_noise] of the episodes to come: episode e of an env stands in row e % QUEUE."""
@@ -206,7 +206,7 @@ class TensorVec(VecEnv):
         n, k = self.info.num_envs, self.env.step_noise
         if not k:
             return torch.zeros((steps, n, 0), dtype=torch.float64)
-        seeds = [derive(self._seed, STEP_NOISE, self._t + i) for i in range(steps)]
+        seeds = [derive(self._seeds.seed, STEP_NOISE, self._t + i) for i in range(steps)]
         return torch.from_numpy(np.stack([np.random.default_rng(seed).random((n, k)) for seed in seeds]))
 
     def moved(self, steps: int, obs: NDArray[Any], done: NDArray[np.bool_]) -> None:
@@ -227,12 +227,13 @@ class TensorVec(VecEnv):
 
     def _draw(self, i: int, episode: int) -> None:
         """The noise of an episode, where it belongs."""
-        rng = np.random.Generator(np.random.PCG64(episode_seed(self._seed, i, episode)))
+        rng = np.random.Generator(np.random.PCG64(self._seeds.of(i, episode)))
         self.queue[episode % QUEUE, i] = torch.from_numpy(rng.random(self.env.init_noise))
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
-        self._seed, self._t, n = seed, 0, self.info.num_envs
+        n = self.info.num_envs
+        self._seeds, self._t = EpisodeSeeds(seed, n), 0
         for i in range(n):
             self._draw(i, 0)
         self.state.copy_(self.env.init(self.queue[0]))
@@ -273,7 +274,7 @@ class TensorVec(VecEnv):
         return {
             "name": self.info.name,
             "num_envs": self.info.num_envs,
-            "seed": self._seed,
+            "seed": self._seeds.seed,
             "t": self._t,
             "episodes": list(self._episodes),
             "held": [x.tolist() for x in (self.state, self.age, self.ret)],
@@ -283,7 +284,7 @@ class TensorVec(VecEnv):
     def load_state_dict(self, state: State) -> None:
         """See VecEnv."""
         self._check_state(state)
-        self._seed, self._t = state["seed"], state["t"]
+        self._seeds, self._t = EpisodeSeeds(state["seed"], self.info.num_envs), state["t"]
         for tensor, values in zip((self.state, self.age, self.ret), state["held"], strict=True):
             tensor.copy_(torch.tensor(values, dtype=tensor.dtype))
         self._begin(state["episodes"])

@@ -11,7 +11,7 @@ from loguru import logger
 
 from slm_lab.env.make import make_env
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.seeding import derive, episode_seed
+from slm_lab.lib.seeding import EpisodeSeeds, derive, episode_seed, episode_seeds
 from slm_lab.spec.model import EnvSpec
 
 
@@ -196,3 +196,11 @@ def test_a_reset_without_a_seed_is_refused():
     with pytest.raises(LabError, match="reset of Seedless must take a seed, as gymnasium asks"):
         env.reset(0)
     del gym.registry["Seedless-v0"]
+
+
+@pytest.mark.parametrize(("seed", "env", "first"), [(0, 0, 0), (7, 1, 5), (2**31 - 1, 300, 10**6), (2**40, 2, 3)])
+def test_seeds_worked_out_together_are_those_of_each_episode(seed, env, first):
+    assert episode_seeds(seed, env, first, 70) == [episode_seed(seed, env, first + k) for k in range(70)]
+    seeds = EpisodeSeeds(seed, env + 1)
+    order = [first, first + 1, first + 500, first + 2, 0, 1]
+    assert [seeds.of(env, k) for k in order] == [episode_seed(seed, env, k) for k in order]
