@@ -51,6 +51,13 @@ def test_package_is_a_docstring(path: Path) -> None:
     assert names == (["__version__"] if path.parent == PACKAGE else [])
 
 
+def test_the_floor_plan_of_experiment_names_every_module() -> None:
+    folder = PACKAGE / "experiment"
+    plan = (folder / "__init__.py").read_text()
+    rooms = [p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    assert [name for name in sorted(rooms) if f"`{name}`" not in plan and name != "__init__"] == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=label)
 def test_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES

@@ -5,7 +5,8 @@ from typing import Any
 
 from slm_lab.cli.report import is_core_only, show
 from slm_lab.lib.errors import LabError, SpecError
-from slm_lab.spec.load import SpecFile, find_file, open_file, spec_files
+from slm_lab.spec.files import find_file, spec_files
+from slm_lab.spec.load import SpecFile, open_file
 from slm_lab.spec.migrate import Migrated, migrate, sweep
 from slm_lab.spec.past.rewrite import json_text, yaml_text
 

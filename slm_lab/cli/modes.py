@@ -1,9 +1,11 @@
-"""The words of `slm-lab run`: spec file, spec name, mode."""
+"""What `slm-lab run` is asked for: the words spec file, spec name and mode, or a job file that holds many."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.spec.parse import decode, parse_json
 
 MODES = ("dev", "train", "search", "enjoy")
 DEFAULT_FILE, DEFAULT_NAME, DEFAULT_MODE = "ppo/ppo_cartpole.json", "ppo_cartpole", "train"
@@ -57,6 +59,33 @@ def parse_words(words: list[str]) -> Request:
     if file is None and target is None:
         file, name = DEFAULT_FILE, DEFAULT_NAME
     return Request(file, name, mode, target)
+
+
+def read_job(path: Path) -> tuple[list[Request], list[str]]:
+    """The requests of a job file, `{spec_file: {spec_name: mode}}`, and what is wrong with the others.
+
+    Raises:
+        LabError: no such file, not JSON, not of that form.
+    """
+    try:
+        data = parse_json(decode(path.read_bytes(), str(path)), str(path))
+    except OSError as e:
+        raise SpecError([f"can't be read: {e.strerror}"], str(path)) from None
+    faults, requests = [], []
+    for file, modes in data.items() if isinstance(data, dict) else ():
+        if not isinstance(modes, dict):
+            faults.append(f"{file}: must be an object: spec names and their modes")
+            continue
+        for name, word in modes.items():
+            try:
+                mode, target = parse_mode(word if isinstance(word, str) else repr(word))
+            except LabError as e:
+                faults.append(f"{file}.{name}: {e}")
+                continue
+            requests.append(Request(file, name, mode, target))
+    if not faults and not requests:
+        raise SpecError(["must be an object: {spec_file: {spec_name: mode}}"], str(path))
+    return requests, faults
 
 
 def _is_mode(word: str) -> bool:

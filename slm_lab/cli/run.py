@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_lab.cli.modes import LATEST, MODES, Request, parse_mode, parse_words
+from slm_lab.cli.modes import LATEST, MODES, Request, parse_words, read_job
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
 from slm_lab.experiment.resources import needs_inductor, use_compile
@@ -20,9 +20,9 @@ from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.load import find_file, read_file
+from slm_lab.spec.files import find_file
+from slm_lab.spec.load import read_file
 from slm_lab.spec.model import Spec
-from slm_lab.spec.parse import decode, parse_json
 from slm_lab.spec.variables import apply_sets, short_env
 
 if TYPE_CHECKING:
@@ -132,33 +132,6 @@ def begin_work() -> None:
     """From here on Ctrl-C has something to tidy up: it is an exception again, until a run listens to it itself."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def read_job(path: Path) -> tuple[list[Request], list[str]]:
-    """The requests of a job file, `{spec_file: {spec_name: mode}}`, and what is wrong with the others.
-
-    Raises:
-        LabError: no such file, not JSON, not of that form.
-    """
-    try:
-        data = parse_json(decode(path.read_bytes(), str(path)), str(path))
-    except OSError as e:
-        raise SpecError([f"can't be read: {e.strerror}"], str(path)) from None
-    faults, requests = [], []
-    for file, modes in data.items() if isinstance(data, dict) else ():
-        if not isinstance(modes, dict):
-            faults.append(f"{file}: must be an object: spec names and their modes")
-            continue
-        for name, word in modes.items():
-            try:
-                mode, target = parse_mode(word if isinstance(word, str) else repr(word))
-            except LabError as e:
-                faults.append(f"{file}.{name}: {e}")
-                continue
-            requests.append(Request(file, name, mode, target))
-    if not faults and not requests:
-        raise SpecError(["must be an object: {spec_file: {spec_name: mode}}"], str(path))
-    return requests, faults
 
 
 def _no_display() -> bool:

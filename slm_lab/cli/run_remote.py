@@ -16,7 +16,8 @@ from slm_lab.remote.account import HUB, Account
 from slm_lab.remote.dstack import Dstack, DstackError
 from slm_lab.remote.ship import ARCHIVE, archive, pack, size
 from slm_lab.remote.task import SECRET, Task, check_name, new_folder, render, run_name
-from slm_lab.spec.load import find_file, read_file
+from slm_lab.spec.files import find_file
+from slm_lab.spec.load import read_file
 from slm_lab.spec.variables import apply_sets, short_env
 
 

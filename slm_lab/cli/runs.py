@@ -10,7 +10,7 @@ from slm_lab.cli.modes import LATEST
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import TIMESTAMP, Layout
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.load import expand
+from slm_lab.spec.files import expand
 
 
 def find_local_plugins() -> None:

@@ -14,7 +14,8 @@ from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.experiment.check import check_spec
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import bundled_folder, expand, find_file, holds_specs, open_file, read_file, spec_files
+from slm_lab.spec.files import bundled_folder, expand, find_file, holds_specs, spec_files
+from slm_lab.spec.load import open_file, read_file
 from slm_lab.spec.migrate import sweep
 from slm_lab.spec.variables import variables
 

@@ -21,8 +21,51 @@ LOG_SECONDS = 60.0
 """Seconds between two log lines of a session, at most; a row has to come."""
 
 
-class Progress:
-    """Use as a context manager; tell it each row.
+class LiveTable:
+    """A table on the terminal that is redrawn when there is news. Use as a context manager.
+
+    Args:
+        live: draw it if there is a terminal.
+        console: where to draw; standard error by default.
+    """
+
+    def __init__(self, *, live: bool, console: "Console | None" = None) -> None:
+        self._drawn = 0.0
+        self._live: Any = None
+        if live:
+            from rich.console import Console  # not needed where nothing is drawn
+            from rich.live import Live
+
+            console = console or Console(stderr=True)
+            if console.is_terminal:
+                # drawn when there is news: a thread of its own would take time from a session in this process
+                self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+            self.draw()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.update(self.render(), refresh=True)
+            self._live.stop()
+
+    def render(self) -> Any:
+        """What is drawn, for rich."""
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Redraw, unless that was done a moment ago."""
+        now = time.monotonic()
+        if self._live is not None and now - self._drawn >= INTERVAL:
+            self._drawn = now
+            self._live.update(self.render(), refresh=True)
+
+
+class Progress(LiveTable):
+    """The sessions of a trial; tell it each row.
 
     Args:
         sessions: indices shown.
@@ -47,43 +90,22 @@ class Progress:
         self._quiet = quiet
         self._logged: dict[int, int] = {}
         self._logged_at: dict[int, float] = dict.fromkeys(sessions, time.monotonic())
-        self._drawn = 0.0
-        self._live: Any = None
-        if live and not quiet:
-            from rich.console import Console  # not needed where nothing is drawn
-            from rich.live import Live
-
-            console = console or Console(stderr=True)
-            if console.is_terminal:
-                # drawn when there is news: a thread of its own would take time from a session in this process
-                self._live = Live(self.table(), console=console, auto_refresh=False)
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.update(self.table(), refresh=True)
-            self._live.stop()
+        super().__init__(live=live and not quiet, console=console)
 
     def row(self, session: int, row: Row) -> None:
         """A session reached a log checkpoint."""
         self._rows[session] = row
         self._states[session] = ""
-        if self._live is not None:
-            self._draw()
+        self.draw()
         if not self._quiet:
             self._log(session, row)
 
     def state(self, session: int, state: str) -> None:
         """Say what a session is at, in a word: starting, done, stopped, crashed."""
         self._states[session] = state
-        if self._live is not None:
-            self._draw()
+        self.draw()
 
-    def table(self) -> "Table":
+    def render(self) -> "Table":
         """All sessions, a line each."""
         from rich.table import Table
 
@@ -94,12 +116,6 @@ class Progress:
         for session, row in self._rows.items():
             table.add_row(str(session), *self._cells(row, self._states[session]))
         return table
-
-    def _draw(self) -> None:
-        now = time.monotonic()
-        if now - self._drawn >= INTERVAL:
-            self._drawn = now
-            self._live.update(self.table(), refresh=True)
 
     def _cells(self, row: Row | None, state: str) -> list[str]:
         if row is None:

@@ -43,6 +43,11 @@ def adam_state(param: Tensor) -> State:
     return {"step": param.new_zeros(()), "exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
 
 
+def _decayed(grad: Tensor, param: Tensor, weight_decay: float) -> Tensor:
+    """The gradient with that of the L2 penalty."""
+    return grad + weight_decay * param if weight_decay else grad
+
+
 def adam_(
     param: Tensor,
     grad: Tensor,
@@ -71,8 +76,7 @@ def adam_(
     >>> p
     tensor([0.9000])
     """
-    if weight_decay:
-        grad = grad + weight_decay * param
+    grad = _decayed(grad, param, weight_decay)
     b1, b2 = betas
     step, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
     step.add_(1)
@@ -112,65 +116,37 @@ def adamw_(
     adam_(param, grad, state, lr, betas=betas, eps=eps)
 
 
-def fused_adam_(
-    param: Tensor,
-    grad: Tensor,
-    state: State,
-    lr: Tensor,
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-) -> None:
-    """`adam_` by one kernel of torch in place of fifteen: for eager steps. Equal up to rounding; float32 only.
+def fused(kernel: Callable[..., None], default_decay: float) -> Callable[..., None]:
+    """`adam_` or `adamw_` in one kernel instead of fifteen, for eager steps. Equal up to rounding; float32 only.
 
-    Arguments, shapes and source are those of `adam_`.
+    Args:
+        kernel: of torch
+        default_decay: its usual weight_decay
+
+    Returns:
+        A function with the arguments of `adam_`
 
     >>> p = torch.tensor([1.0])
-    >>> fused_adam_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1))
-    >>> p
-    tensor([0.9000])
-    """
-    _fused_(torch._fused_adam_, param, grad, state, lr, betas=betas, eps=eps, weight_decay=weight_decay)
-
-
-def fused_adamw_(
-    param: Tensor,
-    grad: Tensor,
-    state: State,
-    lr: Tensor,
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
-) -> None:
-    """`adamw_` by one kernel of torch: for eager steps. Equal up to rounding; float32 only.
-
-    Arguments, shapes and source are those of `adamw_`.
-
-    >>> p = torch.tensor([1.0])
-    >>> fused_adamw_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1), weight_decay=0.5)
+    >>> FUSED["AdamW"](p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1), weight_decay=0.5)
     >>> p
     tensor([0.8500])
     """
-    _fused_(torch._fused_adamw_, param, grad, state, lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
+    def step_(
+        param: Tensor,
+        grad: Tensor,
+        state: State,
+        lr: Tensor,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = default_decay,
+    ) -> None:
+        step, moments = state["step"].add_(1), ([state["exp_avg"]], [state["exp_avg_sq"]])
+        rates = {"lr": float(lr), "beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+        kernel([param], [grad], *moments, [], [step], **rates, amsgrad=False, maximize=False)
 
-def _fused_(
-    kernel: Callable[..., None],
-    param: Tensor,
-    grad: Tensor,
-    state: State,
-    lr: Tensor,
-    *,
-    betas: tuple[float, float],
-    **constants: float,
-) -> None:
-    b1, b2 = betas
-    step, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
-    step.add_(1)
-    variant = {"amsgrad": False, "maximize": False}
-    kernel([param], [grad], [m], [v], [], [step], lr=float(lr), beta1=b1, beta2=b2, **constants, **variant)
+    return step_
 
 
 def rmsprop_state(param: Tensor) -> State:
@@ -212,8 +188,7 @@ def rmsprop_(
     >>> p
     tensor([0.9000])
     """
-    if weight_decay:
-        grad = grad + weight_decay * param
+    grad = _decayed(grad, param, weight_decay)
     v = state["square_avg"]
     v.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
     if centered:
@@ -265,8 +240,7 @@ def sgd_(
     >>> p
     tensor([0.8000])
     """
-    if weight_decay:
-        grad = grad + weight_decay * param
+    grad = _decayed(grad, param, weight_decay)
     if momentum:
         buf, started = state["momentum"], state["started"]
         buf.mul_(momentum).add_(grad * (1 - dampening * started))
@@ -282,7 +256,10 @@ OPTIMIZERS: dict[str, tuple[Callable[[Tensor], State], Callable[..., None]]] = {
     "SGD": (sgd_state, sgd_),
 }
 """By their names in torch.optim."""
-FUSED: dict[str, Callable[..., None]] = {"Adam": fused_adam_, "AdamW": fused_adamw_}
+FUSED: dict[str, Callable[..., None]] = {
+    "Adam": fused(torch._fused_adam_, 0.0),
+    "AdamW": fused(torch._fused_adamw_, 1e-2),
+}
 """Eager forms of those that torch has a kernel for; a compiler makes better code of the others."""
 
 

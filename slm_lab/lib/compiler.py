@@ -114,14 +114,14 @@ def compile_job(job: Path, out: Path, threads: int, inductor: Path) -> str | Non
         with suppress(OSError, ValueError):
             return _ask(path, order)
     command = [sys.executable, "-P", str(Path(__file__).resolve()), json.dumps(order)]
-    code, errors = _run(command, {**os.environ, "OMP_NUM_THREADS": str(threads)})
+    code, errors = run_apart(command, {**os.environ, "OMP_NUM_THREADS": str(threads)})
     if code == 0 and out.exists():
         return None
     lines = [line for line in errors.strip().splitlines() if line.strip()]
     return lines[-1][:300] if lines else f"the compiler ended with {code}"
 
 
-def _run(command: list[str], env: dict[str, str]) -> tuple[int, str]:
+def run_apart(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
     """Exit code and standard error. In a group of its own: Ctrl-C is for the session, which then ends it."""
     with subprocess.Popen(
         command,

@@ -11,7 +11,8 @@ from slm_lab.cli.modes import DEFAULT_FILE, DEFAULT_NAME, MODES, Request, parse_
 from slm_lab.cli.route import route
 from slm_lab.experiment.run import Mode
 from slm_lab.lib.errors import LabError
-from slm_lab.spec.load import find_file, load_spec
+from slm_lab.spec.files import find_file
+from slm_lab.spec.load import load_spec
 
 COMMANDS = [
     "run",

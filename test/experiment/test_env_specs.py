@@ -9,7 +9,8 @@ from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status
 from slm_lab.experiment.trial import Trial
 from slm_lab.lib.layout import Layout
-from slm_lab.spec.load import bundled_files, load_spec
+from slm_lab.spec.files import bundled_files
+from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec, replace
 from slm_lab.spec.past.envs import MUJOCO
 

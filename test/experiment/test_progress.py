@@ -13,7 +13,7 @@ def row(frame: int, **values: float | None) -> dict:
 
 def drawn(progress: Progress) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(progress.table())
+    console.print(progress.render())
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from slm_lab.env.make import check_env
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import check, find_file, load_spec, read_file
+from slm_lab.spec.files import find_file
+from slm_lab.spec.load import check, load_spec, read_file
 from slm_lab.spec.model import Spec
 
 QUICK = settings(

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec import load
-from slm_lab.spec.load import bundled_files, check, find_file, load_spec, read_file, spec_files
+from slm_lab.spec import files
+from slm_lab.spec.files import bundled_files, find_file, spec_files
+from slm_lab.spec.load import check, load_spec, read_file
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = bundled / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    monkeypatch.setattr(load, "bundled_folder", lambda: bundled)
+    monkeypatch.setattr(files, "bundled_folder", lambda: bundled)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

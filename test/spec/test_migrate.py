@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.load import bundled_files, check, load_spec, load_specs, open_file, read_file
+from slm_lab.spec.files import bundled_files
+from slm_lab.spec.load import check, load_spec, load_specs, open_file, read_file
 from slm_lab.spec.migrate import STEPS, migrate, sweep, version_of
 from slm_lab.spec.past import keys
 from slm_lab.spec.past.draft import Gone

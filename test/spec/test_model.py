@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from slm_lab.lib.registry import lookup
-from slm_lab.spec.load import bundled_files, load_spec, read_file
+from slm_lab.spec.files import bundled_files
+from slm_lab.spec.load import load_spec, read_file
 from slm_lab.spec.model import NetSpec, Spec, replace
 from slm_lab.spec.variables import variables
 

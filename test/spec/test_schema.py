@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slm_lab.lib.registry import names
-from slm_lab.spec.load import bundled_files
+from slm_lab.spec.files import bundled_files
 from slm_lab.spec.parse import parse_json, parse_yaml
 from slm_lab.spec.schema import file_schema
 

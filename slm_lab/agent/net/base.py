@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.net.init import activation
+from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.masked import HeadMask
 from slm_lab.agent.net.noisy import NoisyLinear
 from slm_lab.agent.net.precision import full_precision
@@ -67,16 +67,22 @@ class Net(nn.Module, ABC):
         """Numbers in the hidden state of one env; 0: no memory."""
         self._mask = HeadMask.of(obs_shape, heads)
 
-    def add_heads(self, width: int) -> None:
-        """Make the heads, for features [B, F] of that width."""
+    def add_heads(self, width: int, *, body_is_initialized: bool = False) -> None:
+        """Make the heads, for features [B, F] of that width, and initialize the whole net. Call it last.
+
+        Args:
+            width: F
+            body_is_initialized: initialize the heads alone
+        """
         linear = linear_layer(getattr(self.spec, "noisy_std", None))
         sizes = {name: size if isinstance(size, tuple) else (size,) for name, size in self.head_sizes.items()}
         self.heads = nn.ModuleDict({name: self.head(linear, width, *size) for name, size in sizes.items()})
         activation_name = self.spec.out_layer_activation
         self.out = activation(activation_name) if activation_name else None
-
-    def init_heads(self) -> None:
-        """Give the heads the gain that the spec asks for; after all other initialization."""
+        if self.spec.init_fn:
+            init_weights(
+                self.heads if body_is_initialized else self, self.spec.init_fn, self.spec.hid_layers_activation
+            )
         if self.spec.init_std is None:
             return
         for layer in self.heads.modules():

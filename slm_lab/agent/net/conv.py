@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import HeadSize, Net, linear_layer
-from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.init import activation
 from slm_lab.agent.net.normalization import BatchNorm
-from slm_lab.agent.net.parts import flat_size
+from slm_lab.agent.net.parts import flat_size, linear_layers
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, Natural, NetSpec, NonNegative, with_role_keys
@@ -63,19 +63,11 @@ class ConvNet(Net):
                 layers.append(BatchNorm(out))
             channels = out
         width = flat_size(nn.Sequential(*layers), obs_shape, "agent.net.conv_hid_layers")
-        layers.append(nn.Flatten())
-        linear = linear_layer(spec.noisy_std)
-        for hidden in spec.fc_hid_layers:
-            layers.append(linear(width, hidden))
-            if spec.layer_norm and not spec.batch_norm:
-                layers.append(nn.LayerNorm(hidden))
-            layers.append(activation(spec.hid_layers_activation))
-            width = hidden
+        norm = nn.LayerNorm if spec.layer_norm and not spec.batch_norm else None
+        linear, name = linear_layer(spec.noisy_std), spec.hid_layers_activation
+        layers += [nn.Flatten(), *linear_layers(width, spec.fc_hid_layers, name, linear=linear, norm=norm)]
         self.body = nn.Sequential(*layers)
-        self.add_heads(width)
-        if spec.init_fn:
-            init_weights(self, spec.init_fn, spec.hid_layers_activation)
-        self.init_heads()
+        self.add_heads([width, *spec.fc_hid_layers][-1])
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, C, H, W] uint8 or real -> [B, F]"""

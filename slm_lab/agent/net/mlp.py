@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import HeadSize, Net, linear_layer, real
-from slm_lab.agent.net.init import activation, init_weights
 from slm_lab.agent.net.normalization import BatchNorm
-from slm_lab.agent.net.parts import front
+from slm_lab.agent.net.parts import front, linear_layers
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NetSpec, NonNegative, with_role_keys
 
@@ -42,20 +41,11 @@ class MLPNet(Net):
         self.front = front(obs_shape, "MLPNet", spec.hid_layers_activation)
         width = math.prod(obs_shape) if self.front is None else self.front.width
         layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
-        linear = linear_layer(spec.noisy_std)
-        for hidden in spec.hid_layers:
-            layers.append(linear(width, hidden))
-            if spec.batch_norm:
-                layers.append(BatchNorm(hidden))
-            elif spec.layer_norm:
-                layers.append(nn.LayerNorm(hidden))
-            layers.append(activation(spec.hid_layers_activation))
-            width = hidden
+        norm = BatchNorm if spec.batch_norm else nn.LayerNorm if spec.layer_norm else None
+        linear, name = linear_layer(spec.noisy_std), spec.hid_layers_activation
+        layers += linear_layers(width, spec.hid_layers, name, linear=linear, norm=norm)
         self.body = nn.Sequential(*layers)
-        self.add_heads(width)
-        if spec.init_fn:
-            init_weights(self, spec.init_fn, spec.hid_layers_activation)
-        self.init_heads()
+        self.add_heads([width, *spec.hid_layers][-1])
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import HeadSize, Net
-from slm_lab.agent.net.init import init_weights
 from slm_lab.agent.net.parts import Convolutions, PartsBody, PartSpec, linear_layers
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
@@ -64,9 +63,6 @@ class MultiInputNet(Net):
         joint = () if len(shape.parts) == 1 else spec.joint_hid_layers
         self.joint = nn.Sequential(*linear_layers(self.parts_body.width, joint, name))
         self.add_heads(joint[-1] if joint else self.parts_body.width)
-        if spec.init_fn:
-            init_weights(self, spec.init_fn, name)
-        self.init_heads()
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""

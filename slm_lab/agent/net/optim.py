@@ -20,8 +20,8 @@ from slm_lab.spec.model import LrSchedulerSpec, NetSpec, OptimSpec
 
 _UNFIT = {
     "LBFGS": "evaluates the loss several times a step",
-    "SparseAdam": "wants sparse gradients",
-    "Muon": "wants matrices, and parameters here are one vector",
+    "SparseAdam": "needs sparse gradients",
+    "Muon": "needs matrices, and parameters here are one vector",
 }
 _UNFIT_SCHEDULES = {
     "ReduceLROnPlateau": "follows a loss, not the frames",
@@ -211,6 +211,10 @@ def lr_schedule(
         if more:
             raise SpecError([f"{key}.{k}: LinearToZero takes no such argument (known: frame)" for k in more])
         return lambda frame: base_lr * max(0.0, 1 - frame / end)
+    return _torch_schedule(spec, base_lr, key)
+
+
+def _torch_schedule(spec: LrSchedulerSpec, base_lr: float, key: str) -> Callable[[int], float]:
     module = torch.optim.lr_scheduler
     cls = getattr(module, spec.name, None)
     if spec.name in _UNFIT_SCHEDULES:

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -117,11 +118,18 @@ def flat_size(convolutions: nn.Module, shape: tuple[int, ...], key: str) -> int:
         raise SpecError([f"{key}: nothing is left of an image of {list(shape)} (channels, height, width)"]) from None
 
 
-def linear_layers(width: int, widths: tuple[int, ...], activation_name: str) -> list[nn.Module]:
-    """Linear layers from `width` on, with their activations."""
+def linear_layers(
+    width: int,
+    widths: Sequence[int],
+    activation_name: str,
+    *,
+    linear: Callable[[int, int], nn.Module] = nn.Linear,
+    norm: Callable[[int], nn.Module] | None = None,
+) -> list[nn.Module]:
+    """Linear layers from `width` on, each with its normalization, if any, and its activation."""
     layers: list[nn.Module] = []
     for hidden in widths:
-        layers += [nn.Linear(width, hidden), activation(activation_name)]
+        layers += [linear(width, hidden), *([] if norm is None else [norm(hidden)]), activation(activation_name)]
         width = hidden
     return layers
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm_lab.agent.net.base import HeadSize, Net, real
-from slm_lab.agent.net.init import activation, init_weights
-from slm_lab.agent.net.parts import PartSpec, front
+from slm_lab.agent.net.parts import PartSpec, front, linear_layers
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.functional.recurrent import CELLS, through_time
 from slm_lab.lib.registry import register
@@ -73,10 +72,9 @@ class RecurrentNet(Net):
         self.front = front(obs_shape, "RecurrentNet", spec.hid_layers_activation, spec.parts)
         width = math.prod(obs_shape) if self.front is None else self.front.width
         layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
-        for hidden in spec.fc_hid_layers:
-            layers += [nn.Linear(width, hidden), *([nn.LayerNorm(hidden)] if spec.layer_norm else [])]
-            layers.append(activation(spec.hid_layers_activation))
-            width = hidden
+        norm = nn.LayerNorm if spec.layer_norm else None
+        layers += linear_layers(width, spec.fc_hid_layers, spec.hid_layers_activation, norm=norm)
+        width = [width, *spec.fc_hid_layers][-1]
         self.body = nn.Sequential(*layers)
         self._cell = CELLS[spec.cell_type]
         inputs = [width] + [spec.rnn_hidden_size] * (spec.rnn_num_layers - 1)
@@ -85,9 +83,6 @@ class RecurrentNet(Net):
         # of all layers, h and for LSTM c
         self.state_size = self._layer_size * spec.rnn_num_layers
         self.add_heads(spec.rnn_hidden_size)
-        if spec.init_fn:
-            init_weights(self, spec.init_fn, spec.hid_layers_activation)
-        self.init_heads()
 
     def run(self, obs: Tensor, reset: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         """Go through time.

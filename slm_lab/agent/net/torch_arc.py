@@ -8,7 +8,6 @@ from torch import Tensor
 
 from slm_lab.agent.net.arc import ArcBody
 from slm_lab.agent.net.base import HeadSize, Net, real
-from slm_lab.agent.net.init import init_weights
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import NetSpec, with_role_keys
@@ -42,9 +41,6 @@ class TorchArcNet(Net):
         with torch.no_grad():
             width = self.body(torch.zeros((1, *obs_shape))).shape[-1]
         self.add_heads(width)
-        if spec.init_fn:
-            init_weights(self, spec.init_fn, spec.hid_layers_activation)
-        self.init_heads()
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""

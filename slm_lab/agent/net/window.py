@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from slm_lab.agent.net.base import HeadSize, Net
-from slm_lab.agent.net.init import init_weights
 from slm_lab.agent.net.recurrent import RecurrentNet, RecurrentNetSpec
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
@@ -39,10 +38,7 @@ class RecurrentWindowNet(Net):
         if isinstance(obs_shape, PackedShape):
             inner = PackedShape(inner, obs_shape.parts)
         self.through_time = RecurrentNet(spec, inner, {})
-        self.add_heads(spec.rnn_hidden_size)
-        if spec.init_fn:
-            init_weights(self.heads, spec.init_fn, spec.hid_layers_activation)
-        self.init_heads()
+        self.add_heads(spec.rnn_hidden_size, body_is_initialized=True)
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, L, *O] -> [B, H], the hidden state after the newest observation"""

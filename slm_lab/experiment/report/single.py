@@ -24,7 +24,8 @@ from slm_lab.experiment.report.figures import (
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag, text
 from slm_lab.experiment.wording import coarse, interval, number
 from slm_lab.lib.errors import LabError
-from slm_lab.spec.load import bundled_files, read_file
+from slm_lab.spec.files import bundled_files
+from slm_lab.spec.load import read_file
 
 STATUS = {"completed": "good", "running": "busy", "crashed": "bad"}
 """Kinds of badge."""

@@ -2,16 +2,14 @@
 
 import time
 from collections import Counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from slm_lab.experiment.progress import INTERVAL, duration
+from slm_lab.experiment.progress import LiveTable, duration
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.spec.explain import shorten
 
@@ -27,8 +25,8 @@ _STYLES = {
 }
 
 
-class SearchTable:
-    """Use as a context manager; call `update` when the journal has news.
+class SearchTable(LiveTable):
+    """The trials of a search; call `update` when the journal has news.
 
     Args:
         journal: what is shown.
@@ -54,23 +52,10 @@ class SearchTable:
         self._count = count
         self._max_frame = max_frame
         self._console = console or Console(stderr=True)
-        self._live: Any = None
-        if live and self._console.is_terminal:
-            self._live = Live(self.render(), console=self._console, auto_refresh=False)
-        self._drawn = 0.0
+        super().__init__(live=live, console=self._console)
         self._begun = time.monotonic()
         self._before = {record.trial: record.frame for record in journal.records.values()}
         self._told = {record.trial for record in journal.records.values() if record.ended}
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.update(self.render(), refresh=True)
-            self._live.stop()
 
     def update(self) -> None:
         """Show the news."""
@@ -79,10 +64,7 @@ class SearchTable:
                 self._told.add(record.trial)
                 level = "WARNING" if record.status is TrialStatus.CRASHED else "INFO"
                 logger.log(level, "{}", describe(record, self._names))
-        now = time.monotonic()
-        if self._live is not None and now - self._drawn >= INTERVAL:
-            self._drawn = now
-            self._live.update(self.render(), refresh=True)
+        self.draw()
 
     def render(self) -> Group:
         """The trials, a line each, the best first; and a line on the whole."""

@@ -5,7 +5,6 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from slm_lab.lib.compiler import run_apart
 from slm_lab.lib.native.emit import Program
 from slm_lab.lib.native.steps import Unsupported
 
@@ -29,8 +29,6 @@ FLAGS = (
 GRAPH = ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-mprefer-vector-width=512")
 """Nearly as fast as -O3, which takes three times as long to compile."""
 KERNELS = Path(__file__).with_name("kernels.cpp")
-TIMEOUT = 300.0
-"""Seconds after which a compilation is given up."""
 
 
 def compiler() -> str | None:
@@ -148,21 +146,8 @@ def _compile(command: list[str], out: Path) -> None:
         return
     with tempfile.TemporaryDirectory(dir=out.parent) as temp:
         made = Path(temp) / out.name
-        # in a group of its own: Ctrl-C is for the session
-        with subprocess.Popen(
-            [*command, "-o", str(made)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                _, told = process.communicate(timeout=TIMEOUT)
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode:
+        code, told = run_apart([*command, "-o", str(made)])
+        if code:
             lines = [line for line in told.splitlines() if "error" in line] or told.splitlines() or ["no reason given"]
             raise Unsupported(f"the C++ compiler refuses the graph: {lines[0][:200]}")
         made.replace(out)

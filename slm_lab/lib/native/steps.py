@@ -62,13 +62,11 @@ class Step:
 
 
 @dataclass
-class Point(Step):
-    """`out[i] = expr(operands[i])` for each element i; operands are broadcast to the shape of out."""
+class Elementwise(Step):
+    """One result, from operands of which each element is looked at by itself."""
 
     out: Place
     operands: list[Place]
-    expr: str
-    """C text with {0}, {1} ... for the operands, each in its own type."""
 
     @property
     def reads(self) -> Sequence[Place]:
@@ -82,12 +80,17 @@ class Point(Step):
 
 
 @dataclass
-class Reduce(Step):
-    """`out[k] = after(combine over r of expr(operands[k, r]))`."""
+class Point(Elementwise):
+    """`out[i] = expr(operands[i])` for each element i; operands are broadcast to the shape of out."""
 
-    out: Place
-    """In the shape that the result has with the reduced dimensions kept, as 1."""
-    operands: list[Place]
+    expr: str
+    """C text with {0}, {1} ... for the operands, each in its own type."""
+
+
+@dataclass
+class Reduce(Elementwise):
+    """`out[k] = after(combine over r of expr(operands[k, r]))`; out keeps the reduced dimensions, as 1."""
+
     shape: tuple[int, ...]
     """Of what is reduced; operands are broadcast to it."""
     dims: tuple[int, ...]
@@ -96,16 +99,6 @@ class Reduce(Step):
     combine: str
     """C text with {acc} and {x}."""
     after: str = "{acc}"
-
-    @property
-    def reads(self) -> Sequence[Place]:
-        """The operands."""
-        return self.operands
-
-    @property
-    def writes(self) -> Sequence[Place]:
-        """The result."""
-        return [self.out]
 
 
 @dataclass
