@@ -10,24 +10,22 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 import slm_lab
 from slm_lab.agent.agent import Agent
-from slm_lab.agent.algorithm.recall import Recall
-from slm_lab.env.actions import ActionMap
-from slm_lab.env.moments import EPSILON
 from slm_lab.env.observations import PartMap
-from slm_lab.env.ops import ClipObs, Frames, NormalizeObs
+from slm_lab.env.ops import NormalizeObs
 from slm_lab.env.translate import Translator
 from slm_lab.experiment.enjoy import SavedPolicy
+from slm_lab.experiment.policy_graph import PolicyGraph
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.suggest import did_you_mean
@@ -52,150 +50,6 @@ class Exported:
     outputs: list[str]
     error: float
     """Greatest difference to the policy over the observations of the check."""
-
-
-class _Memory:
-    """Stands in the place of `Recall`: the state comes from outside, and is kept to be given back."""
-
-    def __init__(self, recall: Recall) -> None:
-        self.net = recall.nets[0]
-        self.state = recall.state
-
-    def step(self, obs: Tensor) -> tuple[Tensor, ...]:
-        outs, self.state = self.net.step(obs, self.state)
-        return outs
-
-
-class PolicyGraph(nn.Module):
-    """The policy as a function of tensors.
-
-    Args:
-        translator: between env and agent.
-        agent: acts greedily; it is taken over.
-
-    Raises:
-        LabError: something of it can't be written as a graph.
-    """
-
-    def __init__(self, translator: Translator, agent: Agent) -> None:
-        super().__init__()
-        algorithm: Any = agent.algorithm
-        if not algorithm.nets:
-            raise LabError(f"{type(algorithm).__name__} has no net to export")
-        if translator.observations.dtype == np.uint8 and len(translator.observations.parts) > 1:
-            raise LabError(f"{translator.name}: observations that mix vectors and images of bytes can't be exported")
-        self.nets = nn.ModuleDict(algorithm.nets)
-        self.nets.eval().requires_grad_(False)
-        for p in self.nets.parameters():
-            p.data = p.data.clone()  # they were views of one vector
-        self.algorithm, self.parts = algorithm, translator.observations.parts
-        self.ops, self.actions = translator.ops, translator.actions
-        self.memory = None if algorithm.recall is None else _Memory(algorithm.recall)
-        if self.memory is not None:
-            algorithm.recall = self.memory
-        self.frames = [op for op in self.ops if isinstance(op, Frames)]
-        self.states = {f"frames{i or ''}": op._frames.shape[1:] for i, op in enumerate(self.frames)}
-        self.state_dtypes = [op.dtype for op in self.frames]
-        if self.memory is not None:
-            self.states["hidden"] = (self.memory.state.shape[-1],)
-            self.state_dtypes.append(np.dtype(np.float32))
-
-    @property
-    def inputs(self) -> list[str]:
-        """Names of the inputs."""
-        named = [f"obs.{part.name}" if part.name else "obs" for part in self.parts]
-        return [*named, *(["begins", *self.states] if self.states else [])]
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of the outputs."""
-        return ["action", *(f"next_{name}" for name in self.states)]
-
-    def example(self, raw: Sequence[Array]) -> list[Array]:
-        """Inputs for observations part by part, [N, *raw] each, of which every one begins an episode."""
-        n = len(raw[0])
-        states = [
-            np.zeros((n, *shape), kind) for shape, kind in zip(self.states.values(), self.state_dtypes, strict=True)
-        ]
-        return [*raw, *([np.ones(n, np.bool_), *states] if states else [])]
-
-    def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
-        """In the order of `inputs`; gives what `outputs` names."""
-        count = len(self.parts)
-        rows = [_part(part, x) for part, x in zip(self.parts, args[:count], strict=True)]
-        obs = rows[0] if count == 1 else torch.cat([row.flatten(1) for row in rows], 1)
-        begins, *states = args[count:] if self.states else (None,)
-        after: list[Tensor] = []
-        for op in self.ops:
-            if isinstance(op, Frames):
-                obs, kept = _stack(op, obs, states[len(after)], begins)  # type: ignore[arg-type]  # it has states
-                after.append(kept)
-            elif isinstance(op, NormalizeObs):
-                obs = _on_reals(op.reals._end, obs, partial(_normalized, op=op))
-            elif isinstance(op, ClipObs):
-                obs = _on_reals(op.reals._end, obs, partial(torch.clamp, min=float(op.low), max=float(op.high)))
-            else:
-                raise LabError(f"{type(op).__name__}: can't be exported")
-        if self.memory is not None:
-            assert begins is not None
-            self.memory.state = states[-1] * (~begins).to(states[-1].dtype).unsqueeze(-1)
-        action = _decode(self.actions, self.algorithm.act(obs, False).action)
-        return (action, *after, *([] if self.memory is None else [self.memory.state]))
-
-
-def _part(part: PartMap, x: Tensor) -> Tensor:
-    """See `PartMap.write`."""
-    if part.first is not None:
-        places = x.reshape(x.shape[0], -1).long() + torch.from_numpy(np.asarray(part.first - part.start))
-        return (places.unsqueeze(-1) == torch.arange(part.shape[-1])).any(1).float()
-    if part.low is not None:
-        x = (x.float() - _float(part.low)) / _float(part.width)
-    if part.axes is not None:
-        x = x.permute(0, *(1 + axis for axis in part.axes))
-    return x.reshape(x.shape[0], *part.shape).to(_kind(part.dtype))
-
-
-def _stack(op: Frames, obs: Tensor, frames: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
-    """See `Frames`."""
-    moved = torch.cat([frames[:, 1:], obs.unsqueeze(1)], 1)
-    first = obs.unsqueeze(1).expand(-1, op.length, *obs.shape[1:])
-    kept = torch.where(begins.reshape(-1, *[1] * obs.dim()), first, moved)
-    if not op._parts:
-        return kept.reshape(kept.shape[0], *op.shape), kept
-    return torch.cat([kept[:, :, part].flatten(1) for part in op._parts], 1), kept
-
-
-def _on_reals(end: int | None, obs: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Change the vectors alone, where images lie behind them."""
-    return change(obs) if end is None else torch.cat([change(obs[..., :end]), obs[..., end:]], -1)
-
-
-def _normalized(x: Tensor, op: NormalizeObs) -> Tensor:
-    """See `moments.normalize`, which computes in float64."""
-    mean, var = (torch.from_numpy(np.array(m, np.float64)) for m in (op.moments.mean, op.moments.var))
-    return ((x.double() - mean) / (var + EPSILON).sqrt()).float()
-
-
-def _decode(actions: ActionMap, action: Tensor) -> Tensor:
-    """See `ActionMap.decode`."""
-    if actions.low is not None:
-        if actions.scale is not None:
-            action = action * torch.from_numpy(actions.scale) + torch.from_numpy(np.asarray(actions.middle))
-        low, high = torch.from_numpy(actions.low), torch.from_numpy(np.asarray(actions.high))
-        action = torch.minimum(torch.maximum(action, low), high)
-        if actions.env_dtype.kind in "iu":
-            action = action.round()
-    else:
-        action = action + torch.from_numpy(np.asarray(actions.start))
-    return action.to(_kind(actions.env_dtype)).reshape(action.shape[0], *actions.env_shape)
-
-
-def _float(values: Array | None) -> Tensor:
-    return torch.from_numpy(np.asarray(values, np.float32))
-
-
-def _kind(dtype: np.dtype[Any]) -> torch.dtype:
-    return torch.from_numpy(np.zeros(1, dtype)).dtype
 
 
 def export(saved: SavedPolicy, path: Path) -> Exported:
@@ -253,10 +107,7 @@ def check(run: Runner, graph: PolicyGraph, translator: Translator, agent: Agent,
             translator.forget(begins)
             agent.forget(begins)
         action, *states = run(inputs)
-        shown: Any = parts[0]
-        if graph.parts[0].path:
-            shown = _nested(graph.parts, parts)
-        seen, alone = translator.observe(shown)
+        seen, alone = translator.observe(nested(graph.parts, parts))
         wanted = translator.act(agent.act(seen, False), alone=alone)
         if action.shape != wanted.shape or action.dtype != wanted.dtype:
             raise LabError(
@@ -270,8 +121,10 @@ def check(run: Runner, graph: PolicyGraph, translator: Translator, agent: Agent,
     return worst
 
 
-def _nested(parts: Sequence[PartMap], values: Sequence[Array]) -> Any:
-    """Dicts and tuples as the env has them, each part [N, ...]."""
+def nested(parts: Sequence[PartMap], values: Sequence[Array]) -> Any:
+    """Dicts and tuples as the env has them, each part [N, ...]; the only part of an observation that has none."""
+    if not parts[0].path:
+        return values[0]
     made: dict[Any, Any] = {}
     for part, value in zip(parts, values, strict=True):
         place = made
@@ -287,29 +140,30 @@ def draw_observations(translator: Translator, count: int) -> list[Array]:
     Integers and bytes are drawn from their range, reals around the running statistics, where there are any.
     """
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(count, *translator.observations.shape))
     first = translator.ops[0] if translator.ops else None
-    if isinstance(first, NormalizeObs) and np.shape(first.moments.mean) == rows.shape[1:]:
-        rows = first.moments.mean + rows * np.sqrt(first.moments.var)
+    mean, std = np.zeros(0), np.ones(0)
+    if isinstance(first, NormalizeObs):
+        mean, std = np.ravel(first.moments.mean), np.sqrt(np.ravel(first.moments.var))
     drawn: list[Array] = []
-    views = (
-        translator.observations.views(rows.astype(np.float32)) if translator.observations.dtype != np.uint8 else None
-    )
-    for i, part in enumerate(translator.observations.parts):
+    end = 0
+    for part in translator.observations.parts:
+        begin, end = end, end + prod(part.shape)
         if part.nvec is not None:
             start = np.asarray(part.start)
-            flat = rng.integers(start, start + part.nvec, size=(count, len(part.nvec)))
-            drawn.append(flat.reshape(count, *part.raw_shape))
+            flat: Array = rng.integers(start, start + part.nvec, size=(count, len(part.nvec)))
         elif part.dtype == np.uint8 or part.low is not None:
             low = np.broadcast_to(0 if part.low is None else part.low, part.raw_shape)
             width = np.broadcast_to(255 if part.width is None else part.width, part.raw_shape)
-            drawn.append(
-                (low + np.floor(rng.random((count, *part.raw_shape)) * (width + 1))).clip(0, 255).astype(np.uint8)
-            )
-        elif views is not None and part.axes is None:
-            drawn.append(np.ascontiguousarray(views[i]).reshape(count, *part.raw_shape))
+            # noise alone looks the same to convolutions everywhere: some pictures are brighter than others
+            bright = rng.random((count, *[1] * len(part.raw_shape)))
+            flat = low + np.floor(bright * rng.random((count, *part.raw_shape)) * (width + 1))
+            flat = flat.clip(0, 255).astype(np.uint8)
         else:
-            drawn.append(rng.normal(size=(count, *part.raw_shape)).astype(np.float32))
+            flat = rng.normal(size=(count, prod(part.raw_shape)))
+            if end <= mean.size and part.axes is None:
+                flat = mean[begin:end] + flat * std[begin:end]
+            flat = flat.astype(np.float32)
+        drawn.append(flat.reshape(count, *part.raw_shape))
     return drawn
 
 
