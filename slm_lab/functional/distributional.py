@@ -24,7 +24,9 @@ def make_support(v_min: float, v_max: float, atoms: int, device: torch.device | 
     >>> make_support(-1.0, 1.0, 5)
     tensor([-1.0000, -0.5000,  0.0000,  0.5000,  1.0000])
     """
-    return torch.linspace(v_min, v_max, atoms, device=device)
+    # not linspace, which lib/native does not know; exact at both ends
+    i, last = torch.arange(atoms, device=device), atoms - 1
+    return ((last - i) * v_min + i * v_max) / last
 
 
 def categorical_mean(logits: Tensor, support: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from slm_lab.functional.discrete_distributions import Categorical
 from slm_lab.functional.masks import is_allowed, pick_allowed
-from slm_lab.types import ActionSpace, Discrete
+from slm_lab.types import ActionSpace, Continuous, Discrete, MultiDiscrete
 
 
 class Exploration(Protocol):
@@ -137,3 +137,30 @@ def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> T
     tensor([ 0.2000, -0.5000,  1.0000])
     """
     return (action + (std * noise).clamp(-clip, clip)).clamp(-1, 1)
+
+
+def random_action(action: ActionSpace, n: int, generator: Generator, allowed: Tensor | None = None) -> Tensor:
+    """Actions [n, *A], uniform over the action space; of continuous ones each dimension in [-1, 1).
+
+    Args:
+        action: action space
+        n: how many
+        generator: on the CPU
+        allowed: [n, sum of choices] bool, of Discrete actions or, place after place, of MultiDiscrete ones; None: all
+
+    >>> allowed = torch.tensor([[False, True, False, False, True]])
+    >>> random_action(MultiDiscrete((2, 3)), 1, Generator(), allowed)
+    tensor([[1, 2]])
+    """
+    if isinstance(action, Continuous):
+        return torch.rand((n, action.dim), generator=generator) * 2 - 1
+    if isinstance(action, Discrete):
+        nvec: tuple[int, ...] = (action.n,)
+    else:
+        nvec = action.nvec if isinstance(action, MultiDiscrete) else (2,) * action.n
+    if allowed is None:
+        places = [torch.randint(k, (n,), generator=generator) for k in nvec]
+    else:
+        parts = torch.split(allowed, list(nvec), -1)
+        places = [pick_allowed(part, torch.rand(n, generator=generator).to(part.device)) for part in parts]
+    return places[0] if isinstance(action, Discrete) else torch.stack(places, -1)

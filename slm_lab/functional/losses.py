@@ -1,5 +1,7 @@
 """Losses of policies and value functions. All are means over the batch: their scale does not depend on its size."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -77,3 +79,19 @@ def self_imitation_losses(log_prob: Tensor, value: Tensor, ret: Tensor) -> tuple
     """
     gain = (ret - value).clamp(min=0)
     return policy_gradient_loss(log_prob, gain), 0.5 * (gain**2).mean()
+
+
+def ensemble_loss(losses: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """`mean_b w_b sum_i l_ib`: critics learn side by side, each as if it were alone.
+
+    Args:
+        losses: [B] of each critic
+        weight: [B] importance weights
+
+    Returns:
+        0-d loss
+
+    >>> ensemble_loss([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])], torch.tensor([1.0, 0.5]))
+    tensor(3.5000)
+    """
+    return (weight * sum(losses[1:], losses[0])).mean()

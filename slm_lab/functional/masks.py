@@ -3,6 +3,8 @@
 Huang and Ontanon 2022, arXiv:2006.14171: with masked logits the policy gradient is that of the renormalized policy.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -55,3 +57,18 @@ def pick_allowed(allowed: Tensor, u: Tensor) -> Tensor:
     count = allowed.sum(-1)
     rank = torch.minimum((u.clamp(max=1) * count).long(), count - 1)
     return (allowed.cumsum(-1) > rank.unsqueeze(-1)).to(torch.int64).argmax(-1)
+
+
+def entropy_share(allowed: Tensor) -> Tensor:
+    """`ln k / ln n`: the largest entropy with k of n actions allowed, as a share of the largest with all of them.
+
+    Args:
+        allowed: [B, n] bool, at least one in each row
+
+    Returns:
+        [B] from 0 to 1
+
+    >>> entropy_share(torch.tensor([[True, True, True, True], [True, False, True, False], [False, True, False, False]]))
+    tensor([1.0000, 0.5000, 0.0000])
+    """
+    return allowed.float().sum(-1).log() / math.log(max(allowed.shape[-1], 2))

@@ -30,6 +30,7 @@ PPO = {
     "minibatch_size": 8,
     "training_epoch": 2,
 }
+SAC = {"name": "SoftActorCritic", "training_frequency": 4, "training_start_step": 40}
 RNN = {"type": "RecurrentNet", "rnn_hidden_size": 6, "seq_len": 4}
 CASES: dict[str, dict[str, Any]] = {
     "reinforce": {"algorithm": {"name": "Reinforce", "training_frequency": 8}},
@@ -49,6 +50,15 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "qrdqn": {"algorithm": {"name": "QRDQN", **Q, "quantiles": 5}, "memory": REPLAY},
     "rainbow": {"algorithm": {"name": "Rainbow", **Q, "atoms": 11, "v_min": 0, "v_max": 20}, "memory": PER},
+    "sac": {"algorithm": SAC, "memory": REPLAY},
+    "sac_per": {
+        "algorithm": {**SAC, "num_step_returns": 3, "num_critics": 3, "critic_subset": 2, "policy_q": "mean"},
+        "memory": PER,
+        "env": {"way": "part", "frame_op": "concat", "frame_op_len": 2, "normalize_obs": True},
+    },
+    "crossq": {"algorithm": {**SAC, "name": "CrossQ", "symlog": True}, "memory": REPLAY},
+    "random": {"algorithm": {"name": "Random"}, "memory": REPLAY},
+    "random_places": {"algorithm": {"name": "Random"}, "memory": REPLAY, "env": {"nvec": [2, 3]}},
     "pqn": {"algorithm": {"name": "PQN", "explore_var_spec": EPSILON, "time_horizon": 8, "minibatch_size": 8}},
     "pqn_rnn": {
         "algorithm": {"name": "PQN", "explore_var_spec": EPSILON, "time_horizon": 8, "minibatch_size": 8},
@@ -104,8 +114,8 @@ def test_where_there_is_no_mask(env: dict[str, Any], why: str) -> None:
 
 
 def test_algorithms_that_do_not_follow_it_refuse_it(tmp_path: Path) -> None:
-    case = {"algorithm": {"name": "SoftActorCritic"}, "memory": REPLAY}
-    with pytest.raises(SpecError, match=r"env\.action_mask: SoftActorCritic can't follow it \(these can: .*Rainbow"):
+    case = {"algorithm": {"name": "TD3"}, "memory": REPLAY}
+    with pytest.raises(SpecError, match=r"env\.action_mask: TD3 can't follow it \(these can: .*Rainbow.*SoftActor"):
         api.run(load_spec(raw(case)), out=tmp_path, device="cpu")
 
 
@@ -198,6 +208,82 @@ def test_an_unused_mask_is_reported(way: str, monkeypatch: pytest.MonkeyPatch) -
     make_env(EnvSpec(name="Gates-v0", max_frame=100, way=way)).reset(0)
     assert told
     assert "env.action_mask true uses it" in told[0]
+
+
+@pytest.mark.parametrize("name", ["SoftActorCritic", "CrossQ"])
+def test_values_and_entropies_of_sac_are_sums_over_what_is_allowed(name: str) -> None:
+    case = {"algorithm": {**SAC, "name": name, "gamma": 0.9}, "memory": REPLAY}
+    spec = load_spec(raw(case))
+    env = make_env(spec.env)
+    algo: Any = Agent(spec, env.info, seed=0).algorithm
+    algo.temperature.log_alpha.data.fill_(np.log(0.3))
+    masks = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]])
+    obs, next_obs = (torch.cat([torch.randn(4, 3), m], -1) for m in (masks, masks.roll(1, 0)))
+    action, reward = torch.tensor([2, 1, 3, 1]), torch.tensor([1.0, -1.0, 0.5, 2.0])
+    end, weight, zero = torch.tensor([0.0, 1.0, 0.0, 0.0]), torch.ones(4), torch.zeros(())
+    data = (obs, action, reward, next_obs, end, weight, torch.tensor(1.2), zero)
+    judge = algo.critics if algo.target is None else algo.target.net
+
+    def by_hand(critics: Any, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """V, H and the number of allowed actions of one observation."""
+        ids = row[3:].nonzero().flatten()
+        logits = algo.policy.net(row[None])[0][0, ids]
+        log_p = logits - logits.exp().sum().log()
+        q = torch.stack([net(row[None])[0][0, ids] for net in (critics.q1, critics.q2)]).amin(0)
+        entropy = -(log_p.exp() * log_p).sum()
+        return (log_p.exp() * q).sum() + 0.3 * entropy, entropy, len(ids)
+
+    value = torch.stack([by_hand(judge, row)[0] for row in next_obs])
+    y = reward + 0.9 * (1 - end) * value
+    q = [net(obs)[0][torch.arange(4), action] for net in (algo.critics.q1, algo.critics.q2)]
+    loss, stats = algo.critic_loss(*data)
+    torch.testing.assert_close(loss, sum(((x - y) ** 2).mean() for x in q))
+    assert stats["q"].abs() < 100
+
+    values, entropies, counts = zip(*(by_hand(algo.critics, row) for row in obs), strict=True)
+    loss, stats = algo.policy_loss(*data)
+    torch.testing.assert_close(loss, -torch.stack(values).mean())
+    torch.testing.assert_close(stats["entropy"], torch.stack(entropies).mean())
+    loss.backward()
+    grads = [p.grad for p in algo.policy.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in grads)
+    # a nat and a fifth is asked for where all four actions are allowed, and nothing where there is no choice
+    wanted = torch.tensor([1.2 * np.log(k) / np.log(4) for k in counts], dtype=torch.float32)
+    torch.testing.assert_close(algo.temperature.log_alpha.grad, (torch.stack(entropies) - wanted).mean().detach()[None])
+
+
+@pytest.mark.parametrize("name", ["SoftActorCritic", "CrossQ"])
+def test_masked_sac_is_the_same_compiled(name: str) -> None:
+    spec = load_spec(raw({"algorithm": {**SAC, "name": name, "training_start_step": 8}, "memory": REPLAY}))
+    agents: list[Any] = []
+    for compiled in (False, True):
+        env = make_env(spec.env)
+        agent = Agent(spec, env.info, seed=0, compile=compiled)
+        obs, action = env.reset(0), np.zeros(2, np.int64)
+        for frame in range(2, 42, 2):
+            # what is done does not depend on the agent: rounding must not lead it elsewhere
+            action[:] = obs[:, 3:].argmax(1)
+            agent.act(obs)
+            step = env.step(action)
+            agent.observe(obs, action, step)
+            obs = step.obs
+            agent.maybe_update(frame)
+        agents.append(agent)
+    plain, fast = agents
+    assert fast.algorithm.learner.compile
+    assert fast.algorithm.actor.compile
+    assert fast.opt_step > 0
+    torch.testing.assert_close(plain.weights(), fast.weights(), atol=1e-4, rtol=1e-3)
+
+
+def test_a_target_entropy_in_nats_is_taken_as_it_is() -> None:
+    spec = load_spec(raw({"algorithm": {**SAC, "target_entropy": 0.2}, "memory": REPLAY}))
+    algo: Any = Agent(spec, make_env(spec.env).info, seed=0).algorithm
+    obs = torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]])
+    rest = (torch.zeros(1, dtype=torch.int64), torch.zeros(1), obs, torch.zeros(1), torch.ones(1))
+    loss, _ = algo.policy_loss(obs, *rest, algo.schedules["target_entropy"].tensor, torch.zeros(()))
+    loss.backward()
+    assert algo.temperature.log_alpha.grad.item() == pytest.approx(-0.2)
 
 
 assert gates.Gates

@@ -263,3 +263,20 @@ def test_a_damaged_library_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert compile_function(fn, [x])(x)[0].tolist() == [42, 42, 42]
     assert len(made) == 2
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_two_heads_masked_by_one_part_of_the_observation(n: int) -> None:
+    """Both comparisons end up in the loop of the first selection, whose inner loop is unrolled: GCC 12 got it wrong."""
+
+    def head(obs: Tensor, body: Tensor, last: Tensor) -> Tensor:
+        return ((obs @ body).relu() @ last).masked_fill(~(obs[:, 3:] > 0.5), -1e9)
+
+    def fn(obs: Tensor, next_obs: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        both = torch.cat([obs, next_obs])
+        return head(both, *weights[:2]), head(both, *weights[2:])
+
+    torch.manual_seed(0)
+    seen = torch.cat([torch.randn(16, 3), (torch.rand(16, n) < 0.5).float()], -1)
+    weights = [torch.randn(shape) for shape in ((3 + n, 8), (8, n)) * 2]
+    check(fn, [*seen.split(8), *weights], 1e-5)

@@ -1,20 +1,26 @@
-"""What learners of action values share: the spec of their exploration, and how they act."""
+"""What learners of action values share: how they explore and act; and one base of those that learn from rollouts."""
 
-from typing import Literal, Self
+from abc import abstractmethod
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from slm_lab.agent.algorithm.base import Schedule, Setting
+from slm_lab.agent.algorithm.acting import Actor
+from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
+from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
 from slm_lab.agent.net.init import loss_function
+from slm_lab.agent.net.optim import Optim
 from slm_lab.functional.exploration import EXPLORATION, EpsilonGreedy, MaskedEpsilonGreedy
+from slm_lab.functional.targets import taken_value
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
+from slm_lab.lib.stateful import State
 from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import AlgorithmSpec, LossSpec, NetSpec, NonNegativeSchedule
-from slm_lab.types import Discrete
+from slm_lab.types import Act, Discrete, Rollout, Sequences, Stats
 
 
 class ActionValueSpec(AlgorithmSpec):
@@ -107,3 +113,68 @@ def q_net(setting: Setting, spec: NetSpec, n: int, each: int = 1) -> nn.Module:
 def sample_loss(spec: LossSpec) -> nn.Module:
     """The loss of each sample by itself, so that samples can be weighted: [B], [B] -> [B]."""
     return loss_function(spec, each=True)
+
+
+class RolloutQ(Algorithm):
+    """One Q net that learns from rollouts and forgets them: what SARSA and PQN share.
+
+    A subclass says what the targets are and how many steps are taken on them.
+    """
+
+    on_policy = True
+    recurrent = True
+    masks = True
+    roles = ("critic",)
+    moves_each_step = True
+    stat_names = ("q_value",)
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        spec: Any = setting.spec.net.for_role("critic")
+        self.explorer = Explorer(self.spec, setting)
+        self.net = q_net(setting, spec, self.explorer.n)
+        self.nets = {"net": self.net}
+        self.optims = {"net": Optim(self.net, spec, self.spec.lr)}
+        self.schedules = {"explore_var": self.explorer.var}
+        self.sample_loss = sample_loss(spec.loss_spec)
+        self.recall = self.make_recall([self.net])
+        loss = self.loss if self.recall is None else self.recall.over(self.loss)
+        params = {"net": self.optims["net"].params}
+        self.actor = Actor(self.nets, params, self.choose, compile=setting.compile and self.recall is None)
+        stage = Stage(("net",), loss, self.stat_names)
+        self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
+
+    @property
+    def opt_step(self) -> int:
+        """Gradient steps taken."""
+        return self.learner.steps
+
+    def act(self, obs: Tensor, explore: bool = True) -> Act:
+        """[N, *O] -> actions [N]"""
+        if explore and self.recall is None:
+            return self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor)
+        q = self.net(obs)[0] if self.recall is None else self.recall.step(obs)[0]
+        return Act(self.explorer.choose(q, explore))
+
+    def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
+        """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
+        return Act(self.explorer.pick(self.net(obs)[0], noise, var))
+
+    def loss(self, obs: Tensor | Sequences, action: Tensor, target: Tensor) -> tuple[Tensor, Stats]:
+        """How far Q(s, a) is from y, the mean over a batch [B, ...]."""
+        q = taken_value(self.net(obs)[0], action)
+        return self.sample_loss(q, target).mean(), {"q_value": q.mean()}
+
+    @abstractmethod
+    def targets(self, rollout: Rollout) -> Tensor:
+        """y, [T, N]: one pass of the net over all observations, before it changes."""
+
+    def state_dict(self) -> State:
+        """Net, optimizer, noise."""
+        return super().state_dict() | {"noise": self.explorer.noise.state_dict(), "steps": self.learner.steps}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        super().load_state_dict(state)
+        self.explorer.noise.load_state_dict(state["noise"])
+        self.learner.steps = int(state["steps"])

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Setting
-from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec
+from slm_lab.agent.algorithm.sac import SoftActorCritic
+from slm_lab.agent.algorithm.soft_spec import SoftActorCriticSpec
 from slm_lab.agent.net.critic import joint_pass
 from slm_lab.functional.soft import expected_soft_value, soft_value
 from slm_lab.functional.targets import lowest, taken_value
@@ -58,13 +59,12 @@ class CrossQ(SoftActorCritic):
         subset: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Q_i(s, a) [B] and V(s') [B] of one pass of all critics, in train mode."""
-        with torch.no_grad():
-            policy: Any = self.policy(next_obs)
         if noise is None:
+            with torch.no_grad():
+                policy: Any = self.policy(next_obs)
             now, after = joint_pass(self.critics, obs, next_obs)
             next_value = expected_soft_value(lowest(after, subset), policy.log_p, alpha)
             return *(taken_value(q, action) for q in now), next_value.detach()
-        with torch.no_grad():
-            next_action, log_prob = policy.sample_log_prob(noise)
+        next_action, log_prob = self.next_action(next_obs, noise)
         now, after = joint_pass(self.critics, obs, next_obs, action, next_action)
         return *now, soft_value(lowest(after, subset), log_prob, alpha).detach()

@@ -1,9 +1,9 @@
 """What SAC, TD3 and their relatives share: critics learn with every batch, policy and targets may wait their turn."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Setting
 from slm_lab.agent.algorithm.learner import Learner
@@ -12,7 +12,7 @@ from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, Natural
-from slm_lab.types import ActionSpace, Continuous, Discrete, Stats
+from slm_lab.types import Stats
 
 
 class DelayedSpec(AlgorithmSpec):
@@ -32,6 +32,23 @@ class DelayedSpec(AlgorithmSpec):
     """Updates of the critics for one move of the targets; None: policy_delay."""
     num_critics: Count = 2
     """N, critics that learn the same from different beginnings."""
+
+
+class Batch(NamedTuple):
+    """Transitions drawn from a replay memory, as the losses get them."""
+
+    obs: Tensor
+    """[B, *O]"""
+    action: Tensor
+    """[B, *A]"""
+    reward: Tensor
+    """[B]"""
+    next_obs: Tensor
+    """[B, *O]"""
+    terminated: Tensor
+    """[B], 1 where nothing may be bootstrapped"""
+    weight: Tensor
+    """[B]"""
 
 
 class Turns:
@@ -96,14 +113,6 @@ class Turns:
         """Become what `state_dict` said."""
         self.move_due = bool(state.get("move_due", False))
         self.both.steps, self.critics.steps = (int(n) for n in state["steps"])
-
-
-def random_action(action: ActionSpace, n: int, generator: Generator) -> Tensor:
-    """Actions [n, *A], uniform over the action space: Discrete, or Continuous."""
-    if isinstance(action, Discrete):
-        return torch.randint(action.n, (n,), generator=generator)
-    assert isinstance(action, Continuous)
-    return torch.rand((n, action.dim), generator=generator) * 2 - 1
 
 
 def start_step(setting: Setting) -> int:

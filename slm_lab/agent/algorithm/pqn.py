@@ -18,22 +18,15 @@ Differs from the paper: any optimizer and loss (there RAdam); the observation is
 say so.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from slm_lab.agent.algorithm.acting import Actor
-from slm_lab.agent.algorithm.action_value import ActionValueSpec, Explorer, q_net, sample_loss
-from slm_lab.agent.algorithm.base import Algorithm, Setting
-from slm_lab.agent.algorithm.learner import Learner, Stage
-from slm_lab.agent.net.optim import Optim
+from slm_lab.agent.algorithm.action_value import ActionValueSpec, RolloutQ
 from slm_lab.functional.returns import lambda_returns
-from slm_lab.functional.targets import max_value, taken_value
+from slm_lab.functional.targets import max_value
 from slm_lab.lib.registry import register
-from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Count, Unit
-from slm_lab.types import Act, Rollout, Sequences, Stats
+from slm_lab.types import Rollout, Stats
 
 
 class PQNSpec(ActionValueSpec):
@@ -56,54 +49,10 @@ class PQNSpec(ActionValueSpec):
 
 
 @register("algorithm")
-class PQN(Algorithm):
+class PQN(RolloutQ):
     """One Q net."""
 
     Spec = PQNSpec
-    on_policy = True
-    recurrent = True
-    masks = True
-    roles = ("critic",)
-    moves_each_step = True
-    stat_names = ("q_value",)
-
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
-        spec: Any = setting.spec.net.for_role("critic")
-        self.explorer = Explorer(self.spec, setting)
-        self.net = q_net(setting, spec, self.explorer.n)
-        self.nets = {"net": self.net}
-        self.optims = {"net": Optim(self.net, spec, self.spec.lr)}
-        self.schedules = {"explore_var": self.explorer.var}
-        self.sample_loss = sample_loss(spec.loss_spec)
-        self.recall = self.make_recall([self.net])
-        loss = self.loss if self.recall is None else self.recall.over(self.loss)
-        params = {"net": self.optims["net"].params}
-        self.actor = Actor(self.nets, params, self.choose, compile=setting.compile and self.recall is None)
-        self.learner = Learner(
-            self.nets, self.optims, [Stage(("net",), loss, self.stat_names)], compile=setting.compile
-        )
-
-    @property
-    def opt_step(self) -> int:
-        """Gradient steps taken."""
-        return self.learner.steps
-
-    def act(self, obs: Tensor, explore: bool = True) -> Act:
-        """[N, *O] -> actions [N]"""
-        if explore and self.recall is None:
-            return self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor)
-        q = self.net(obs)[0] if self.recall is None else self.recall.step(obs)[0]
-        return Act(self.explorer.choose(q, explore))
-
-    def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
-        """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
-        return Act(self.explorer.pick(self.net(obs)[0], noise, var))
-
-    def loss(self, obs: Tensor | Sequences, action: Tensor, target: Tensor) -> tuple[Tensor, Stats]:
-        """What is descended on above, the mean over a minibatch [M, ...]."""
-        q = taken_value(self.net(obs)[0], action)
-        return self.sample_loss(q, target).mean(), {"q_value": q.mean()}
 
     def targets(self, rollout: Rollout) -> Tensor:
         """y, [T, N]: one pass of the net over all observations, before it changes."""
@@ -124,13 +73,3 @@ class PQN(Algorithm):
         orders = [self.shuffled(data) for _ in range(self.spec.training_epoch)]
         self.learner.step_through(data, orders, self.rows(self.spec.minibatch_size), ())
         return self.learner.take_stats()
-
-    def state_dict(self) -> State:
-        """Net, optimizer, noise."""
-        return super().state_dict() | {"noise": self.explorer.noise.state_dict(), "steps": self.learner.steps}
-
-    def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
-        super().load_state_dict(state)
-        self.explorer.noise.load_state_dict(state["noise"])
-        self.learner.steps = int(state["steps"])

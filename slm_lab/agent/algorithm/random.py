@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Algorithm, Setting
+from slm_lab.agent.net.masked import HeadMask
+from slm_lab.functional.exploration import random_action
 from slm_lab.lib.registry import register
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count
-from slm_lab.types import Act, Continuous, Discrete, MultiDiscrete, Stats
+from slm_lab.types import Act, MultiDiscrete, Stats
 
 
 class RandomSpec(AlgorithmSpec):
@@ -26,10 +28,14 @@ class Random(Algorithm):
     Spec = RandomSpec
     on_policy = None
     recurrent = True
+    masks = True
     roles = ()
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
+        action = self.info.action
+        self._choices = sum(action.nvec) if isinstance(action, MultiDiscrete) else getattr(action, "n", 0)
+        self._mask = HeadMask.of(self.info.obs_shape, {"policy": self._choices})
         self._greedy = torch.Generator().manual_seed(derive(setting.generator.initial_seed(), 1))
 
     @property
@@ -39,13 +45,9 @@ class Random(Algorithm):
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A], uniform; of continuous ones each dimension in [-1, 1)."""
-        n, g, space = len(obs), self.setting.generator if explore else self._greedy, self.info.action
-        if isinstance(space, Discrete):
-            return Act(torch.randint(space.n, (n,), generator=g))
-        if isinstance(space, Continuous):
-            return Act(torch.rand((n, space.dim), generator=g) * 2 - 1)
-        nvec = space.nvec if isinstance(space, MultiDiscrete) else (2,) * space.n
-        return Act(torch.stack([torch.randint(k, (n,), generator=g) for k in nvec], -1))
+        allowed = None if self._mask is None else self._mask.allowed(obs, self._choices)
+        generator = self.setting.generator if explore else self._greedy
+        return Act(random_action(self.info.action, len(obs), generator, allowed))
 
     def update(self, batch: Any, frame: int) -> Stats:
         """Learn nothing. A replay memory is left alone, an on-policy one has been emptied."""

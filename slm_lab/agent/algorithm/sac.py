@@ -17,10 +17,12 @@ many times.
 Continuous actions: a = tanh(u), u Gaussian, and one reparameterized sample stands for the expectation. For discrete
 actions the expectation is summed up exactly.
 
-Target entropy `auto`: -dim for continuous actions; for n discrete ones `ratio * ln n`, see `entropy_anneal`. The ratio
-is 0.6 by default, 0.98 in the paper. On CartPole-v1 (specs/sac/sac_cartpole.json, 200,000 frames, two seeds) the score
-over the last 100 rows came to 500.0 and 499.6 with 0.6, to 497.0 and 499.4 with 0.98, learned in about the same time.
-The smaller of two critics is taken for discrete actions too: with their mean it was 493.7 and 484.6.
+Target entropy `auto`: -dim for continuous actions; for n discrete ones `ratio * ln n`, see `entropy_anneal`; with
+`env.action_mask` n counts the actions that are allowed in s. Masked actions have no probability, so they add neither
+value nor entropy to V(s). The ratio is 0.6 by default, 0.98 in the paper. On CartPole-v1 (sac_cartpole, 200,000 frames,
+two seeds) the score over the last 100 rows came to 500.0 and 499.6 with 0.6, to 497.0 and 499.4 with 0.98, learned in
+about the same time. The smaller of two critics is taken for discrete actions too: with their mean it was 493.7 and
+484.6.
 
 With `num_step_returns` above 1 the target sums up so many rewards before it bootstraps, as in `dqn`; the entropy of the
 steps between is not counted.
@@ -35,93 +37,34 @@ Many updates a frame, by keys alone. REDQ (Chen et al. 2021, arXiv:2101.05982): 
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
-from slm_lab.agent.algorithm.delayed import DelayedSpec, Turns, random_action, start_step
+from slm_lab.agent.algorithm.delayed import Batch, Turns, start_step
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
-from slm_lab.agent.algorithm.temperature import EntropyAnnealSpec, Temperature, temperature_schedules
+from slm_lab.agent.algorithm.soft_spec import SoftActorCriticSpec, policy_distribution
+from slm_lab.agent.algorithm.temperature import Temperature, temperature_optim, temperature_schedules
 from slm_lab.agent.memory.replay import Replay
 from slm_lab.agent.net.actor_critic import Policy, policy_head_size
 from slm_lab.agent.net.critic import Critics
 from slm_lab.agent.net.init import loss_function
+from slm_lab.agent.net.masked import HeadMask
 from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
-from slm_lab.functional.continuous_distributions import TanhNormal
-from slm_lab.functional.discrete_distributions import Categorical
-from slm_lab.functional.distributions import UnfitDistribution
+from slm_lab.functional.exploration import random_action
+from slm_lab.functional.losses import ensemble_loss
+from slm_lab.functional.masks import entropy_share
 from slm_lab.functional.normalize import symlog
 from slm_lab.functional.soft import expected_soft_value, soft_value, temperature_loss
 from slm_lab.functional.targets import lowest, td_target
-from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
-from slm_lab.spec.model import (
-    Count,
-    Natural,
-    NetSpec,
-    NonNegative,
-    OptimSpec,
-    Real,
-)
 from slm_lab.types import Act, Continuous, Discrete, Stats
-
-PDTYPES: dict[type, tuple[str, ...]] = {
-    Discrete: ("default", "Categorical", "GumbelSoftmax"),
-    Continuous: ("default", "Normal", "NormalTanh", "MultivariateNormal"),
-}
-"""Names that older specs give to the two policies there are."""
-
-
-class SoftActorCriticSpec(DelayedSpec):
-    """Keys of SoftActorCritic."""
-
-    critic_subset: Count | None = None
-    """M, critics drawn by chance for each target, which takes the lowest of them; None: all."""
-    policy_q: Literal["min", "mean"] = "min"
-    """What the policy ascends: the lowest of the critics, or their mean."""
-    target_entropy: Real | Literal["auto"] = "auto"
-    """H_target, in nats."""
-    entropy_anneal: EntropyAnnealSpec = EntropyAnnealSpec()
-    """Discrete actions, where target_entropy is auto."""
-    alpha_lr: NonNegative | None = None
-    """Learning rate of the temperature; None: the policy's."""
-    fixed_alpha: NonNegative | None = None
-    """A temperature that is not learned."""
-    alpha_anneal_frames: Natural = 0
-    """Frames over which fixed_alpha falls to 0; 0: it stays."""
-    log_alpha_min: Real = -5.0
-    log_alpha_max: Real = 2.0
-    symlog: bool = False
-    """Q values and their targets are compared by their symlog, `sign(x) ln(1 + |x|)`."""
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> Self:
-        if self.log_alpha_min > self.log_alpha_max:
-            raise PydanticCustomError("order", "log_alpha_min must not lie above log_alpha_max")
-        if self.critic_subset is not None and self.critic_subset > self.num_critics:
-            context = {"key": "critic_subset", "got": self.critic_subset}
-            raise PydanticCustomError("order", "there are num_critics to draw from", context)
-        return self
-
-
-def refuse_scalar_keys(spec: SoftActorCriticSpec) -> None:
-    """Keys that have a meaning for critics of single values alone.
-
-    Raises:
-        PydanticCustomError: one of them is set
-    """
-    for key in ("critic_subset", "policy_q", "symlog"):
-        if getattr(spec, key) != type(spec).model_fields[key].default:
-            context = {"key": key, "got": getattr(spec, key)}
-            raise PydanticCustomError("order", "has no meaning for critics of distributions", context)
 
 
 class Rest(NamedTuple):
@@ -143,13 +86,13 @@ class Rest(NamedTuple):
 class SoftActorCritic(Algorithm):
     """A policy, critics with their targets, and a temperature.
 
-    Hooks for subclasses: `critic_values` or the whole `critic_loss`, `soft_value`, `after_step`; and the class
-    variables.
+    Hooks for subclasses: `critic_values` or the whole of `compare`, `q_value`, `after_step`; and the class variables.
     """
 
     Spec = SoftActorCriticSpec
     on_policy = False
     has_target = True
+    masks = True
     spaces: ClassVar[tuple[type, ...]] = (Discrete, Continuous)
     """Kinds of action spaces."""
     stat_names = ("q", "policy_loss", "entropy", "alpha")
@@ -158,15 +101,8 @@ class SoftActorCritic(Algorithm):
         super().__init__(setting)
         spec, device = setting.spec, setting.device
         action: Any = self.info.action
+        dist: Any = policy_distribution(self.spec, action, self.spaces)
         self.discrete = isinstance(action, Discrete)
-        if type(action) not in self.spaces:
-            known = " and ".join(space.__name__ for space in self.spaces)
-            why = f"{self.spec.name} acts in {known} spaces, not {type(action).__name__}"
-            raise SpecError([f"agent.algorithm.name: {why}"])
-        known = ", ".join(PDTYPES[type(action)])
-        if self.spec.action_pdtype not in PDTYPES[type(action)]:
-            raise UnfitDistribution(f"'{self.spec.action_pdtype}' is no policy of {self.spec.name} (known: {known})")
-        dist: Any = Categorical if self.discrete else TanhNormal
         actor_spec, critic_spec = spec.net.for_role("actor"), spec.net.for_role("critic")
         net_class: Any = lookup("net", spec.net.type)
         head = policy_head_size(dist, action, actor_spec.log_std_init)
@@ -184,14 +120,13 @@ class SoftActorCritic(Algorithm):
         }
         self.temperature: Temperature | None = None
         if self.spec.fixed_alpha is None:
+            lr = self.optims["net"].base_lr if self.spec.alpha_lr is None else self.spec.alpha_lr
             self.temperature = Temperature(self.spec.log_alpha_min, self.spec.log_alpha_max).to(device)
             self.nets["temperature"] = self.temperature
-            lr = self.optims["net"].base_lr if self.spec.alpha_lr is None else self.spec.alpha_lr
-            # no weight decay: it would draw alpha to 1
-            plain = NetSpec(type="Temperature", optim_spec=OptimSpec(lr=lr))
-            self.optims["temperature"] = Optim(self.temperature, plain)
+            self.optims["temperature"] = temperature_optim(self.temperature, lr)
         schedules = temperature_schedules(self.spec, action)
         self.schedules = {name: Schedule(s, device) for name, s in schedules.items()}
+        self._mask = HeadMask.of(self.info.obs_shape, {"policy": head}) if self.discrete else None
         self._elementwise_loss = loss_function(critic_spec.loss_spec, each=True)
         self._build_learners(compile=setting.compile)
         params = {"net": self.optims["net"].params}
@@ -233,13 +168,19 @@ class SoftActorCritic(Algorithm):
             return Act(self.policy(obs).mode())
         self.acted += len(obs)
         if self.acted <= self.training_start_step:
-            return Act(random_action(self.info.action, len(obs), self.setting.generator).to(obs.device))
+            return Act(
+                random_action(self.info.action, len(obs), self.setting.generator, self.allowed(obs)).to(obs.device)
+            )
         return self.actor(obs, self.noise.next(len(obs)).to(obs.device))
 
     def finish(self) -> None:
         """See Algorithm: the random actions of the beginning are over."""
         super().finish()
         self.acted = max(self.acted, self.training_start_step)
+
+    def allowed(self, obs: Tensor) -> Tensor | None:
+        """[N, *O] -> [N, n] bool, which discrete actions the env allows; None: all."""
+        return None if self._mask is None else self._mask.allowed(obs, self.info.action.n)  # type: ignore[union-attr]
 
     def choose(self, obs: Tensor, noise: Tensor) -> Act:
         """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy"""
@@ -265,16 +206,28 @@ class SoftActorCritic(Algorithm):
             V [B], H [B]
         """
         policy: Any = self.policy(obs)
-        join = self._policy_q if critics is self.critics else lowest
         if noise is None:
-            q = join(critics.all_actions(obs), subset)
+            q = self._join(critics, critics.all_actions(obs), subset)
             return expected_soft_value(q, policy.log_p, alpha), policy.entropy()
         action, log_prob = policy.sample_log_prob(noise)
-        return soft_value(join(critics(obs, action), subset), log_prob, alpha), -log_prob
+        return soft_value(self.q_value(critics, obs, action, subset), log_prob, alpha), -log_prob
 
-    def _policy_q(self, qs: Sequence[Tensor], subset: Tensor | None) -> Tensor:
-        """What the policy ascends."""
-        return torch.stack(tuple(qs)).mean(0) if self.spec.policy_q == "mean" else lowest(qs, None)
+    def q_value(self, critics: Any, obs: Tensor, action: Tensor, subset: Tensor | None) -> Tensor:
+        """Q(s, a) [B] by these critics, of continuous actions; see `soft_value`."""
+        return self._join(critics, critics(obs, action), subset)
+
+    def _join(self, critics: Any, qs: Sequence[Tensor], subset: Tensor | None) -> Tensor:
+        """One opinion out of several: the lowest; for the policy their mean, where the spec says so."""
+        if critics is self.critics and self.spec.policy_q == "mean":
+            return torch.stack(tuple(qs)).mean(0)
+        return lowest(qs, subset)
+
+    @torch.no_grad()
+    def next_action(self, next_obs: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A continuous action of the policy and its log probability, [B, dim] and [B], constants."""
+        policy: Any = self.policy(next_obs)
+        action, log_prob = policy.sample_log_prob(noise)
+        return action, log_prob
 
     def critic_values(
         self,
@@ -303,44 +256,47 @@ class SoftActorCritic(Algorithm):
             next_value, _ = self.soft_value(self.target.net, next_obs, noise, alpha, subset)
         return *self.critics(obs, action), next_value
 
-    def critic_loss(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_obs: Tensor,
-        terminated: Tensor,
-        weight: Tensor,
-        *rest: Tensor,
-    ) -> tuple[Tensor, Stats]:
-        """All critics against the soft target, over a batch [B, ...]; rest: what `unpack` understands."""
-        told = self.unpack(rest)
-        alpha = self.alpha(told.fixed_alpha)
-        *qs, next_value = self.critic_values(obs, action, next_obs, told.next_noise, alpha, told.subset)
-        target = td_target(reward, terminated, next_value, self.spec.gamma)
-        lower = lowest(qs, None).detach()
-        stats = {"q": lower.mean(), "error": (lower - target).abs()}
+    def critic_loss(self, *data: Tensor) -> tuple[Tensor, Stats]:
+        """All critics against their target: a Batch [B, ...], then what `unpack` understands."""
+        batch, told = Batch(*data[: len(Batch._fields)]), self.unpack(data)
+        losses, q, error = self.compare(batch, told, self.alpha(told.fixed_alpha))
+        return ensemble_loss(losses, batch.weight), {"q": q.mean(), "error": error.abs()}
+
+    def compare(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The critics' opinions and their target.
+
+        Returns:
+            the loss of each critic [B], Q(s, a) [B], and how far it is from its target [B]; the last two are constants
+        """
+        *qs, next_value = self.critic_values(
+            batch.obs, batch.action, batch.next_obs, told.next_noise, alpha, told.subset
+        )
+        target = td_target(batch.reward, batch.terminated, next_value, self.spec.gamma)
+        lower = lowest(qs).detach()
+        error = lower - target
         if self.spec.symlog:
             qs, target = [symlog(q) for q in qs], symlog(target)
-        losses = [self._elementwise_loss(q, target) for q in qs]
-        return (weight * sum(losses[1:], losses[0])).mean(), stats
+        return [self._elementwise_loss(q, target) for q in qs], lower, error
 
     def policy_loss(self, obs: Tensor, *rest: Tensor) -> tuple[Tensor, Stats]:
-        """`-mean V(s)`, with the temperature's gradient, over a batch [B, ...]; rest: as for `critic_loss`."""
-        told = self.unpack(rest[5:])
+        """`-mean V(s)`, with the temperature's gradient; arguments: as for `critic_loss`."""
+        told = self.unpack((obs, *rest))
         alpha = self.alpha(told.fixed_alpha)
         value, entropy = self.soft_value(self.critics, obs, told.noise, alpha)
         loss = -value.mean()
         stats = {"entropy": entropy.mean(), "alpha": alpha}
         if self.temperature is not None:
+            target, allowed = told.target_entropy, self.allowed(obs)
+            if allowed is not None and self.spec.target_entropy == "auto":
+                target = target * entropy_share(allowed)
             # one pass for both: the temperature's loss adds its gradient and no value
-            own = temperature_loss(self.temperature.log_alpha, entropy, told.target_entropy)
+            own = temperature_loss(self.temperature.log_alpha, entropy, target)
             loss = loss + (own - own.detach())
         return loss, stats
 
-    def unpack(self, rest: tuple[Tensor, ...]) -> Rest:
+    def unpack(self, data: tuple[Tensor, ...]) -> Rest:
         """What `learn` adds to a batch."""
-        *given, target_entropy, fixed_alpha = rest
+        *given, target_entropy, fixed_alpha = data[len(Batch._fields) :]
         next_noise, noise = (None, None) if self.discrete else given[:2]
         subset = given[-1] if self._draws_subset else None
         return Rest(next_noise, noise, subset, target_entropy, fixed_alpha)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
-from slm_lab.agent.algorithm.delayed import DelayedSpec, Turns, random_action, start_step
+from slm_lab.agent.algorithm.delayed import Batch, DelayedSpec, Turns, start_step
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
 from slm_lab.agent.memory.replay import Replay
@@ -38,7 +38,8 @@ from slm_lab.agent.net.init import loss_function
 from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
 from slm_lab.functional.continuous_distributions import TanhNormal
-from slm_lab.functional.exploration import smoothed_action
+from slm_lab.functional.exploration import random_action, smoothed_action
+from slm_lab.functional.losses import ensemble_loss
 from slm_lab.functional.targets import lowest, td_target
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
@@ -138,27 +139,19 @@ class TD3(Algorithm):
         super().finish()
         self.acted = max(self.acted, self.training_start_step)
 
-    def critic_loss(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_obs: Tensor,
-        terminated: Tensor,
-        weight: Tensor,
-        noise: Tensor,
-    ) -> tuple[Tensor, Stats]:
-        """All critics against the smoothed target, over a batch [B, ...]; noise: [B, dim] on the next action."""
+    def critic_loss(self, *data: Tensor) -> tuple[Tensor, Stats]:
+        """All critics against the smoothed target: a Batch [B, ...], then noise [B, dim] for the next action."""
+        *given, noise = data
+        batch = Batch(*given)
         with torch.no_grad():
-            mean: Tensor = self.policy_target.net(next_obs)
+            mean: Tensor = self.policy_target.net(batch.next_obs)
             next_action = smoothed_action(mean, noise, self.spec.target_noise, self.spec.target_noise_clip)
-            next_value = lowest(self.target.net(next_obs, next_action))
-            target = td_target(reward, terminated, next_value, self.spec.gamma)
-        qs = self.critics(obs, action)
+            next_value = lowest(self.target.net(batch.next_obs, next_action))
+            target = td_target(batch.reward, batch.terminated, next_value, self.spec.gamma)
+        qs = self.critics(batch.obs, batch.action)
         lower = lowest(qs).detach()
         losses = [self._elementwise_loss(q, target) for q in qs]
-        loss = (weight * sum(losses[1:], losses[0])).mean()
-        return loss, {"q": lower.mean(), "error": (lower - target).abs()}
+        return ensemble_loss(losses, batch.weight), {"q": lower.mean(), "error": (lower - target).abs()}
 
     def policy_loss(self, obs: Tensor, *_: Tensor) -> tuple[Tensor, Stats]:
         """`-mean Q_1(s, mu(s))` over a batch [B, *O]."""

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slm_lab.spec.model import Natural, NonNegative, ScheduleSpec, SpecModel
+from slm_lab.agent.net.optim import Optim
+from slm_lab.spec.model import Natural, NetSpec, NonNegative, OptimSpec, ScheduleSpec, SpecModel
 from slm_lab.types import Continuous, Discrete
 
 RATIO = 0.6
@@ -39,6 +40,11 @@ class Temperature(nn.Module):
     def forward(self) -> Tensor:
         """0-d alpha, a constant"""
         return self.log_alpha.detach().exp().squeeze(0)
+
+
+def temperature_optim(temperature: Temperature, lr: float) -> Optim:
+    """Adam without weight decay, which would draw alpha to 1."""
+    return Optim(temperature, NetSpec(type="Temperature", optim_spec=OptimSpec(lr=lr)))
 
 
 def temperature_schedules(spec: Any, action: Discrete | Continuous) -> dict[str, ScheduleSpec | None]:

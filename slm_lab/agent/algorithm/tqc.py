@@ -21,13 +21,15 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec, refuse_scalar_keys
+from slm_lab.agent.algorithm.delayed import Batch
+from slm_lab.agent.algorithm.sac import Rest, SoftActorCritic
+from slm_lab.agent.algorithm.soft_spec import SoftActorCriticSpec, refuse_scalar_keys
 from slm_lab.functional.distributional import quantile_fractions, quantile_huber_loss, truncated_quantiles
 from slm_lab.functional.soft import soft_value
 from slm_lab.functional.targets import td_target
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, Natural
-from slm_lab.types import Continuous, Stats
+from slm_lab.types import Continuous
 
 
 class TQCSpec(SoftActorCriticSpec):
@@ -54,6 +56,7 @@ class TQC(SoftActorCritic):
     """A policy, critics of quantiles with their targets, and a temperature."""
 
     Spec = TQCSpec
+    masks = False
     spaces: ClassVar[tuple[type, ...]] = (Continuous,)
 
     @property
@@ -61,40 +64,21 @@ class TQC(SoftActorCritic):
         """M"""
         return int(self.spec.quantiles)
 
-    def soft_value(
-        self, critics: Any, obs: Tensor, noise: Tensor | None, alpha: Tensor, subset: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """V(s) by the mean of all quantiles, and an estimate of the policy's entropy, [B] each."""
-        assert noise is not None
-        policy: Any = self.policy(obs)
-        action, log_prob = policy.sample_log_prob(noise)
-        q = torch.stack(critics(obs, action), 1).mean((1, 2))
-        return soft_value(q, log_prob, alpha), -log_prob
+    def q_value(self, critics: Any, obs: Tensor, action: Tensor, subset: Tensor | None) -> Tensor:
+        """The mean of all quantiles, [B]."""
+        return torch.stack(critics(obs, action), 1).mean((1, 2))
 
-    def critic_loss(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_obs: Tensor,
-        terminated: Tensor,
-        weight: Tensor,
-        *rest: Tensor,
-    ) -> tuple[Tensor, Stats]:
-        """All critics against the truncated target, over a batch [B, ...]; rest: what `unpack` understands."""
+    def compare(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """See SoftActorCritic; the target is truncated."""
         assert self.target is not None
-        told = self.unpack(rest)
-        alpha = self.alpha(told.fixed_alpha)
+        next_action, log_prob = self.next_action(batch.next_obs, told.next_noise)
         with torch.no_grad():
-            policy: Any = self.policy(next_obs)
-            next_action, log_prob = policy.sample_log_prob(told.next_noise)
-            pooled = torch.stack(self.target.net(next_obs, next_action), 1)
-            kept = truncated_quantiles(pooled, self.spec.drop_quantiles * self.spec.num_critics)
-            value = soft_value(kept, log_prob.unsqueeze(-1), alpha)
-            target = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), value, self.spec.gamma)
-        critics = self.critics(obs, action)
-        fraction = quantile_fractions(self.spec.quantiles, obs.device)
+            pooled = torch.stack(self.target.net(batch.next_obs, next_action), 1)
+        kept = truncated_quantiles(pooled, self.spec.drop_quantiles * self.spec.num_critics)
+        value = soft_value(kept, log_prob.unsqueeze(-1), alpha)
+        target = td_target(batch.reward.unsqueeze(-1), batch.terminated.unsqueeze(-1), value, self.spec.gamma)
+        critics = self.critics(batch.obs, batch.action)
+        fraction = quantile_fractions(self.spec.quantiles, batch.obs.device)
         losses = [quantile_huber_loss(z, target, fraction) / self.spec.quantiles for z in critics]
         q = torch.stack(critics, 1).mean((1, 2)).detach()
-        loss = (weight * sum(losses[1:], losses[0])).mean()
-        return loss, {"q": q.mean(), "error": (q - target.mean(-1)).abs()}
+        return losses, q, q - target.mean(-1)

@@ -30,8 +30,10 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Setting
+from slm_lab.agent.algorithm.delayed import Batch
 from slm_lab.agent.algorithm.learner import Learner
-from slm_lab.agent.algorithm.sac import SoftActorCritic, SoftActorCriticSpec, refuse_scalar_keys
+from slm_lab.agent.algorithm.sac import Rest, SoftActorCritic
+from slm_lab.agent.algorithm.soft_spec import SoftActorCriticSpec, refuse_scalar_keys
 from slm_lab.agent.net.critic import joint_pass
 from slm_lab.agent.net.normalization import normalized_layers
 from slm_lab.functional.distributional import categorical_loss, categorical_mean, categorical_projection, make_support
@@ -40,7 +42,7 @@ from slm_lab.functional.soft import soft_value
 from slm_lab.functional.targets import lowest, td_target
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, Real
-from slm_lab.types import Continuous, Stats
+from slm_lab.types import Continuous
 
 
 class XQCSpec(SoftActorCriticSpec):
@@ -74,6 +76,7 @@ class XQC(SoftActorCritic):
     """A policy, normalized categorical critics with their targets, and a temperature."""
 
     Spec = XQCSpec
+    masks = False
     spaces: ClassVar[tuple[type, ...]] = (Continuous,)
 
     def __init__(self, setting: Setting) -> None:
@@ -94,46 +97,27 @@ class XQC(SoftActorCritic):
         """[K], made where it is used: what is compiled reads no tensor but its arguments"""
         return make_support(self.spec.v_min, self.spec.v_max, self.spec.atoms, device)
 
-    def soft_value(
-        self, critics: Any, obs: Tensor, noise: Tensor | None, alpha: Tensor, subset: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """V(s) by the lowest mean, and an estimate of the policy's entropy, [B] each."""
-        assert noise is not None
-        policy: Any = self.policy(obs)
-        action, log_prob = policy.sample_log_prob(noise)
+    def q_value(self, critics: Any, obs: Tensor, action: Tensor, subset: Tensor | None) -> Tensor:
+        """The lowest mean, [B]."""
         support = self.support(obs.device)
-        q = lowest([categorical_mean(logits, support) for logits in critics(obs, action)])
-        return soft_value(q, log_prob, alpha), -log_prob
+        return lowest([categorical_mean(logits, support) for logits in critics(obs, action)])
 
-    def critic_loss(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_obs: Tensor,
-        terminated: Tensor,
-        weight: Tensor,
-        *rest: Tensor,
-    ) -> tuple[Tensor, Stats]:
-        """All critics against the projected target, over a batch [B, ...]; rest: what `unpack` understands."""
+    def compare(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """See SoftActorCritic; the target is projected onto the support."""
         assert self.target is not None
-        told = self.unpack(rest)
-        alpha, support = self.alpha(told.fixed_alpha), self.support(obs.device)
-        with torch.no_grad():
-            policy: Any = self.policy(next_obs)
-            next_action, log_prob = policy.sample_log_prob(told.next_noise)
-        now, _ = joint_pass(self.critics, obs, next_obs, action, next_action)
-        _, after = joint_pass(self.target.net, obs, next_obs, action, next_action)
+        support = self.support(batch.obs.device)
+        next_action, log_prob = self.next_action(batch.next_obs, told.next_noise)
+        both = batch.obs, batch.next_obs, batch.action, next_action
+        now, _ = joint_pass(self.critics, *both)
+        _, after = joint_pass(self.target.net, *both)
         logits = torch.stack([x.detach() for x in after])
         lower = categorical_mean(logits, support).argmin(0)
-        logits = logits[lower, torch.arange(len(obs), device=obs.device)]
+        logits = logits[lower, torch.arange(len(lower), device=lower.device)]
         value = soft_value(support, log_prob.unsqueeze(-1), alpha)
-        value = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), value, self.spec.gamma)
+        value = td_target(batch.reward.unsqueeze(-1), batch.terminated.unsqueeze(-1), value, self.spec.gamma)
         target = categorical_projection(value, logits.softmax(-1), support)
-        losses = [categorical_loss(x, target) for x in now]
         q = lowest([categorical_mean(x, support) for x in now]).detach()
-        loss = (weight * sum(losses[1:], losses[0])).mean()
-        return loss, {"q": q.mean(), "error": (q - (target * support).sum(-1)).abs()}
+        return [categorical_loss(x, target) for x in now], q, q - (target * support).sum(-1)
 
     def after_step(self, learner: Learner) -> None:
         """Bounds of the temperature, lengths of rows."""

@@ -35,7 +35,8 @@ class Composite:
 
     def point(self, out: Place, template: str, values: dict[str, Any], dtype: torch.dtype | None = None) -> None:
         """Append an elementwise step, computed in a type (None: that of the result)."""
-        operands, expr = expression(template, values, dtype or out.dtype)
+        # a bool by way of a float is miscompiled by GCC 12, where it is the mask of a selection in an unrolled loop
+        operands, expr = expression(template, values, dtype or out.dtype, out.dtype)
         self.steps.append(Point(out, operands, expr))
 
     def reduce(

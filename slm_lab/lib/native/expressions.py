@@ -23,8 +23,17 @@ def common_type(values: Iterable[Any]) -> torch.dtype:
     return torch.int64
 
 
-def expression(template: str, values: dict[str, Any], dtype: torch.dtype) -> tuple[list[Place], str]:
-    """Operands, and C text with their numbers in place of their names."""
+def expression(
+    template: str, values: dict[str, Any], dtype: torch.dtype, result: torch.dtype | None = None
+) -> tuple[list[Place], str]:
+    """Operands, and C text with their numbers in place of their names.
+
+    Args:
+        template: C text with the names of the operands
+        values: places and Python numbers, by name
+        dtype: what is computed in
+        result: of the text; None: dtype
+    """
     operands: list[Place] = []
     texts: dict[str, str] = {}
     kind = c_type(dtype)
@@ -44,7 +53,7 @@ def expression(template: str, values: dict[str, Any], dtype: torch.dtype) -> tup
             texts[name] = f"({literal(value, dtype)})"
         else:
             raise Unsupported(f"an operand {value!r}")
-    return operands, f"({kind})({in_type(template, dtype).format(**texts)})"
+    return operands, f"({c_type(result or dtype)})({in_type(template, dtype).format(**texts)})"
 
 
 def in_type(template: str, dtype: torch.dtype) -> str:

@@ -1,0 +1,89 @@
+"""Keys of SAC and its relatives, and what they say of the policy."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from slm_lab.agent.algorithm.delayed import DelayedSpec
+from slm_lab.agent.algorithm.temperature import EntropyAnnealSpec
+from slm_lab.functional.continuous_distributions import TanhNormal
+from slm_lab.functional.discrete_distributions import Categorical
+from slm_lab.functional.distributions import UnfitDistribution
+from slm_lab.lib.errors import SpecError
+from slm_lab.spec.model import Count, Natural, NonNegative, Real
+from slm_lab.types import ActionSpace, Continuous, Discrete
+
+PDTYPES: dict[type, tuple[str, ...]] = {
+    Discrete: ("default", "Categorical", "GumbelSoftmax"),
+    Continuous: ("default", "Normal", "NormalTanh", "MultivariateNormal"),
+}
+"""Names that older specs give to the two policies there are."""
+
+
+class SoftActorCriticSpec(DelayedSpec):
+    """Keys of SoftActorCritic."""
+
+    critic_subset: Count | None = None
+    """M, critics drawn by chance for each target, which takes the lowest of them; None: all."""
+    policy_q: Literal["min", "mean"] = "min"
+    """What the policy ascends: the lowest of the critics, or their mean."""
+    target_entropy: Real | Literal["auto"] = "auto"
+    """H_target, in nats."""
+    entropy_anneal: EntropyAnnealSpec = EntropyAnnealSpec()
+    """Discrete actions, where target_entropy is auto."""
+    alpha_lr: NonNegative | None = None
+    """Learning rate of the temperature; None: the policy's."""
+    fixed_alpha: NonNegative | None = None
+    """A temperature that is not learned."""
+    alpha_anneal_frames: Natural = 0
+    """Frames over which fixed_alpha falls to 0; 0: it stays."""
+    log_alpha_min: Real = -5.0
+    log_alpha_max: Real = 2.0
+    symlog: bool = False
+    """Q values and their targets are compared by their symlog, `sign(x) ln(1 + |x|)`."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.log_alpha_min > self.log_alpha_max:
+            raise PydanticCustomError("order", "log_alpha_min must not lie above log_alpha_max")
+        if self.critic_subset is not None and self.critic_subset > self.num_critics:
+            context = {"key": "critic_subset", "got": self.critic_subset}
+            raise PydanticCustomError("order", "there are num_critics to draw from", context)
+        return self
+
+
+def refuse_scalar_keys(spec: SoftActorCriticSpec) -> None:
+    """Keys that have a meaning for critics of single values alone.
+
+    Raises:
+        PydanticCustomError: one of them is set
+    """
+    for key in ("critic_subset", "policy_q", "symlog"):
+        if getattr(spec, key) != type(spec).model_fields[key].default:
+            context = {"key": key, "got": getattr(spec, key)}
+            raise PydanticCustomError("order", "has no meaning for critics of distributions", context)
+
+
+def policy_distribution(
+    spec: SoftActorCriticSpec, action: ActionSpace, spaces: tuple[type, ...]
+) -> type[Categorical] | type[TanhNormal]:
+    """The class of the policy's distribution.
+
+    Args:
+        spec: of the algorithm
+        action: space of the env
+        spaces: kinds that the algorithm acts in
+
+    Raises:
+        SpecError: it does not act in this one
+        UnfitDistribution: the spec names another distribution
+    """
+    if type(action) not in spaces:
+        known = " and ".join(space.__name__ for space in spaces)
+        why = f"{spec.name} acts in {known} spaces, not {type(action).__name__}"
+        raise SpecError([f"agent.algorithm.name: {why}"])
+    names = PDTYPES[type(action)]
+    if spec.action_pdtype not in names:
+        raise UnfitDistribution(f"'{spec.action_pdtype}' is no policy of {spec.name} (known: {', '.join(names)})")
+    return Categorical if isinstance(action, Discrete) else TanhNormal
