@@ -51,7 +51,32 @@ class MultiBinary:
     n: int
 
 
-ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary
+@dataclass(frozen=True)
+class Mixed:
+    """Actions of several kinds at once, the parts one after the other. Arrays [N, sum of widths] f32.
+
+    >>> Mixed((Discrete(3), Continuous(2, (-1.0, -1.0), (1.0, 1.0)), MultiBinary(4))).widths
+    (1, 2, 4)
+    """
+
+    parts: tuple[Discrete | Continuous | MultiDiscrete | MultiBinary, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers of each part; an action of a Discrete one is a single number."""
+        return tuple(
+            1
+            if isinstance(part, Discrete)
+            else part.dim
+            if isinstance(part, Continuous)
+            else len(part.nvec)
+            if isinstance(part, MultiDiscrete)
+            else part.n
+            for part in self.parts
+        )
+
+
+ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary | Mixed
 
 
 MASK = "action_mask"

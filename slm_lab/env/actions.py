@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from slm_lab.lib.errors import LabError
-from slm_lab.types import ActionSpace, Continuous, Discrete, MultiBinary, MultiDiscrete
+from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
 
 Array = NDArray[Any]
 
@@ -42,7 +42,7 @@ class ActionMap:
     wide: bool = False
     """Whether the bounds come near to the greatest number that there is."""
 
-    def decode(self, action: Array) -> Array:
+    def decode(self, action: Array) -> Any:
         """From the agent's actions [K, *A] to a new array [K, ...] whose entries the env takes."""
         if self.low is not None:
             made: Any = action if self.scale is None else self._rescaled(action)
@@ -67,8 +67,61 @@ class ActionMap:
             return action * self.scale + self.middle
 
 
+@dataclass(frozen=True, eq=False)
+class MixedMap(ActionMap):
+    """How actions that are made of parts reach an env that takes a tuple or a dict of them, nested or not."""
+
+    parts: tuple[ActionMap, ...] = ()
+    """Of each part, in the order of the agent's numbers."""
+    tree: Any = ()
+    """What the env takes, with the numbers of the parts in their places."""
+
+    def decode(self, action: Array) -> list[Any]:
+        """From the agent's actions [K, *A] to K actions of the env."""
+        assert isinstance(self.space, Mixed)
+        ends = np.cumsum(self.space.widths)[:-1]
+        columns = []
+        for part, numbers in zip(self.parts, np.split(action, ends, -1), strict=True):
+            own = numbers.astype(part.dtype)
+            columns.append(part.decode(own[:, 0] if part.shape == () else own))
+        return [_build(self.tree, [column[k] for column in columns]) for k in range(len(action))]
+
+
+def _build(tree: Any, parts: list[Any]) -> Any:
+    if isinstance(tree, dict):
+        return {key: _build(one, parts) for key, one in tree.items()}
+    return tuple(_build(one, parts) for one in tree) if isinstance(tree, tuple) else parts[tree]
+
+
 def map_actions(space: spaces.Space[Any], env: str) -> ActionMap:
-    """The action space as the lab sees it. Spaces of several axes are flattened for the agent.
+    """The action space as the lab sees it. Spaces of several axes are flattened for the agent, tuples and dicts too.
+
+    Raises:
+        LabError: a kind of space that no algorithm here can act in.
+    """
+    if not isinstance(space, spaces.Tuple | spaces.Dict):
+        return _map_part(space, env)
+    parts: list[ActionMap] = []
+    tree = _collect(space, env, parts)
+    if not parts:
+        raise LabError(f"env.name: {env} takes actions without a part ({space}): there is nothing to choose")
+    mixed = Mixed(tuple(part.space for part in parts if not isinstance(part.space, Mixed)))
+    shape, reals, anything = (sum(mixed.widths),), np.dtype(np.float32), np.dtype(object)
+    return MixedMap(mixed, shape, reals, (), anything, parts=tuple(parts), tree=tree)
+
+
+def _collect(space: spaces.Space[Any], env: str, parts: list[ActionMap]) -> Any:
+    """Append the parts of a space; gives it with their numbers in their places."""
+    if isinstance(space, spaces.Tuple):
+        return tuple(_collect(one, env, parts) for one in space.spaces)
+    if isinstance(space, spaces.Dict):
+        return {key: _collect(one, env, parts) for key, one in space.spaces.items()}
+    parts.append(_map_part(space, env))
+    return len(parts) - 1
+
+
+def _map_part(space: spaces.Space[Any], env: str) -> ActionMap:
+    """The map of a space that is no tuple and no dict.
 
     Raises:
         LabError: a kind of space that no algorithm here can act in.
@@ -90,7 +143,7 @@ def map_actions(space: spaces.Space[Any], env: str) -> ActionMap:
             return _map_box(space)
     raise LabError(
         f"env.name: {env} takes actions from {space}, which no algorithm can choose "
-        "(known: Discrete, MultiDiscrete, MultiBinary, and Box of reals or integers)"
+        "(known: Discrete, MultiDiscrete, MultiBinary, Box of reals or integers, and Tuple and Dict of these)"
     )
 
 

@@ -60,7 +60,12 @@ class Translator:
         """Forget earlier frames where an episode ended, [N]; None: everywhere."""
         self._ended = None if ended is None or self._ended is None else self._ended | ended
 
-    def act(self, action: Array, *, alone: bool) -> Array:
-        """From the agent's actions [N, *A] to the env's own, in its bounds and numbers; of one env alone without N."""
+    def act(self, action: Array, *, alone: bool) -> Any:
+        """From the agent's actions [N, *A] to the env's own, in its bounds and numbers; of one env alone without N.
+
+        Where the env takes tuples or dicts, it is one of them, or a list of N.
+        """
         made = self.actions.decode(action)
+        if isinstance(made, list):
+            return made[0] if alone else made
         return np.array(made[0] if alone else made)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from slm_lab.env.make import make_single
 from slm_lab.experiment.enjoy import SavedPolicy
@@ -33,7 +33,7 @@ class Policy:
         self.frame = saved.frame
         """Frames it had learned from."""
 
-    def act(self, obs: Any, explore: bool = False) -> NDArray[Any]:
+    def act(self, obs: Any, explore: bool = False) -> Any:
         """Choose actions.
 
         Recurrent nets and stacked frames remember from call to call: say `reset` where an episode ends.
@@ -45,7 +45,7 @@ class Policy:
             explore: draw from the policy, as at the end of training; False: its likeliest action.
 
         Returns:
-            What the env takes, in its own numbers and bounds: one action, or [N, ...].
+            What the env takes, in its own numbers and bounds: one action, or [N, ...]; of tuples and dicts a list of N.
 
         Raises:
             ValueError: it is no observation of the env.

@@ -19,7 +19,7 @@ from slm_lab.agent.algorithm.recall import Recall
 from slm_lab.agent.net.base import Net
 from slm_lab.agent.net.masked import HeadMask
 from slm_lab.agent.net.parts import PartsBody
-from slm_lab.env.actions import ActionMap
+from slm_lab.env.actions import ActionMap, MixedMap
 from slm_lab.env.moments import EPSILON
 from slm_lab.env.observations import PartMap
 from slm_lab.env.ops import ClipObs, Frames, NormalizeObs
@@ -61,6 +61,8 @@ class PolicyGraph(nn.Module):
         algorithm: Any = agent.algorithm
         if not algorithm.nets:
             raise LabError(f"{type(algorithm).__name__} has no net to export")
+        if isinstance(translator.actions, MixedMap):
+            raise LabError("actions that are tuples or dicts can't be exported: a graph gives one array")
         for op in translator.ops:
             if not isinstance(op, Frames | NormalizeObs | ClipObs):
                 raise LabError(f"{type(op).__name__}: can't be exported")

@@ -4,13 +4,15 @@ Each is made from the raw output of a policy head. Chance enters as an argument 
 then a function of tensors, the same compiled or not.
 """
 
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
 
+import torch
 from torch import Generator, Tensor
 
 from slm_lab.functional.continuous_distributions import Beta, MultivariateNormal, Normal
 from slm_lab.functional.discrete_distributions import Argmax, Bernoulli, Categorical, GumbelSoftmax, MultiCategorical
-from slm_lab.types import ActionSpace, Continuous, Discrete, MultiBinary, MultiDiscrete
+from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
 
 
 class Distribution(Protocol):
@@ -48,11 +50,98 @@ class Distribution(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Product:
+    """Parts of an action, each with a distribution of its own, independent given the observation.
+
+    `log p(a) = sum_i log p_i(a_i)`, and entropies add up. `of(action)` gives the class to use: each part has the
+    default distribution of its kind.
+
+    >>> d = Product.of(Mixed((Discrete(2), Continuous(1, (-1.0,), (1.0,))))).from_head(torch.zeros(1, 4))
+    >>> d.log_prob(torch.tensor([[1.0, 0.0]])), d.mode()
+    (tensor([-1.6121]), tensor([[0., 0.]]))
+    """
+
+    kinds: ClassVar[tuple[type[Distribution], ...]]
+    action: ClassVar[Mixed]
+
+    parts: tuple[Distribution, ...]
+
+    @classmethod
+    def of(cls, action: Mixed) -> type[Self]:
+        """The class for actions of these parts."""
+        kinds = tuple(distribution_for("default", part) for part in action.parts)
+        return type("Product", (cls,), {"kinds": kinds, "action": action})
+
+    @staticmethod
+    def head_size(action: ActionSpace) -> int:
+        """The sum over parts."""
+        return sum(_head_sizes(action))
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
+        """The parts' noise, side by side."""
+        return torch.cat([kind.noise(shape, part, generator) for kind, part in _kinds(action)], -1)
+
+    @classmethod
+    def from_head(cls, raw: Tensor) -> Self:
+        """From [B, K], part by part."""
+        heads = torch.split(raw, _head_sizes(cls.action), -1)
+        return cls(tuple(kind.from_head(head) for kind, head in zip(cls.kinds, heads, strict=True)))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Sum over parts, [B], of actions [B, sum of widths]."""
+        numbers = torch.split(action, list(self.action.widths), -1)
+        found = []
+        for dist, part, x in zip(self.parts, self.action.parts, numbers, strict=True):
+            whole = x if isinstance(part, Continuous) else x.long()
+            found.append(dist.log_prob(whole.squeeze(-1) if isinstance(part, Discrete) else whole))
+        return torch.stack(found).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Sum over parts, [B], in nats."""
+        return torch.stack([dist.entropy() for dist in self.parts]).sum(0)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[B, sum of widths] f32"""
+        sizes = [_noise_size(kind, part) for kind, part in _kinds(self.action)]
+        noises = torch.split(noise, sizes, -1)
+        return self._joined([dist.sample(n) for dist, n in zip(self.parts, noises, strict=True)])
+
+    def mode(self) -> Tensor:
+        """[B, sum of widths] f32"""
+        return self._joined([dist.mode() for dist in self.parts])
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        flat = [
+            x.unsqueeze(-1) if isinstance(part, Discrete) else x
+            for x, part in zip(parts, self.action.parts, strict=True)
+        ]
+        return torch.cat([x.float() for x in flat], -1)
+
+
+def _kinds(action: ActionSpace) -> list[tuple[type[Distribution], ActionSpace]]:
+    """The parts of a Mixed action, each with its distribution."""
+    if not isinstance(action, Mixed):
+        raise TypeError(f"Product is for mixed actions, not {action}")
+    return [(distribution_for("default", part), part) for part in action.parts]
+
+
+def _head_sizes(action: ActionSpace) -> list[int]:
+    return [kind.head_size(part) for kind, part in _kinds(action)]
+
+
+def _noise_size(kind: type[Distribution], part: ActionSpace) -> int:
+    """Width of the noise of a default distribution."""
+    return part.dim if isinstance(part, Continuous) else kind.head_size(part)
+
+
 FITTING: dict[type, dict[str, type[Distribution]]] = {
     Discrete: {"Categorical": Categorical, "Argmax": Argmax, "GumbelSoftmax": GumbelSoftmax},
     Continuous: {"Normal": Normal, "MultivariateNormal": MultivariateNormal, "Beta": Beta},
     MultiDiscrete: {"MultiCategorical": MultiCategorical},
     MultiBinary: {"Bernoulli": Bernoulli},
+    Mixed: {"Product": Product},
 }
 """Per kind of action space, by name; the first is the default."""
 
@@ -75,5 +164,7 @@ def distribution_for(name: str, action: ActionSpace) -> type[Distribution]:
         name = next(iter(known))
     if name not in known:
         raise UnfitDistribution(f"'{name}' does not fit {type(action).__name__} actions (known: {', '.join(known)})")
-    # the only one whose head can't be read without the action space
+    # those whose heads can't be read without the action space
+    if isinstance(action, Mixed):
+        return Product.of(action)
     return MultiCategorical.of(action.nvec) if isinstance(action, MultiDiscrete) else known[name]

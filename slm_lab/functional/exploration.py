@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from slm_lab.functional.discrete_distributions import Categorical
 from slm_lab.functional.masks import is_allowed, pick_allowed
-from slm_lab.types import ActionSpace, Continuous, Discrete, MultiDiscrete
+from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiDiscrete
 
 
 class Exploration(Protocol):
@@ -152,6 +152,8 @@ def random_action(action: ActionSpace, n: int, generator: Generator, allowed: Te
     >>> random_action(MultiDiscrete((2, 3)), 1, Generator(), allowed)
     tensor([[1, 2]])
     """
+    if isinstance(action, Mixed):
+        return torch.cat([random_action(part, n, generator).view(n, -1).float() for part in action.parts], -1)
     if isinstance(action, Continuous):
         return torch.rand((n, action.dim), generator=generator) * 2 - 1
     if isinstance(action, Discrete):

@@ -16,7 +16,7 @@ from slm_lab.env.make import make_env
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import EnvSpec
-from slm_lab.types import Continuous, Discrete, MultiBinary, MultiDiscrete
+from slm_lab.types import Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
 
 
 def about_spaces(record):
@@ -113,6 +113,32 @@ def test_double_precision_actions(echo):
     env.step(np.array([[0.5]], np.float32))
     assert made[0].got[0].dtype == np.float64
     assert made[0].got[0].tolist() == [1.0]
+
+
+def test_tuples_and_dicts_of_actions_nested_as_the_env_nests_them(echo):
+    inner = spaces.Dict({"turn": spaces.Box(0, 10, (2,), np.float32), "gear": spaces.Discrete(3, start=5)})
+    space = spaces.Tuple([inner, spaces.MultiBinary(2), spaces.MultiDiscrete([2, 4], start=[1, -1])])
+    env, made = echo(space)
+    # a Dict's parts lie in the order of their names
+    parts = (Discrete(3), Continuous(2, (0.0, 0.0), (10.0, 10.0)), MultiBinary(2), MultiDiscrete((2, 4)))
+    assert env.info.action == Mixed(parts)
+    env.step(np.array([[2, -1, 0.5, 1, 0, 1, 3]], np.float32))
+    (first, second, third) = made[0].got[-1]
+    assert first["gear"] == 7
+    assert first["turn"].tolist() == [0, 7.5]
+    assert first["turn"].dtype == np.float32
+    assert (second.tolist(), third.tolist()) == ([1, 0], [2, 2])
+
+
+@pytest.mark.parametrize("space", [spaces.Tuple([spaces.Tuple([])]), spaces.Dict({"a": spaces.Dict({})})])
+def test_actions_without_a_part_are_refused(echo, space):
+    with pytest.raises(LabError, match="takes actions without a part"):
+        echo(space)
+
+
+def test_a_part_that_nobody_can_choose_is_refused(echo):
+    with pytest.raises(LabError, match="takes actions from Text"):
+        echo(spaces.Dict({"say": spaces.Text(5), "go": spaces.Discrete(2)}))
 
 
 def test_envs_may_keep_their_actions(echo):
@@ -234,7 +260,7 @@ def test_wrappers_of_a_package_are_kept(echo, monkeypatch):
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"action": spaces.Tuple([spaces.Discrete(2)])}, "takes actions from Tuple"),
+        ({"action": spaces.Sequence(spaces.Discrete(2))}, "takes actions from Sequence"),
         ({"obs": spaces.Text(5)}, "gives observations from Text"),
         ({"obs": spaces.Box(0, 1, (0,))}, "gives observations without a single number"),
         ({"obs": spaces.Dict(a=spaces.Sequence(spaces.Discrete(2)))}, "gives observations from Sequence.* part 'a'"),

@@ -10,7 +10,7 @@ from torch import distributions as theirs
 from slm_lab.functional.continuous_distributions import Beta, MultivariateNormal, Normal, TanhNormal
 from slm_lab.functional.discrete_distributions import Argmax, Bernoulli, Categorical, GumbelSoftmax, MultiCategorical
 from slm_lab.functional.distributions import FITTING, distribution_for
-from slm_lab.types import Continuous, Discrete, MultiBinary, MultiDiscrete
+from slm_lab.types import Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
 
 BOX = Continuous(3, (-1.0,) * 3, (1.0,) * 3)
 LINE = Continuous(1, (-1.0,), (1.0,))
@@ -225,6 +225,33 @@ def test_contract_of_all(space: Discrete | Continuous | MultiDiscrete | MultiBin
     assert -log_prob.mean().item() == pytest.approx(entropy[0].item(), abs=0.03)
     (grad,) = torch.autograd.grad((log_prob + entropy).sum() + 0 * raw.sum(), raw)
     assert torch.isfinite(grad).all()
+
+
+def test_product_equals_its_parts() -> None:
+    action = Mixed((Discrete(3), LINE, MultiDiscrete((2, 2)), MultiBinary(2)))
+    dist = distribution_for("default", action)
+    assert dist.head_size(action) == 3 + 2 + 4 + 2
+    raw = torch.randn(5, 11)
+    ours = dist.from_head(raw)
+    parts = [
+        Categorical.from_head(raw[:, :3]),
+        Normal.from_head(raw[:, 3:5]),
+        MultiCategorical.of((2, 2)).from_head(raw[:, 5:9]),
+        Bernoulli.from_head(raw[:, 9:]),
+    ]
+    taken = [torch.tensor([0, 1, 2, 2, 0]), torch.randn(5, 1), torch.randint(2, (5, 2)), torch.randint(2, (5, 2))]
+    joined = torch.cat([taken[0].unsqueeze(-1), *taken[1:]], -1)
+    assert joined.dtype == torch.float32
+    sums = sum(p.log_prob(a) for p, a in zip(parts, taken, strict=True))
+    torch.testing.assert_close(ours.log_prob(joined), sums)
+    torch.testing.assert_close(ours.entropy(), sum(p.entropy() for p in parts))
+    modes = [p.mode() for p in parts]
+    assert torch.equal(ours.mode(), torch.cat([modes[0].unsqueeze(-1), *modes[1:]], -1))
+    # side by side the noise of the parts
+    noise = dist.noise((5,), action, generator())
+    assert noise.shape == (5, 3 + 1 + 4 + 2)
+    drawn = [p.sample(n) for p, n in zip(parts, noise.split([3, 1, 4, 2], -1), strict=True)]
+    assert torch.equal(ours.sample(noise), torch.cat([drawn[0].unsqueeze(-1), *drawn[1:]], -1))
 
 
 def test_default_and_misfit() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import MemorySpec
-from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, MultiDiscrete, Step
+from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Mixed, MultiDiscrete, Step
 
 
 class Owner(Protocol):
@@ -80,4 +80,6 @@ def action_array(shape: tuple[int, ...], action: ActionSpace) -> NDArray[Any]:
         return np.zeros(shape, np.int64)
     if isinstance(action, Continuous):
         return np.zeros((*shape, action.dim), np.float32)
+    if isinstance(action, Mixed):
+        return np.zeros((*shape, sum(action.widths)), np.float32)
     return np.zeros((*shape, len(action.nvec) if isinstance(action, MultiDiscrete) else action.n), np.int64)

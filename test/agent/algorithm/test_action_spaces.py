@@ -9,7 +9,7 @@ import pytest
 from slm_lab.agent.agent import Agent
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import load_spec
-from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, MultiBinary, MultiDiscrete, Step
+from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Mixed, MultiBinary, MultiDiscrete, Step
 
 N = 16
 BOX = Continuous(2, (-1.0, -1.0), (1.0, 1.0))
@@ -28,6 +28,12 @@ CASES: list[tuple[str, ActionSpace, Callable[[Any], Any], float]] = [
     ("Beta", BOX, near, -0.05),
     ("default", MultiDiscrete((2, 3)), lambda a: (a[:, 0] == 1).astype(float) + (a[:, 1] == 2), 2),
     ("default", MultiBinary(3), lambda a: (a == np.array([1, 0, 1])).sum(-1), 3),
+    (
+        "default",
+        Mixed((Discrete(3), BOX, MultiDiscrete((2, 2)), MultiBinary(2))),
+        lambda a: 1.0 * (a[:, 0] == 2) + near(a[:, 1:3]) + (a[:, 3:] == np.array([1, 0, 0, 1])).sum(-1),
+        4.7,
+    ),
 ]
 
 
@@ -71,5 +77,7 @@ def test_ppo_finds_the_best_action(pdtype: str, action: ActionSpace, reward: Cal
 
 
 def test_a_distribution_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"'Normal' does not fit Mixed actions \(known: Product\)"):
+        make("Normal", Mixed((BOX, MultiBinary(2))))
     with pytest.raises(SpecError, match=r"'Normal' does not fit MultiBinary actions \(known: Bernoulli\)"):
         make("Normal", MultiBinary(2))
