@@ -7,6 +7,7 @@ Envs speak numpy, algorithms speak torch; the agent stands between.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -215,6 +216,29 @@ class Normalizer(Protocol):
     def normalize_reward(self, reward: Floats) -> Floats:
         """Raw rewards of any shape as they would be paid now."""
         ...
+
+
+class Played(NamedTuple):
+    """K vector steps in a row. The arrays belong to who played them: copy what you keep."""
+
+    obs: NDArray[np.generic]
+    """[K+1, N, *O] acted on, and behind them what is to be acted on next"""
+    action: NDArray[np.generic]
+    """[K, N, *A]"""
+    reward: Floats
+    """[K, N] f32"""
+    terminated: Bools
+    """[K, N]"""
+    truncated: Bools
+    """[K, N]"""
+    final_obs: NDArray[np.generic]
+    """[K, N, *O] true successors"""
+
+    def steps(self) -> Iterator[Step]:
+        """One by one, without the returns of the episodes that ended."""
+        for k in range(len(self.reward)):
+            ends = self.terminated[k], self.truncated[k]
+            yield Step(self.obs[k + 1], self.reward[k], *ends, self.final_obs[k], [], [])
 
 
 class Act(NamedTuple):

@@ -1,14 +1,13 @@
-"""Rollouts of tensor envs: policy, env and memory as one compiled step, and many steps as one call."""
+"""Rollouts of tensor envs: policy and envs as one compiled step, and many steps as one call."""
 
 from typing import Any
 
-import numpy as np
 import torch
 from loguru import logger
 
 from slm_lab.agent.agent import Agent
-from slm_lab.agent.algorithm.actor_critic import ActorCritic
-from slm_lab.agent.memory.onpolicy import OnPolicyBatchReplay
+from slm_lab.agent.algorithm.base import Algorithm
+from slm_lab.agent.memory.base import action_array
 from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
 from slm_lab.env.tensor import QUEUE, TensorVec
@@ -19,35 +18,50 @@ from slm_lab.lib.native.build import compiler
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
+from slm_lab.types import Played
 
 
 class Rollouts:
-    """Plays steps of the rollout under way.
+    """Plays steps, up to the next time to learn.
 
     Args:
-        agent: acts by its actor, and has an on-policy memory of a fixed size
+        agent: acts by its algorithm's actor
         env: N tensor envs
     """
 
     def __init__(self, agent: Agent, env: TensorVec) -> None:
-        assert isinstance(agent.algorithm, ActorCritic)
-        assert isinstance(agent.memory, OnPolicyBatchReplay)
-        self._algorithm, self._memory, self._env = agent.algorithm, agent.memory, env
-        self._slots = [agent.memory.tensors[k] for k in ("action", "reward", "terminated", "truncated")]
-        horizon, n = self._slots[1].shape
-        self._final = torch.zeros((horizon, n, *env.info.obs_shape))
-        self._returns = torch.zeros((horizon, n), dtype=torch.float64)
-        self._lengths = torch.zeros((horizon, n), dtype=torch.int64)
+        self._algorithm, self._actor = agent.algorithm, agent.algorithm.actor
+        self._memory, self._env = agent.memory, env
+        n, shape = env.info.num_envs, env.info.obs_shape
+        self._made = {
+            "obs": torch.zeros((QUEUE + 1, n, *shape)),
+            "action": torch.from_numpy(action_array((QUEUE, n), env.info.action)),
+            "reward": torch.zeros((QUEUE, n)),
+            "terminated": torch.zeros((QUEUE, n), dtype=torch.bool),
+            "truncated": torch.zeros((QUEUE, n), dtype=torch.bool),
+            "final_obs": torch.zeros((QUEUE, n, *shape)),
+        }
+        """As in Played, of so many steps as one call may make."""
+        self._returns = torch.zeros((QUEUE, n), dtype=torch.float64)
+        self._lengths = torch.zeros((QUEUE, n), dtype=torch.int64)
+        self._arrays = [x.numpy() for x in self._made.values()]
+        obs, *others = self._made.values()
+        self._moving = [obs[:-1], obs[1:], *others, self._returns, self._lengths]
+        """What moves on from step to step: what is seen, what follows, and what `_step` writes behind it."""
         self._run: Compiled | None = None
 
-    def left(self) -> int:
-        """Steps that can be played at once; 0 where the rollout is complete."""
-        return min(self._memory.horizon - self._memory.filled, QUEUE)
+    def left(self, frames: int) -> int:
+        """Steps to be played at once, to pass so many frames at most by less than a step; 0: act step by step."""
+        if not self._algorithm.alike:
+            return 0
+        return min(self._memory.room, QUEUE, -(-frames // self._env.info.num_envs))
 
     def compile(self) -> bool:
         """Whether it works; else the steps have to be played one by one."""
         try:
-            args, _ = self._arguments(1)
+            inputs = self._algorithm.inputs(1, example=True)
+            args, rows = self._arguments(inputs, 1)
+            args = [rows[i][0] if i in rows else t for i, t in enumerate(args)]
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._run = compile_function(self._step, args, quick=True)
         except CompileError as e:
@@ -55,27 +69,23 @@ class Rollouts:
         return self._run is not None
 
     def _step(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One step of all envs; what came of it goes into its place in memory."""
-        actor, held = self._algorithm.actor, len(self._env.held)
-        n = len(actor.state())
-        state, (obs, noise, env_noise, *slots) = args[n : n + held], args[n + held :]
-        action = actor.pure(args[:n], obs, noise)[0]
+        """One step of all envs; what came of it goes into its place."""
+        n, held, moving = len(self._actor.state()), len(self._env.held), len(self._moving)
+        state, (obs, *slots) = args[n : n + held], args[n + held : n + held + moving]
+        env_noise, *inputs = args[n + held + moving :]
+        action = self._actor.pure(args[:n], obs, *inputs)[0]
         following, *made = self._env.transition(*state, action, env_noise)
         for slot, value in zip(slots, (following, action, *made), strict=True):
             slot.copy_(value)
         return ()
 
-    def _arguments(self, steps: int) -> tuple[list[torch.Tensor], dict[int, torch.Tensor]]:
-        """Arguments of one step, and by position what moves from step to step."""
-        t, memory, env = self._memory.filled, self._memory, self._env
-        noise = self._algorithm.noise
-        chance = torch.stack([noise.next() for _ in range(steps)]) if self._run is not None else noise.like(steps)
-        seen = memory.tensors["obs"]
-        own = (*self._slots, self._final, self._returns, self._lengths)
-        moving = [seen[t : t + steps], chance, env.noise(steps), seen[t + 1 : t + 1 + steps]]
-        moving += [x[t : t + steps] for x in own]
-        fixed = [*self._algorithm.actor.state(), *env.held]
-        return [*fixed, *(x[0] for x in moving)], dict(enumerate(moving, len(fixed)))
+    def _arguments(
+        self, inputs: tuple[torch.Tensor, ...], steps: int
+    ) -> tuple[list[torch.Tensor], dict[int, torch.Tensor]]:
+        """All arguments of `_step`, and by position those that move on, which have a row for each step."""
+        fixed = [*self._actor.state(), *self._env.held]
+        moving = [*self._moving, self._env.noise(steps), *inputs]
+        return [*fixed, *moving], dict(enumerate(moving, len(fixed)))
 
     def play(self, steps: int) -> tuple[list[float], list[int]]:
         """Act and step so many times, at most `left`.
@@ -84,32 +94,34 @@ class Rollouts:
             returns and lengths of the episodes that ended
         """
         assert self._run is not None
-        t, memory = self._memory.filled, self._memory
-        # after a resumption what is to be acted on is not in memory yet
-        memory.tensors["obs"][t] = torch.from_numpy(self._env.obs)
-        args, rows = self._arguments(steps)
+        obs, *others = self._arrays
+        obs[0] = self._env.obs
+        args, rows = self._arguments(self._algorithm.inputs(steps), steps)
         self._run.loop(args, rows, steps)
-        terminated, truncated = (x[t : t + steps].numpy() for x in self._slots[2:])
-        done = terminated | truncated
-        self._env.moved(steps, memory.tensors["obs"][t + steps].numpy().copy(), done)
-        ended = np.nonzero(done)
-        final: Any = None
-        if len(ended[0]):
-            final = self._final[t : t + steps].numpy()
-        memory.advance(steps, truncated, final)
-        if final is None:
+        played = Played(obs[: steps + 1], *(x[:steps] for x in others))
+        done = played.terminated | played.truncated
+        self._env.moved(steps, obs[steps].copy(), done)
+        self._memory.extend(played)
+        if not done.any():
             return [], []
-        returns, lengths = (x[t : t + steps].numpy()[ended] for x in (self._returns, self._lengths))
+        returns, lengths = (x[:steps].numpy()[done] for x in (self._returns, self._lengths))
         return returns.tolist(), lengths.tolist()
 
 
 def plays_rollouts(spec: Spec) -> bool:
-    """Whether rollouts of known length may be played in one call: it is compiled, and nobody has a say in between."""
+    """Whether several steps may be played in one call: it is compiled, and nobody has a say in between."""
     if spec.meta.distributed or not use_compile(spec.meta.compile, spec.env.max_frame) or compiler() is None:
         return False
     algorithm, memory = lookup("algorithm", spec.agent.algorithm.name), lookup("memory", spec.agent.memory.name)
-    recurrent = getattr(lookup("net", spec.agent.net.type), "recurrent", False)
-    return issubclass(algorithm, ActorCritic) and issubclass(memory, OnPolicyBatchReplay) and not recurrent
+    net: Any = spec.agent.net
+    plain = not getattr(lookup("net", net.type), "recurrent", False) and getattr(net, "noisy_std", None) is None
+    return bool(_acts_by_inputs(algorithm) and memory.fixed_size and plain)
+
+
+def _acts_by_inputs(algorithm: type[Algorithm]) -> bool:
+    """Whether `act` and `inputs` are of one class, or `inputs` of a later one: else `act` may do something else."""
+    first = next(c for c in algorithm.__mro__ if "act" in vars(c) or "inputs" in vars(c))
+    return "inputs" in vars(first) and first is not Algorithm
 
 
 def training_env(run: Run, state: State | None) -> VecEnv:
@@ -142,19 +154,11 @@ def _is_tensor_state(state: State) -> bool:
 
 
 def rollouts_for(agent: Agent, env: VecEnv) -> Rollouts | None:
-    """What plays whole rollouts, where agent and env are of that kind and it can be compiled."""
-    algorithm = agent.algorithm
-    fit = (
-        isinstance(env, TensorVec)
-        and isinstance(algorithm, ActorCritic)
-        and isinstance(agent.memory, OnPolicyBatchReplay)
-        and algorithm.actor.compile
-        and algorithm.notes is None
-        and algorithm.recall is None
-        and agent.device.type == "cpu"
-    )
-    if not fit:
+    """What plays several steps at once, where agent and env are of that kind and it can be compiled."""
+    actor = getattr(agent.algorithm, "actor", None)
+    if not isinstance(env, TensorVec) or actor is None or not actor.compile or agent.device.type != "cpu":
         return None
-    assert isinstance(env, TensorVec)
+    if agent.algorithm.recall is not None or agent.algorithm.notes is not None:
+        return None
     made = Rollouts(agent, env)
     return made if made.compile() else None

@@ -209,7 +209,7 @@ class Session:
         meta, max_frame = self.lab_run.spec.meta, self.lab_run.spec.env.max_frame
         act, observe, maybe_update = self.agent.act, self.agent.observe, self.agent.maybe_update
         env_step, episodes, stop = self.env.step, self.tracker.episodes, self._stop
-        self._rollouts = rollouts_for(self.agent, self.env) if plays_rollouts(self.lab_run.spec) else None
+        rollouts = rollouts_for(self.agent, self.env) if plays_rollouts(self.lab_run.spec) else None
         num_envs, eval_frames = self.env.info.num_envs, eval_every(meta)
         count = None if self._commons is None else self._commons.add
         obs, frame, t, latest = self.env.obs, self.frame, self.t, self._latest
@@ -222,9 +222,8 @@ class Session:
                 if stop():
                     stopped = True
                     break
-                if self._rollouts is not None:
-                    steps = min(self._rollouts.left(), -(-(until - frame) // num_envs))
-                    episodes(*self._rollouts.play(steps))
+                if rollouts is not None and (steps := rollouts.left(until - frame)):
+                    episodes(*rollouts.play(steps))
                     frame, t = frame + steps * num_envs, t + steps
                     latest = maybe_update(frame) or latest
                     continue

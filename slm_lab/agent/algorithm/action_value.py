@@ -86,6 +86,7 @@ class Explorer:
             overruled(spec, "explore_var_spec", "the noise of the net explores", meant=True)
         self.var = Schedule(None, setting.device) if greedy else schedule
         """Epsilon or tau."""
+        self._num_envs = setting.info.num_envs
         self.noise = NoiseStream(self._way, action, setting.info.num_envs, setting.generator)
 
     def choose(self, q: Tensor, explore: bool = True) -> Tensor:
@@ -97,6 +98,10 @@ class Explorer:
     def draw(self, like: Tensor) -> Tensor:
         """Noise for one choice of each env of a batch, on its device."""
         return self.noise.next(len(like)).to(like.device)
+
+    def ahead(self, frame: int, steps: int, *, example: bool = False) -> tuple[Tensor, Tensor]:
+        """Noise [steps, N, ...] and epsilon or tau [steps] of so many acts from this frame on; see NoiseStream."""
+        return self.noise.ahead(steps, example=example), self.var.ahead(frame, self._num_envs, steps)
 
     def pick(self, q: Tensor, noise: Tensor, var: Tensor) -> Tensor:
         """Q values [B, n], noise [B, ...], epsilon or tau -> actions [B]."""
@@ -155,6 +160,15 @@ class RolloutQ(Algorithm):
             return self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor)
         q = self.net(obs)[0] if self.recall is None else self.recall.step(obs)[0]
         return Act(self.explorer.choose(q, explore))
+
+    @property
+    def alike(self) -> bool:
+        """See Algorithm."""
+        return self.recall is None
+
+    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
+        """See Algorithm."""
+        return self.explorer.ahead(self.frame, steps, example=example)
 
     def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
         """[N, *O], [N, ...], epsilon or tau -> actions [N]"""

@@ -151,6 +151,15 @@ class ActorCritic(Algorithm):
         dist = self.net.policy(obs) if recall is None else self.net.actor.distribution(recall.step(obs)[0])
         return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
 
+    @property
+    def alike(self) -> bool:
+        """See Algorithm."""
+        return self.recall is None and self.notes is None
+
+    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
+        """See Algorithm."""
+        return (self.noise.ahead(steps, example=example),)
+
     def choose(self, obs: Tensor, noise: Tensor) -> Act:
         """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy; where notes are taken with what is thought"""
         if self.notes is None:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.notes import Notes
 from slm_lab.agent.algorithm.recall import Recall
 from slm_lab.agent.net.recurrent import RecurrentNet
@@ -46,6 +48,13 @@ class Schedule:
         self.value = 0.0
         self.set_frame(0)
 
+    def ahead(self, frame: int, every: int, steps: int) -> Tensor:
+        """[steps] f32 as it stands at the frame, and after each so many frames more."""
+        if self.spec is None:
+            return self.tensor.expand(steps)
+        values = [at_frame(*self.spec.parts, frame + k * every) for k in range(steps)]
+        return torch.from_numpy(np.array(values, np.float32))
+
     def set_frame(self, frame: int) -> None:
         """Move to where the schedule is at this frame."""
         if self.spec is None:
@@ -79,6 +88,8 @@ class Algorithm(ABC):
     moves_each_step: ClassVar[bool] = False
     """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
     they always do."""
+    actor: Actor
+    """What chooses actions, where there is something to explore by; `inputs` says what it takes."""
     stat_names: tuple[str, ...] = ()
     """Names of the statistics of the loss, in order."""
 
@@ -119,6 +130,20 @@ class Algorithm(ABC):
             obs: [N, *O]
             explore: draw from the policy; False: its likeliest action
         """
+
+    @property
+    def alike(self) -> bool:
+        """Whether the next acts are calls of `actor` with what `inputs` gives, so that they may be one."""
+        return False
+
+    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
+        """What `actor` takes beside observations, as `act` would draw it in so many acts in a row: [steps, ...] each.
+
+        Args:
+            steps: number of acts
+            example: give what looks like it, and draw nothing
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def update(self, batch: Any, frame: int) -> Stats:

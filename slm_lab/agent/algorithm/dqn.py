@@ -170,6 +170,15 @@ class VanillaDQN(Algorithm):
         self.noise.draw_()
         return self.actor(obs, self.explorer.draw(obs), self.explorer.var.tensor)
 
+    @property
+    def alike(self) -> bool:
+        """See Algorithm."""
+        return not self.noise
+
+    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
+        """See Algorithm."""
+        return self.explorer.ahead(self.frame, steps, example=example)
+
     def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
         """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
         return Act(self.explorer.pick(self.head.q(self.net(obs)[0]), noise, var))

@@ -36,25 +36,35 @@ class NoiseStream:
         self._action = action
         self._num_envs = num_envs
         self._generator = generator
+        self._block = torch.empty(0)
         self._rows: list[Tensor] = []
+        """What is left of the block, the next row last."""
 
     def next(self, n: int | None = None) -> Tensor:
         """[N, ...] for one act; of another batch size n: drawn apart, the stream unmoved in its block."""
         if n is not None and n != self._num_envs:
             return self._dist.noise((n,), self._action, self._generator)
         if not self._rows:
-            block = self._dist.noise((BLOCK, self._num_envs), self._action, self._generator)
-            self._rows = list(block.unbind())[::-1]
+            self._block = self._dist.noise((BLOCK, self._num_envs), self._action, self._generator)
+            self._rows = list(self._block.unbind())[::-1]
         return self._rows.pop()
 
-    def like(self, steps: int) -> Tensor:
-        """[steps, N, ...] of the shape of so many acts, drawn from nowhere."""
-        return self._dist.noise((steps, self._num_envs), self._action, Generator())
+    def ahead(self, steps: int, *, example: bool = False) -> Tensor:
+        """[steps, N, ...] for so many acts; an example looks like it, and is drawn from nowhere."""
+        if example:
+            return self._dist.noise((steps, self._num_envs), self._action, Generator())
+        left = len(self._rows)
+        if left < steps:
+            return torch.stack([self.next() for _ in range(steps)])
+        del self._rows[left - steps :]
+        begin = len(self._block) - left
+        return self._block[begin : begin + steps]
 
     def state_dict(self) -> State:
-        """The rest of the block."""
+        """The rest of the block, the next row last."""
         return {"rows": torch.stack(self._rows) if self._rows else None}
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
         self._rows = [] if state["rows"] is None else list(state["rows"].unbind())
+        self._block = torch.stack(self._rows[::-1]) if self._rows else torch.empty(0)

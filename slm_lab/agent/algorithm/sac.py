@@ -178,6 +178,18 @@ class SoftActorCritic(Algorithm):
         super().finish()
         self.acted = max(self.acted, self.training_start_step)
 
+    @property
+    def alike(self) -> bool:
+        """See Algorithm: random actions are not."""
+        return self.acted + self.info.num_envs > self.training_start_step
+
+    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
+        """See Algorithm."""
+        if not example:
+            self.acted += steps * self.info.num_envs
+        noise = self.noise.ahead(steps, example=example)
+        return (noise,)
+
     def allowed(self, obs: Tensor) -> Tensor | None:
         """[N, *O] -> [N, n] bool, which discrete actions the env allows; None: all."""
         return None if self._mask is None else self._mask.allowed(obs, self.info.action.n)  # type: ignore[union-attr]

@@ -130,6 +130,18 @@ class TD3(Algorithm):
             return Act(random_action(self.info.action, len(obs), self.setting.generator).to(obs.device))
         return self.actor(obs, self.noise.next(len(obs)).to(obs.device), self.schedules["explore_var"].tensor)
 
+    @property
+    def alike(self) -> bool:
+        """See Algorithm: random actions are not."""
+        return self.acted + self.info.num_envs > self.training_start_step
+
+    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
+        """See Algorithm."""
+        if not example:
+            self.acted += steps * self.info.num_envs
+        noise = self.noise.ahead(steps, example=example)
+        return noise, self.schedules["explore_var"].ahead(self.frame, self.info.num_envs, steps)
+
     def choose(self, obs: Tensor, noise: Tensor, std: Tensor) -> Act:
         """[N, *O], [N, dim], 0-d -> actions [N, dim] around those of the policy"""
         return Act((self.policy(obs) + std * noise).clamp(-1, 1))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import MemorySpec
-from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Mixed, MultiDiscrete, Step
+from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Mixed, MultiDiscrete, Played, Step
 
 
 class Owner(Protocol):
@@ -52,6 +52,16 @@ class Memory(ABC):
             action: [N, *A]
             step: what came of it
         """
+
+    def extend(self, played: Played) -> None:
+        """Store several vector steps, at most `room` of them."""
+        for obs, action, step in zip(played.obs, played.action, played.steps(), strict=False):
+            self.add(obs, action, step)
+
+    @property
+    def room(self) -> int:
+        """Vector steps, at least 1, before which it is not time to learn."""
+        return 1
 
     @abstractmethod
     def ready(self) -> bool:

@@ -80,8 +80,8 @@ class PlainObs:
         """What observations lie in."""
         return [self._rows]
 
-    def put(self, row: int, obs: NDArray[Any]) -> None:
-        """Write a row [N, *O]."""
+    def put(self, row: int | Index, obs: NDArray[Any]) -> None:
+        """Write a row [N, *O]; or K rows [K, N, *O]."""
         self._rows[row] = obs
 
     def take(self, index: Index) -> NDArray[Any]:

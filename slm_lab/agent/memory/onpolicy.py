@@ -11,7 +11,7 @@ from slm_lab.agent.memory.base import Memory, Owner, action_array
 from slm_lab.agent.memory.returns import WithReturnReplaySpec
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
-from slm_lab.types import Rollout, Step
+from slm_lab.types import Played, Rollout, Step
 
 
 class OnPolicyBatchReplaySpec(WithReturnReplaySpec):
@@ -78,23 +78,22 @@ class OnPolicyBatchReplay(Memory):
         else:
             self._obs[t] = obs
 
+    def extend(self, played: Played) -> None:
+        """Store several vector steps, at most `room` of them."""
+        begin, end = self._t, self._t + len(played.reward)
+        self._obs[begin : end + 1] = played.obs
+        self._action[begin:end] = played.action
+        self._reward[begin:end] = played.reward
+        self._terminated[begin:end] = played.terminated
+        self._truncated[begin:end] = played.truncated
+        for k, n in np.argwhere(played.truncated & ~played.terminated):
+            self._final.append((int((begin + k) * self.info.num_envs + n), played.final_obs[k, n].copy()))
+        self._t = end
+
     @property
-    def filled(self) -> int:
-        """Steps stored."""
-        return self._t
-
-    def advance(self, steps: int, truncated: NDArray[np.bool_], final_obs: NDArray[Any] | None) -> None:
-        """Take note of steps that were written into `tensors`.
-
-        Args:
-            steps: how many, K
-            truncated: [K, N]
-            final_obs: [K, N, *O]; None: no episode ended
-        """
-        if final_obs is not None:
-            for k, n in np.argwhere(truncated):
-                self._final.append((int((self._t + k) * self.info.num_envs + n), final_obs[k, n].copy()))
-        self._t += steps
+    def room(self) -> int:
+        """Vector steps until the rollout is complete."""
+        return self.horizon - self._t
 
     def ready(self) -> bool:
         """Whether T steps are stored."""

@@ -15,7 +15,7 @@ from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import NonNegative, Unit, UnitSchedule
-from slm_lab.types import Step
+from slm_lab.types import Played, Step
 
 LEAST = 1e-12
 """Least priority: a memory all of whose errors are 0 can still be drawn from."""
@@ -63,14 +63,20 @@ class PrioritizedReplay(Replay):
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Store one vector step, with the highest priority."""
         super().add(obs, action, step)
-        n, rows = self._n, self._rows
-        newest, gone = (self._head - 1) % rows, (self._head - 1 - self._steps) % rows
-        index = np.arange(newest * n, (newest + 1) * n)
-        if self._size == self._steps:
-            # the row that has left the memory; where it never was in it, its priorities are 0 already
-            self._tree.update(np.concatenate([np.arange(gone * n, (gone + 1) * n), index]), self._new)
-        else:
-            self._tree.update(index, self._new[n:])
+        self._enter(1)
+
+    def extend(self, played: Played) -> None:
+        """Store several vector steps, with the highest priority."""
+        super().extend(played)
+        self._enter(len(played.reward))
+
+    def _enter(self, count: int) -> None:
+        """Give the newest rows the highest priority."""
+        rows = self._head - np.arange(count, 0, -1)
+        # each has driven another out of the memory, or one that never was in it, whose priorities are 0 already
+        both = np.concatenate([rows - self._steps, rows]) % self._rows
+        index = (both[:, None] * self._n + np.arange(self._n)).ravel()
+        self._tree.update(index, np.repeat([0.0, self._highest], count * self._n))
 
     def update_priority(self, index: Tensor, error: Tensor) -> None:
         """Set priorities from errors.
@@ -83,9 +89,7 @@ class PrioritizedReplay(Replay):
         priority = np.maximum((size + self.spec.epsilon) ** self.spec.alpha, LEAST)
         self._tree.update(index.cpu().numpy(), priority)
         highest = float(priority.max())
-        if highest > self._highest:
-            self._highest = highest
-            self._new[self._n :] = highest
+        self._highest = max(self._highest, highest)
 
     def state_dict(self) -> State:
         """Everything stored, with priorities."""
@@ -103,7 +107,6 @@ class PrioritizedReplay(Replay):
     def _allocate(self, obs_dtype: str, *, stacked: bool) -> PlainObs | StackedObs:
         store = super()._allocate(obs_dtype, stacked=stacked)
         self._tree = SumTree(self._total)
-        self._new = np.repeat([0.0, self._highest], self._n)
         return store
 
     def _draw(self) -> Index:

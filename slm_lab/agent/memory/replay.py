@@ -15,7 +15,7 @@ from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import Count, MemorySpec
-from slm_lab.types import Floats, Normalizer, Step, Transition
+from slm_lab.types import Floats, Normalizer, Played, Step, Transition
 
 CUT = -2
 """An end of an episode that is no true end, behind which the next row's observation is the successor all the same."""
@@ -119,15 +119,52 @@ class Replay(Memory):
             self._forget(end)
         end[:] = 0
         if 1 in step.terminated.tobytes() or 1 in step.truncated.tobytes():
-            end += step.terminated
-            self._keep_final(end, step.final_obs, step.obs)
-            end[(end == 0) & step.truncated] = CUT
+            self._close(end, step)
         self._head = head = (head + 1) % self._rows
         store.put(head, step.obs)
-        self._next = step.obs.tobytes()
-        self._size = min(self._size + 1, self._steps)
-        self._fresh += 1
-        self.seen += self._n
+        self._moved(1, step.obs)
+
+    def extend(self, played: Played) -> None:
+        """Store several vector steps, at most `room` of them."""
+        obs = played.obs
+        store = self._store or self._allocate(obs.dtype.name, stacked=looks_stacked(obs[0], played.final_obs[0]))
+        if isinstance(store, StackedObs):
+            super().extend(played)
+            return
+        count = len(played.reward)
+        if obs[0].tobytes() != self._next:
+            self._begin(obs[0])
+        rows = (self._head + np.arange(count)) % self._rows
+        self._action[rows] = played.action
+        self._reward[rows] = played.reward
+        self._forget(self._end[rows])
+        self._end[rows] = 0
+        done = played.terminated | played.truncated
+        if done.any():
+            for k, step in enumerate(played.steps()):
+                if done[k].any():
+                    self._close(self._end[rows[k]], step)
+        self._head = (self._head + count) % self._rows
+        store.put((rows + 1) % self._rows, obs[1:])
+        self._moved(count, obs[-1])
+
+    def _close(self, end: NDArray[np.int32], step: Step) -> None:
+        """Write down in a row of `_end` which episodes the step has ended."""
+        end += step.terminated
+        self._keep_final(end, step.final_obs, step.obs)
+        end[(end == 0) & step.truncated] = CUT
+
+    def _moved(self, count: int, obs: NDArray[Any]) -> None:
+        """So many rows were written; the observation is to be acted on next."""
+        self._next = obs.tobytes()
+        self._size = min(self._size + count, self._steps)
+        self._fresh += count
+        self.seen += count * self._n
+
+    @property
+    def room(self) -> int:
+        """Vector steps until training is due; no more than it keeps."""
+        return max(1, min(-(-(self._first_due - self.seen) // self._n), self._steps))
 
     def ready(self) -> bool:
         """Whether training is due: not again before the next vector step once a batch was drawn."""
@@ -135,9 +172,13 @@ class Replay(Memory):
 
     def due(self) -> range:
         """Frames at which trainings became due since the last batch, one each; oldest first."""
+        return range(self._first_due, self.seen + 1, self._agent.training_frequency)
+
+    @property
+    def _first_due(self) -> int:
+        """Frame of the first training since the last batch."""
         every = self._agent.training_frequency
-        last = max(self._trained_at, self._agent.training_start_step) // every
-        return range((last + 1) * every, self.seen + 1, every)
+        return (max(self._trained_at, self._agent.training_start_step) // every + 1) * every
 
     def sample(self, steps: int = 1, gamma: float = 1.0) -> Transition:
         """A batch [B, ...]; the memory keeps what it gives.
@@ -299,7 +340,10 @@ class Replay(Memory):
 
     def _take(self, index: Index, steps: int = 1, gamma: float = 1.0) -> Transition:
         assert self._store is not None
-        last, reward, discount = self._walk(index, steps, gamma)
+        if steps == 1:
+            last, reward = index, self._rewards(index)
+        else:
+            last, reward, discount = self._walk(index, steps, gamma)
         next_index = last + self._n
         next_index %= self._total
         end = self._end.take(last)
@@ -309,13 +353,16 @@ class Replay(Memory):
             next_obs[apart] = self._final.take((end[apart] >> 1).astype(np.int64) - 1)
         if self._normalizer is not None:
             obs, next_obs = self._normalizer.normalize_obs(obs), self._normalizer.normalize_obs(next_obs)
+        terminated = (end & 1).astype(np.float32)
+        if steps > 1:
+            terminated = 1 - discount * (1 - terminated)
         tensor = torch.from_numpy
         return Transition(
             obs=tensor(obs),
             action=tensor(self._flat_action.take(index, 0)),
             reward=tensor(reward),
             next_obs=tensor(next_obs),
-            terminated=tensor(1 - discount * (1 - (end & 1).astype(np.float32))),
+            terminated=tensor(terminated),
             index=tensor(index),
             weight=self._weight(index),
         )
