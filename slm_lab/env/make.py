@@ -28,6 +28,7 @@ from slm_lab.env.threads import available_cores
 from slm_lab.env.wrappers import wrap
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import note
+from slm_lab.lib.seeding import own_streams
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import EnvSpec
 
@@ -160,7 +161,8 @@ def _make_one(
 
         quiet = warnings_to_log()
     try:
-        with quiet:
+        # some draw tasks when they are made: the same in training, evaluation and a resume
+        with quiet, own_streams(i):
 
             def build(**more: Any) -> gym.Env[Any, Any]:
                 return make_with_tuples(

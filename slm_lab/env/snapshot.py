@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from slm_lab.env.masks import MaskedObs, tell_of_mask
@@ -96,6 +97,7 @@ class Seeded:
             c.__module__.startswith("gymnasium.envs.box2d.") and c.__name__ in ("BipedalWalker", "CarRacing")
             for c in type(base).__mro__
         )
+        self._may_ignore_seeds = getattr(type(base), "np_random", None) is gym.Env.np_random
 
     def begin(self, seed: int) -> Any:
         """Begin an episode: the env gets the seed, its spaces those after it. Returns its first observation."""
@@ -103,6 +105,10 @@ class Seeded:
             space.seed(seed + k)
         if self._keeps_world:
             self._renew_world()
+        base, generator = self.env.unwrapped, None
+        if self._may_ignore_seeds:
+            # an env that seeds itself replaces it
+            base.np_random = generator = seeding.np_random(seed)[0]
         try:
             begun: Any = self.env.reset(seed=seed)
         except TypeError as e:
@@ -117,6 +123,7 @@ class Seeded:
                 f"env: reset of {type(self.env.unwrapped).__name__} must give (observation, info), as gymnasium asks "
                 f"(got {type(begun).__name__}): is it made for an older gym?"
             )
+        self._may_ignore_seeds = generator is not None and base.np_random is generator
         if not isinstance(self.env, MaskedObs):
             tell_of_mask(self.env, *begun)
         return begun[0]

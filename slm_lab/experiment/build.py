@@ -110,7 +110,7 @@ def explain_idle(spec: Spec, idle: dict[str, str]) -> list[str]:
 def _note_run(spec: Spec, watch: Watch) -> None:
     """Read what a run, a trial and a search read of a spec beside its env and agent."""
     for module in (run, session, trial, outlets):
-        watch.note_module(module, spec.meta, spec.env)
+        watch.note_module(module, meta=spec.meta, env=spec.env)
     eval_every(spec.meta)
     use_compile(spec.meta.compile, spec.env.max_frame)
     trial.pool_size(spec, available_cores())

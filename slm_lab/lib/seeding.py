@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,29 @@ class EpisodeSeeds:
 def session_seed(random_seed: int | None, trial: int, session: int) -> int:
     """The seed of a session: from `meta.random_seed` (or 0), trial and session index; never from the clock."""
     return derive(0 if random_seed is None else random_seed, trial, session)
+
+
+@contextmanager
+def own_streams(seed: int) -> Iterator[None]:
+    """Inside, the global streams of python and numpy start from a seed; afterwards they go on where they were.
+
+    >>> before = random.getstate()
+    >>> with own_streams(3):
+    ...     one = random.random()
+    >>> with own_streams(3):
+    ...     one == random.random()
+    True
+    >>> random.getstate() == before
+    True
+    """
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def seed_everything(seed: int) -> None:

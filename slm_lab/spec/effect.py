@@ -9,9 +9,10 @@ the spec (`Watch.note_later_reads`).
 import dataclasses
 import dis
 import functools
+import itertools
 import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +20,8 @@ from pydantic import BaseModel
 
 from slm_lab.spec.basics import SpecModel
 
+Chain = tuple[str, ...]
+"""Names that follow each other: a variable, its attribute, an attribute of that ..."""
 _WHOLE = ("__dict__", "__pydantic_serializer__", "__iter__", "__reduce_ex__", "__getstate__", "model_dump")
 """Attributes by which all keys of a model are read at once."""
 _EXTRA = ("__pydantic_extra__", "model_extra")
@@ -66,27 +69,38 @@ class Watch:
         self._read.add((model_id, key))
 
     def note_later_reads(self, *roots: object) -> None:
-        """Count the keys that the methods of these objects, and of all that hang on them, may still read."""
+        """Count the keys that the methods of these objects, and of all that hang on them, may still read.
+
+        `self.spec.lr` reads `lr` of the model that the object holds there. Where code does not tell whose attribute it
+        reads (`spec.lr` of an argument), the key counts in every model that the object holds.
+        """
         for owner in _objects(roots):
             near = _values(owner)
             near += [value for held in near if dataclasses.is_dataclass(held) for value in _values(held)]
             held = [m for m in near if isinstance(m, SpecModel) and self._known(m)]
             if held:
-                self.note_code(type(owner), *held)
+                paths, names = _mentioned(type(owner))
+                lost = [name for path in paths for name in self._follow(owner, path)]
+                self._note_names(names.union(lost), held)
 
-    def note_code(self, cls: type, *models: SpecModel) -> None:
-        """Count the keys of these models, and of the models in them, that the methods of a class may read."""
-        self._note_names(_mentioned(cls), *models)
+    def note_module(self, module: types.ModuleType, **models: SpecModel) -> None:
+        """Count the keys of these models that functions and classes of a module may read.
 
-    def note_module(self, module: types.ModuleType, *models: SpecModel) -> None:
-        """Count the keys of these models that functions and classes of a module may read."""
+        Args:
+            module: its code is looked at
+            models: by the name under which the code has them: `meta.sinks`, `run.spec.meta.sinks`
+        """
         own = [m for m in vars(module).values() if getattr(m, "__module__", None) == module.__name__]
         functions = [getattr(m, "__wrapped__", m) for m in own]
         codes = [m.__code__ for m in functions if isinstance(m, types.FunctionType)]
-        names = frozenset[str]().union(*map(_attributes, codes), *(_mentioned(m) for m in own if isinstance(m, type)))
-        self._note_names(names, *models)
+        codes += [code for m in own if isinstance(m, type) for code in _codes(m)]
+        for chain in frozenset[Chain]().union(*map(_chains, codes)):
+            for name, key in itertools.pairwise(chain):
+                # `self.env` is the env itself
+                if name in models and chain[:2] != ("self", name):
+                    self._note_names(frozenset([key]), [models[name]])
 
-    def _note_names(self, names: frozenset[str], *models: SpecModel) -> None:
+    def _note_names(self, names: frozenset[str], models: Iterable[SpecModel]) -> None:
         waiting = list(models)
         while waiting:
             model = waiting.pop()
@@ -97,6 +111,18 @@ class Watch:
                     waiting += [values[name]] if isinstance(values[name], SpecModel) else []
                 elif isinstance(getattr(type(model), name, None), property):
                     getattr(model, name)
+
+    def _follow(self, owner: Any, path: Chain) -> Chain:
+        """Count the keys on the way along attributes; gives the rest of a path that leads to where can't be seen."""
+        for k, name in enumerate(path):
+            if isinstance(owner, SpecModel):
+                self._note_names(frozenset([name]), [owner])
+                owner = _given(owner).get(name)
+            else:
+                owner = getattr(owner, "__dict__", {}).get(name)
+            if owner is None:
+                return path[k + 1 :]
+        return ()
 
     def _known(self, model: SpecModel) -> bool:
         return id(model) in self._models or id(model) in self.sources
@@ -249,36 +275,45 @@ def _objects(roots: tuple[object, ...]) -> Iterator[object]:
 
 
 @functools.cache
-def _mentioned(cls: type) -> frozenset[str]:
-    """Attributes that methods of a class read of anything but `self`; what `__init__` reads has been read."""
-    found: set[str] = set()
+def _mentioned(cls: type) -> tuple[frozenset[Chain], frozenset[str]]:
+    """Attributes that methods of a class read: along which path from `self`, and those of anything else."""
+    chains = frozenset[Chain]().union(*map(_chains, _codes(cls)))
+    paths = frozenset(chain[1:] for chain in chains if chain[0] == "self")
+    return paths, frozenset(name for chain in chains if chain[0] != "self" for name in chain[1:])
+
+
+def _codes(cls: type) -> Iterator[types.CodeType]:
+    """Of the methods of a class, but for `__init__`: what that reads has been read."""
     for base in cls.__mro__:
-        if base.__module__.partition(".")[0] in _FOREIGN:
-            continue
-        for name, member in vars(base).items():
-            if name == "__init__":
-                continue
-            # of a property, a cached one, a class method
-            inner = next((f for k in ("fget", "func", "__func__") if (f := getattr(member, k, None))), member)
-            code = getattr(inner, "__code__", None)
-            if code is not None:
-                found |= _attributes(code)
-    return frozenset(found)
+        if base.__module__.partition(".")[0] not in _FOREIGN:
+            for name, member in vars(base).items():
+                # of a property, a cached one, a class method
+                inner = next((f for k in ("fget", "func", "__func__") if (f := getattr(member, k, None))), member)
+                code = getattr(inner, "__code__", None)
+                if code is not None and name != "__init__":
+                    yield code
 
 
-def _attributes(code: types.CodeType) -> set[str]:
-    found: set[str] = set()
-    of_self = False
+@functools.cache
+def _chains(code: types.CodeType) -> frozenset[Chain]:
+    """What is read in a function: `run.spec.meta` as its names, one tuple; "" for what has no name.
+
+    >>> sorted(_chains((lambda self, x: self.spec.lr + max(x).gamma).__code__))
+    [('', 'gamma'), ('self', 'spec', 'lr')]
+    """
+    found: set[Chain] = set()
+    chain: Chain = ("",)
     for instruction in dis.get_instructions(code):
         name, value = instruction.opname, instruction.argval
-        if name in ("LOAD_ATTR", "LOAD_METHOD") and not of_self:
-            found.add(value)
-        last = value[-1] if isinstance(value, tuple) and value else value
-        of_self = name.startswith(("LOAD_FAST", "LOAD_DEREF")) and last == "self"
-    texts = {const for const in code.co_consts if isinstance(const, str)}
+        if name in ("LOAD_ATTR", "LOAD_METHOD"):
+            found.discard(chain)
+            chain = (*chain, value)
+            found.add(chain)
+        elif name.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL")):
+            chain = (value[-1] if isinstance(value, tuple) else value,)
+        elif name not in ("EXTENDED_ARG", "CACHE"):
+            chain = ("",)
     if "getattr" in code.co_names:
-        found |= texts
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            found |= _attributes(const)
-    return found
+        found |= {("", const) for const in code.co_consts if isinstance(const, str)}
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return frozenset(found).union(*map(_chains, inner))

@@ -62,7 +62,7 @@ CASES = {
     "gymnasium-robotics": Case("mujoco", {"name": "gymnasium_robotics:FetchReachDense-v4"}),
     "shimmy": Case("mujoco", {"name": "shimmy:dm_control/cartpole-swingup-v0"}),
     "PyFlyt": Case("mujoco", {"name": "PyFlyt.gym_envs:PyFlyt/QuadX-Hover-v1"}),
-    "metaworld": Case("metaworld", {"name": "metaworld:Meta-World/MT1", "env_name": "reach-v3"}, exact=False),
+    "metaworld": Case("metaworld", {"name": "metaworld:Meta-World/MT1", "env_name": "reach-v3"}),
 }
 
 

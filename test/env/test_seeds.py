@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from loguru import logger
 
+from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import make_env
+from slm_lab.env.observations import ALL
+from slm_lab.env.workers import SharedRows
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.seeding import EpisodeSeeds, derive, episode_seed, episode_seeds
 from slm_lab.spec.model import EnvSpec
@@ -77,6 +80,24 @@ class OwnDice(Base):
         return np.array([self.dice.gauss(0, 1), self.dice.gauss(0, 1)])
 
 
+class Deaf(Base):
+    """Takes a seed and does nothing with it, as Meta-World's."""
+
+    def reset(self, *, seed=None, options=None):
+        return np.float32(self.noise()), {}
+
+
+class DrawnWhenMade(Base):
+    """Draws its tasks from the streams of the process when it is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.tasks = np.array([random.gauss(0, 1), np.random.normal()])
+
+    def noise(self):
+        return self.np_random.normal(size=2) + self.tasks
+
+
 class GlobalDice(Base):
     """Draws from the streams of the process."""
 
@@ -94,7 +115,7 @@ class Keeps(Base):
         return self.np_random.normal(size=2) + self.count
 
 
-EXACT = [FreshEntropy, OtherDice, OldDice, OwnDice]
+EXACT = [FreshEntropy, OtherDice, OldDice, OwnDice, Deaf, DrawnWhenMade]
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +202,23 @@ def test_workers_seed_the_streams_of_their_process():
     env, other = make(GlobalDice, "async", n=2), make(GlobalDice, "async", n=2)
     courses = [(e.reset(1).copy(), [e.step(np.array([0, 1])).obs[1].copy() for _ in range(30)]) for e in (env, other)]
     assert str(courses[0]) == str(courses[1])
+    env.close()
+    other.close()
+
+
+def test_an_env_with_a_process_of_its_own_may_draw_from_its_streams(logged):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def apart(name):
+        rows = SharedRows(name, lambda i: GlobalDice(), 2, 2, ALL, apart=True)
+        return GymVecEnv(name, rows, 2, max_t=100)
+
+    env, other = apart("GlobalDice-v0"), apart("GlobalDice-v0")
+    env.reset(0)
+    run(env, 40)
+    other.load_state_dict(env.state_dict())
+    assert run(other, 40) == run(env, 40)
+    assert logged == []
     env.close()
     other.close()
 
