@@ -20,7 +20,8 @@ import gymnasium as gym
 import numpy as np
 from loguru import logger
 
-from slm_lab.env.make import check_env, make_env
+from slm_lab.env.check import check_env
+from slm_lab.env.make import make_env
 from slm_lab.env.mujoco import warnings_to_log
 from slm_lab.spec.model import EnvSpec
 from slm_lab.types import Continuous

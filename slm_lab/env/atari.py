@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from slm_lab.env.actions import map_actions
 from slm_lab.env.base import VecEnv
-from slm_lab.env.observations import BYTE, ObsMap, PartMap
+from slm_lab.env.observations import ObsMap
+from slm_lab.env.parts import BYTE, PartMap
 from slm_lab.env.rows import picture
 from slm_lab.env.snapshot import ActionLog, pack, unpack
 from slm_lab.env.threads import available_cores

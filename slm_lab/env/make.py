@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import inspect
 import re
 import statistics
 import time
@@ -15,28 +14,23 @@ from gymnasium.envs.registration import load_env_creator
 
 from slm_lab.env.base import MAX_T, PLAY_MAX_T, VecEnv
 from slm_lab.env.cartpole import CartPole
+from slm_lab.env.check import check_env
 from slm_lab.env.foreign import package_of
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.masks import MaskedObs
-from slm_lab.env.mujoco_tasks import TASKS
-from slm_lab.env.names import Found, find
-from slm_lab.env.observations import Seen
+from slm_lab.env.modes import CARTPOLE, LIMIT, choose_mode, is_atari, prefers_tensor, tensor_class
+from slm_lab.env.names import find
 from slm_lab.env.outfit import Outfit, make_with_tuples
+from slm_lab.env.parts import Seen
 from slm_lab.env.rows import LocalRows, Make, OldStep, Rows, display_hint, make_all
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import available_cores
 from slm_lab.env.wrappers import wrap
-from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.errors import LabError, SpecError, one_line
 from slm_lab.lib.log import note
 from slm_lab.lib.seeding import own_streams
-from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import EnvSpec
 
-CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
-CAR_RACING = "gymnasium.envs.box2d.car_racing:CarRacing"
-LIMIT = "max_episode_steps"
-"""gym.make's own argument: sets the limit of an episode in place of the registered one, also a higher one."""
-RENDER = "not a key of the spec: rendering is asked for on the command line, with --render"
 ONE_A_PROCESS = ("bluesky_gym", "retro", "stable_retro")
 """Packages whose envs can't be several in one process: bluesky_gym's would share one simulation without a word."""
 TALK = 60e-6
@@ -45,13 +39,6 @@ START = 1.0
 """Seconds that they take to start, and that a session must win back."""
 TRIALS = 30
 """Steps of an env from which its speed is known."""
-ATARI_ELSEWHERE = {
-    "reward_clipping": "not a key of the spec: say env.clip_reward",
-    "episodic_life": "not a key of the spec: say env.life_loss_info, which leaves the score to the whole game",
-    "num_threads": "not a key of the spec: all cores of a session are used",
-    "autoreset_mode": "not a key of the spec: episodes begin in the step in which the one before ends",
-}
-"""Arguments of ALE's vector env that the lab sets itself."""
 
 
 def make_env(
@@ -91,11 +78,11 @@ def make_env(
     n = num_envs or spec.num_envs
     cores = threads or available_cores()
     if tensor is None:
-        tensor = render is None and _prefers_tensor(found, spec, whole=whole)
-    mode = _choose_mode(found, spec, tensor=tensor)
+        tensor = render is None and prefers_tensor(found, spec, whole=whole)
+    mode = choose_mode(found, spec, tensor=tensor)
     clip_reward = None
     env: VecEnv
-    if _is_atari(found):
+    if is_atari(found):
         from slm_lab.env.atari import Atari
 
         arguments = {**found.registration.kwargs, **kwargs}
@@ -104,7 +91,7 @@ def make_env(
     elif mode == "tensor":
         from slm_lab.env.tensor import TensorVec
 
-        env = TensorVec(found.id, _tensor_class(found)(**kwargs), n, max_t=max_t)
+        env = TensorVec(found.id, tensor_class(found)(**kwargs), n, max_t=max_t)
     elif mode == "native" and found.registration.entry_point == CARTPOLE and max_t is not None:
         env = CartPole(n, max_t=max_t, render=render, **found.registration.kwargs, **kwargs)
     else:
@@ -143,7 +130,7 @@ def make_single(spec: EnvSpec, *, render: str | None = None) -> gym.Env[Any, Any
         LabError: as `make_env`; or it is an Atari game, which only ALE's vector env shows as in training.
     """
     found = find(spec.name)
-    if _is_atari(found):
+    if is_atari(found):
         raise LabError(f"env.name: {found.id} has no single env: act in ALE's vector env, ale_py.vector_env")
     kwargs, registration = {**found.kwargs, **spec.kwargs}, copy.copy(found.registration)
     registration.max_episode_steps = kwargs.pop(LIMIT, registration.max_episode_steps)
@@ -196,7 +183,7 @@ def _creator(registration: Registration) -> Any:
 def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     """Why an env can't be made: under the key that the env complains of, where it names one."""
     # gymnasium repeats all arguments behind the reason
-    text = _one_line(error).partition(" was raised from the environment creator")[0]
+    text = one_line(error).partition(" was raised from the environment creator")[0]
     text += display_hint(text)
     key = next((key for key in kwargs if re.search(rf"\b{re.escape(key)}\b", text)), None)
     if key is None and not isinstance(error, ImportError | gym.error.Error):
@@ -246,157 +233,3 @@ def _gain(make: Make, n: int, cores: int) -> float:
             if terminated or truncated:
                 seeded.begin(trial)
     return statistics.median(seconds) * n * (1 - 1 / min(n, cores)) - TALK
-
-
-def _has_native(found: Found) -> bool:
-    """Whether there is a vector env for it."""
-    registration = found.registration
-    if registration.additional_wrappers:
-        return False
-    limited = registration.max_episode_steps is not None
-    return registration.entry_point in TASKS or (registration.entry_point == CARTPOLE and limited) or _is_atari(found)
-
-
-def _beyond_native(spec: EnvSpec) -> list[str]:
-    """Keys that a vector env of its own can't follow."""
-    return [
-        key for key in ("wrappers", "reward_weights", "obs_keys", "image_axes", "action_mask") if getattr(spec, key)
-    ]
-
-
-def _prefers_tensor(found: Found, spec: EnvSpec, *, whole: bool) -> bool:
-    """Whether a tensor env is asked for, or pays."""
-    if spec.vectorization != "auto":
-        return spec.vectorization == "tensor"
-    return whole and _is_plain(spec) and not _why_no_tensor(found, spec)
-
-
-def _choose_mode(found: Found, spec: EnvSpec, *, tensor: bool) -> str:
-    """How the envs are stepped, as far as it can be said without trying."""
-    if tensor:
-        return "tensor"
-    # tensors have no pictures
-    mode = "sync" if spec.vectorization == "tensor" else spec.vectorization
-    return "native" if mode == "auto" and _has_native(found) and not _beyond_native(spec) else mode
-
-
-def _tensor_class(found: Found) -> Any:
-    """The tensor env of that id, or None."""
-    import slm_lab.env.classic  # noqa: F401  registers the lab's own; imports torch
-    from slm_lab.env.tensor import TENSOR_ENVS
-
-    return TENSOR_ENVS.get(found.id)
-
-
-def _why_no_tensor(found: Found, spec: EnvSpec) -> str | None:
-    """What keeps an env from being stepped as tensors."""
-    cls = _tensor_class(found)
-    if cls is None:
-        return f"env.vectorization: there is no tensor env for {found.id}: say auto"
-    takes = inspect.signature(cls).parameters
-    given = [key for key in {**found.kwargs, **spec.kwargs} if key not in takes and key != LIMIT]
-    given += _beyond_native(spec)
-    return f"env.{given[0]}: the tensor env of {found.id} can't follow it" if given else None
-
-
-def _is_plain(spec: EnvSpec) -> bool:
-    """Whether nothing lies between env and agent."""
-    keys = ("frame_op", "normalize_obs", "clip_obs", "normalize_reward", "clip_reward", "reward_scale")
-    return not any(getattr(spec, key) for key in keys)
-
-
-def _is_atari(found: Found) -> bool:
-    return str(found.registration.entry_point) == "ale_py.env:AtariEnv"
-
-
-def check_env(spec: EnvSpec) -> list[str]:
-    """What is wrong with a spec's `env`, as lines `env.<key>: ...`; no env is made for it."""
-    try:
-        found = find(spec.name)
-        given = {**found.registration.kwargs, **found.kwargs, **spec.kwargs}
-        faults = [*_check_limit(given), *_check_mode(found, spec), *_check_arguments(found, spec, given)]
-        return [*faults, *Outfit.of(spec).faults()]
-    except LabError as e:
-        return [str(e)]
-
-
-def _check_limit(given: dict[str, Any]) -> list[str]:
-    limit = given.get(LIMIT, 1)
-    if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1:
-        return []
-    return [f"env.{LIMIT}: must be a whole number from 1 (got {limit!r})"]
-
-
-def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
-    faults = []
-    if _is_atari(found) or spec.vectorization == "native":
-        why = f"the vector env of {found.id} can't follow it"
-        faults = [f"env.{key}: {why}" for key in _beyond_native(spec)]
-    if spec.vectorization == "tensor" and not _is_atari(found) and (reason := _why_no_tensor(found, spec)):
-        faults.append(reason)
-    if spec.vectorization == "native" and not _has_native(found):
-        faults.append(f"env.vectorization: there is no vector env for {found.id}: say auto, sync, thread or async")
-    if spec.vectorization == "thread" and found.registration.entry_point == CAR_RACING:
-        faults.append(f"env.vectorization: {found.id} can't be drawn in threads: say auto, sync or async")
-    if _is_atari(found):
-        if spec.vectorization not in ("auto", "native"):
-            faults.append(f"env.vectorization: {found.id} has a vector env of its own: say auto or native")
-        if spec.frame_op is not None:
-            faults.append(
-                f"env.frame_op: {found.id} shows several frames as it is: say env.stack_num for another number"
-            )
-    return faults
-
-
-def _check_arguments(found: Found, spec: EnvSpec, given: dict[str, Any]) -> list[str]:
-    """Compare the keys with the signature of what makes the env."""
-    parameters = _parameters(found)
-    if parameters is None:
-        return []
-    elsewhere = {"render_mode": RENDER, **(ATARI_ELSEWHERE if _is_atari(found) else {})}
-    faults = [f"env.{key}: {why}" for key, why in elsewhere.items() if key in spec.kwargs]
-    named = {
-        p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "render_mode"
-    }
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        takes = ", ".join(named) or "none"
-        known = [*EnvSpec.model_fields, LIMIT, *named]
-        faults += [
-            f"env.{key}: {found.id} takes no such argument{did_you_mean(key, known)} (it takes: {takes})"
-            for key in spec.kwargs
-            if key not in named and key not in (LIMIT, *elsewhere)
-        ]
-    faults += [
-        f"env.{key}: {found.id} needs this argument"
-        for key, p in named.items()
-        if p.default is p.empty and key not in given
-    ]
-    if _is_atari(found):
-        from slm_lab.env.atari import check_arguments
-
-        faults += check_arguments(given)
-    return faults
-
-
-def _parameters(found: Found) -> list[inspect.Parameter] | None:
-    """Of what makes the env; None where they can't be known."""
-    creator: Any = found.registration.entry_point
-    if creator is None:
-        raise LabError(f"env.name: {found.id} comes only as a vector env of its own, which is not supported")
-    if _is_atari(found):
-        from slm_lab.env.atari import ARGUMENTS
-
-        return [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ARGUMENTS]
-    if isinstance(creator, str):
-        try:
-            creator = load_env_creator(creator)
-        except Exception as e:
-            raise LabError(f"env.name: can't load {found.id}: {_one_line(e)}") from e
-    try:
-        return list(inspect.signature(creator).parameters.values())
-    except ValueError:
-        return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -62,6 +62,12 @@ class Task:
         """An argument that the env was made with."""
         return getattr(self.env, f"_{name}")
 
+    def within(self, x: Reals, name: str) -> NDArray[np.bool_]:
+        """Whether numbers lie inside the range that an argument states."""
+        low, high = self.arg(name)
+        inside: NDArray[np.bool_] = (low < x) & (x < high)
+        return inside
+
     def body(self, name: str | int) -> int:
         """Number of a body of the model."""
         if name not in self._bodies:
@@ -70,13 +76,12 @@ class Task:
 
     def ctrl_cost(self, action: NDArray[Any]) -> Any:
         """[N] weighted sum of squares."""
-        return self.arg("ctrl_cost_weight") * np.add.reduce(np.square(action), 1)
+        return self.arg("ctrl_cost_weight") * _squares(action)
 
 
-def _squares(forces: Reals) -> Reals:
+def _squares(rows: NDArray[Any]) -> Any:
     """[N] sum of squares of all but the first axis."""
-    total: Reals = np.add.reduce(np.square(forces).reshape(len(forces), -1), 1)
-    return total
+    return np.add.reduce(np.square(rows).reshape(len(rows), -1), 1)
 
 
 def _finite(s: Fields) -> NDArray[np.bool_]:
@@ -122,6 +127,10 @@ class Runner(Task):
         """[N]."""
         return self.ctrl_cost(action)
 
+    def upright(self, s: Fields) -> NDArray[np.bool_]:
+        """[N] of a body in a plane: height and angle in their ranges."""
+        return self.within(s["qpos"][:, 1], "healthy_z_range") & self.within(s["qpos"][:, 2], "healthy_angle_range")
+
 
 class HalfCheetah(Runner):
     """HalfCheetah-v5."""
@@ -143,13 +152,8 @@ class Hopper(Runner):
 
     def healthy(self, s: Fields) -> NDArray[np.bool_]:
         """Height, angle and all further state in their ranges."""
-        low, high = self.arg("healthy_state_range")
-        (min_z, max_z), (min_angle, max_angle) = self.arg("healthy_z_range"), self.arg("healthy_angle_range")
-        qpos, qvel = s["qpos"], s["qvel"]
-        z, angle = qpos[:, 1], qpos[:, 2]
-        ok: NDArray[np.bool_] = (min_z < z) & (z < max_z) & (min_angle < angle) & (angle < max_angle)
-        for part in (qpos[:, 2:], qvel):
-            ok &= ((low < part) & (part < high)).all(1)
+        state = np.concatenate([s["qpos"][:, 2:], s["qvel"]], axis=1)
+        ok: NDArray[np.bool_] = self.upright(s) & self.within(state, "healthy_state_range").all(1)
         return ok
 
 
@@ -157,13 +161,7 @@ class Walker2d(Runner):
     """Walker2d-v5."""
 
     clip_velocity = True
-
-    def healthy(self, s: Fields) -> NDArray[np.bool_]:
-        """Height and angle in their ranges."""
-        (min_z, max_z), (min_angle, max_angle) = self.arg("healthy_z_range"), self.arg("healthy_angle_range")
-        z, angle = s["qpos"][:, 1], s["qpos"][:, 2]
-        ok: NDArray[np.bool_] = (min_z < z) & (z < max_z) & (min_angle < angle) & (angle < max_angle)
-        return ok
+    healthy = Runner.upright
 
 
 class Ant(Runner):
@@ -238,10 +236,7 @@ class Humanoid(_HumanoidObs, Runner):
 
     def healthy(self, s: Fields) -> NDArray[np.bool_]:
         """The height in its range."""
-        low, high = self.arg("healthy_z_range")
-        z = s["qpos"][:, 2]
-        ok: NDArray[np.bool_] = (low < z) & (z < high)
-        return ok
+        return self.within(s["qpos"][:, 2], "healthy_z_range")
 
 
 class HumanoidStandup(_HumanoidObs):
@@ -307,7 +302,7 @@ class Reacher(Task):
 
     def reward(self, s: Fields, velocity: Reals, action: NDArray[np.float32], ok: NDArray[np.bool_]) -> Reals:
         """Less the distance and the cost of control."""
-        control = -np.add.reduce(np.square(action), 1) * self.arg("reward_control_weight")
+        control = -_squares(action) * self.arg("reward_control_weight")
         reward: Reals = -_norm(self._gap(s)) * self.arg("reward_dist_weight") + control
         return reward
 
@@ -331,7 +326,7 @@ class Pusher(Task):
         tip, thing, goal = (s["xpos"][:, self.body(name)] for name in ("tips_arm", "object", "goal"))
         near = -_norm(thing - tip) * self.arg("reward_near_weight")
         far = -_norm(thing - goal) * self.arg("reward_dist_weight")
-        control = -np.add.reduce(np.square(action), 1) * self.arg("reward_control_weight")
+        control = -_squares(action) * self.arg("reward_control_weight")
         reward: Reals = far + control + near
         return reward
 

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from slm_lab.env.masks import MaskedObs
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, one_line
 from slm_lab.lib.log import note
 from slm_lab.lib.registry import import_foreign
 from slm_lab.lib.suggest import did_you_mean
@@ -42,7 +42,7 @@ class Outfit(NamedTuple):
             except LabError:
                 raise
             except Exception as e:
-                why = " ".join(str(e).split()) or type(e).__name__
+                why = one_line(e)
                 raise LabError(f"env.wrappers[{i}]: can't put {wrapper.name} around {name}: {why}") from e
             if not isinstance(env, gym.Env):
                 raise LabError(f"env.wrappers[{i}]: {wrapper.name} gives no env but {type(env).__name__}")

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slm_lab.env.actions import ActionMap, map_actions
-from slm_lab.env.observations import ALL, ObsMap, Seen, map_obs
+from slm_lab.env.observations import ObsMap, map_obs
 from slm_lab.env.outfit import VectorReward
+from slm_lab.env.parts import ALL, Seen
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import Threads
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, one_line
 from slm_lab.types import Bools
 
 Array = NDArray[Any]
@@ -32,7 +33,7 @@ def picture(name: str, render: Callable[[], Any]) -> NDArray[np.uint8] | None:
     try:
         frame = render()
     except Exception as e:
-        why = " ".join(str(e).split()) or type(e).__name__
+        why = one_line(e)
         raise LabError(f"env: can't render {name}: {why}{display_hint(why)}") from e
     return None if frame is None else np.asarray(frame)
 

@@ -25,7 +25,8 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from slm_lab.env.actions import ActionMap
-from slm_lab.env.observations import ALL, ObsMap, Seen
+from slm_lab.env.observations import ObsMap
+from slm_lab.env.parts import ALL, Seen
 from slm_lab.env.rows import LocalRows, Make, make_all
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.errors import LabError

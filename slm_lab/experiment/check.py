@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from slm_lab.agent.net.check import net_faults
-from slm_lab.env.make import check_env
+from slm_lab.env.check import check_env
 from slm_lab.experiment.build import Built, build, explain_idle
 from slm_lab.experiment.resources import available_cores, share_faults
 from slm_lab.lib.errors import SpecError

@@ -21,8 +21,8 @@ from torch import Tensor
 
 import slm_lab
 from slm_lab.agent.agent import Agent
-from slm_lab.env.observations import PartMap
 from slm_lab.env.ops import NormalizeObs
+from slm_lab.env.parts import PartMap
 from slm_lab.env.translate import Translator
 from slm_lab.experiment.enjoy import SavedPolicy
 from slm_lab.experiment.policy_graph import PolicyGraph

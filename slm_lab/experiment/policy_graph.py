@@ -21,8 +21,8 @@ from slm_lab.agent.net.masked import HeadMask
 from slm_lab.agent.net.parts import PartsBody
 from slm_lab.env.actions import ActionMap, MixedMap
 from slm_lab.env.moments import EPSILON
-from slm_lab.env.observations import PartMap
 from slm_lab.env.ops import ClipObs, Frames, NormalizeObs
+from slm_lab.env.parts import PartMap
 from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
 from slm_lab.types import ObsPart, PackedShape

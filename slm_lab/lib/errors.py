@@ -18,3 +18,12 @@ class SpecError(LabError):
         self.source = source
         head = [source] if source else []
         super().__init__("\n".join([*head, *("  " + f for f in self.faults)]))
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing.
+
+    >>> one_line(ValueError("two   words")), one_line(KeyError())
+    ('two words', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__

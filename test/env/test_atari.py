@@ -12,7 +12,8 @@ from loguru import logger
 
 from slm_lab.env import atari
 from slm_lab.env.atari import Atari
-from slm_lab.env.make import ATARI_ELSEWHERE, check_env, make_env
+from slm_lab.env.check import ATARI_ELSEWHERE, check_env
+from slm_lab.env.make import make_env
 from slm_lab.env.wrappers import Pipeline
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.model import EnvSpec

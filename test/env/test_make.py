@@ -8,8 +8,9 @@ import pytest
 from loguru import logger
 
 from slm_lab.env.cartpole import CartPole
+from slm_lab.env.check import check_env
 from slm_lab.env.gym import GymVecEnv
-from slm_lab.env.make import check_env, make_env
+from slm_lab.env.make import make_env
 from slm_lab.env.rows import display_hint
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import renew_notes

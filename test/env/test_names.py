@@ -6,7 +6,8 @@ import gymnasium as gym
 import pytest
 from loguru import logger
 
-from slm_lab.env.make import check_env, make_env
+from slm_lab.env.check import check_env
+from slm_lab.env.make import make_env
 from slm_lab.env.names import find
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import renew_notes

@@ -11,7 +11,7 @@ from loguru import logger
 
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import make_env
-from slm_lab.env.observations import ALL
+from slm_lab.env.parts import ALL
 from slm_lab.env.workers import SharedRows
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.seeding import EpisodeSeeds, derive, episode_seed, episode_seeds

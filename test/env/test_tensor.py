@@ -10,7 +10,8 @@ from torch import Tensor
 
 import slm_lab.env.classic  # noqa: F401  registers them
 from slm_lab.env.base import VecEnv
-from slm_lab.env.make import check_env, make_env
+from slm_lab.env.check import check_env
+from slm_lab.env.make import make_env
 from slm_lab.env.tensor import TENSOR_ENVS, TensorEnv, TensorVec, tensor_env
 from slm_lab.lib.seeding import episode_seed
 from slm_lab.spec.env import EnvSpec

@@ -10,7 +10,8 @@ from loguru import logger
 
 from slm_lab.env.actions import map_actions
 from slm_lab.env.make import make_env
-from slm_lab.env.observations import Seen, map_obs
+from slm_lab.env.observations import map_obs
+from slm_lab.env.parts import Seen
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import EnvSpec

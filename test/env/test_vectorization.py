@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from slm_lab.env.cartpole import CartPole
+from slm_lab.env.check import check_env
 from slm_lab.env.gym import GymVecEnv
-from slm_lab.env.make import _gain, check_env, make_env
+from slm_lab.env.make import _gain, make_env
 from slm_lab.env.rows import LocalRows
 from slm_lab.env.threads import Threads
 from slm_lab.env.workers import SharedRows

@@ -148,11 +148,30 @@ def test_a_saved_policy_acts_on_what_the_env_shows(case: str, tmp_path: Path) ->
     assert 0 <= ret <= 4
 
 
+WIDE = {"fc_hid_layers": [16], "hid_layers": [16], "joint_hid_layers": [32]}
+LEARN: dict[str, dict[str, Any]] = {
+    "ppo": {"net": WIDE},
+    "ppo_shared_mlp": {"net": {"hid_layers": [32]}},
+    "dqn": {"net": WIDE, "algorithm": {"gamma": 0.0}, "memory": {"batch_size": 64, "max_size": 4000}},
+}
+"""What a case needs to learn in a few thousand frames."""
+LEARN_PPO = {
+    "time_horizon": 16,
+    "minibatch_size": 64,
+    "training_epoch": 4,
+    "entropy_coef_spec": {"name": "no_decay", "start_val": 0.01},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "lr"), [("ppo", 0.003), ("ppo_shared_mlp", 0.003), ("dqn", 0.003)])
-def test_both_parts_are_read(case: str, lr: float, tmp_path: Path) -> None:
-    net = {**CASES[case][2], "optim_spec": {"name": "Adam", "lr": lr}}
-    spec = make_spec(case, net, max_frame=6000, num_envs=4, vectorization="sync")
+@pytest.mark.parametrize("case", LEARN)
+def test_both_parts_are_read(case: str, tmp_path: Path) -> None:
+    net = {**CASES[case][2], **LEARN[case]["net"], "optim_spec": {"name": "Adam", "lr": 0.005}}
+    n = 4 if case == "dqn" else 16
+    spec = make_spec(case, net, max_frame=6000, num_envs=n, vectorization="sync")
+    agent = spec["agent"]
+    agent["algorithm"] = {**agent["algorithm"], **LEARN[case].get("algorithm", LEARN_PPO)}
+    agent["memory"] = {**agent["memory"], **LEARN[case].get("memory", {})}
     done = api.run(spec, out=tmp_path, device="cpu")
     # with one of them alone half of the actions are right
     assert np.mean(api.load_agent(done.folder).evaluate(50)) > 3.6

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_lab.env.make import check_env
+from slm_lab.env.check import check_env
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.files import find_file
 from slm_lab.spec.load import check, load_spec, read_file

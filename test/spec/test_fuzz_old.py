@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_lab.env.make import check_env
+from slm_lab.env.check import check_env
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import check, load_specs, open_file, read_file
 from slm_lab.spec.migrate import migrate

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_lab.env.make import check_env
+from slm_lab.env.check import check_env
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import check, load_spec
 
