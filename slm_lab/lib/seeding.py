@@ -49,7 +49,7 @@ def episode_seeds(seed: int, env: int, first: int, count: int) -> list[int]:
     def hashed(word: NDArray[np.uint32]) -> NDArray[np.uint32]:
         before, after = next(constants)
         word = (word ^ before) * after
-        return word ^ (word >> 16)
+        return word ^ (word >> np.uint32(16))
 
     pool = [hashed(word) for word in pool]
     for source in range(4):

@@ -79,7 +79,7 @@ class Watch:
             near += [value for held in near if dataclasses.is_dataclass(held) for value in _values(held)]
             held = [m for m in near if isinstance(m, SpecModel) and self._known(m)]
             if held:
-                paths, names = _mentioned(type(owner))
+                paths, names = _mentioned(type(owner))  # type: ignore[arg-type]
                 lost = [name for path in paths for name in self._follow(owner, path)]
                 self._note_names(names.union(lost), held)
 
