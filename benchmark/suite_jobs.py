@@ -78,7 +78,7 @@ def _harvest(job: Job, folder: Path, metrics: dict[str, float], seconds: float) 
         "seed": job.seed,
         "frames": int(rows[-1]["frame"] or 0),
         "score": round(metrics["total_reward_ma"], 4),
-        "final_return": round(metrics["final_return"], 4),
+        "final_return": round(metrics["final_total_reward"], 4),
         "evaluation": round(sum(returns) / len(returns), 4),
         "frames_to_target": int(reached[0] or 0) if reached else None,
         "seconds": round(float(wall if wall is not None else seconds), 1),

@@ -89,7 +89,7 @@ class MetricsTracker:
         self._latest.update(scalars)
 
     @property
-    def final_return(self) -> float:
+    def final_total_reward(self) -> float:
         """Mean return of the last (at most 100) finished episodes over all envs; NaN before the first."""
         return math.fsum(self._returns) / len(self._returns) if self._returns else math.nan
 
@@ -124,7 +124,7 @@ class MetricsTracker:
         """
         if self._last is not None and frame == self._last["frame"]:
             return self._last
-        reward = _known(self.final_return)
+        reward = _known(self.final_total_reward)
         self._row_rewards.append(reward)
         ma = _known(self.total_reward_ma)
         values: Row = {name: float(value) for name, value in {**self._latest, **variables}.items()}

@@ -7,11 +7,14 @@ import csv
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from loguru import logger
 
 from slm_lab.agent.metrics import Row
@@ -20,25 +23,66 @@ from slm_lab.lib.files import write_atomic
 from slm_lab.lib.registry import lookup, register
 from slm_lab.spec.model import SinkSpec
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Table = dict[str, NDArray[np.float64]]
+
+_BLOCK = 20_000
+"""Rows that `read_table` holds as text at a time."""
+
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table that a CsvSink wrote; a half-written last line is left out, a missing file has no rows.
+    """The rows of a table that a CsvSink wrote; see `_read_cells` for what is left out.
 
     Whole numbers come back as int, others as float, empty cells as None: exactly what was written.
 
     Raises:
         LabError: it holds something else than numbers
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    # what follows the last line break was cut off while it was written, even where it looks complete
-    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
-    header, body = (lines[0], lines[1:]) if lines else ([], [])
+    with _damage_told(path):
+        header, *body = [*_read_cells(path)] or [[]]
+        return [dict(zip(header, map(_value, cells), strict=True)) for cells in body]
+
+
+def read_table(path: Path) -> "Table":
+    """The columns of a table that a CsvSink wrote, [rows] each; an empty cell is NaN. See `_read_cells`.
+
+    Raises:
+        LabError: it holds something else than numbers.
+    """
+    with _damage_told(path):
+        rows = _read_cells(path)
+        header = next(rows, [])
+        blocks: list[list[NDArray[np.float64]]] = []
+        while block := list(islice(rows, _BLOCK)):
+            columns = zip(*block, strict=True)
+            blocks.append([np.array([float(cell) if cell else np.nan for cell in column]) for column in columns])
+    if not blocks:
+        return {}
+    return {name: np.concatenate(parts) for name, parts in zip(header, zip(*blocks, strict=True), strict=True)}
+
+
+def _read_cells(path: Path) -> Iterator[list[str]]:
+    """The header of a table, then its rows; nothing where there is no file.
+
+    A last line that is half written, and lines of another width, are left out.
+    """
+    if not Path(path).exists():
+        return
+    with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
+        # what follows the last line break was cut off while it was written, even where it looks complete
+        reader = csv.reader(line for line in file if line.endswith("\n"))
+        header = next(reader, [])
+        yield header
+        yield from (cells for cells in reader if len(cells) == len(header))
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
     try:
-        return [dict(zip(header, map(_value, cells), strict=True)) for cells in body if len(cells) == len(header)]
-    except ValueError as e:
+        yield
+    except (ValueError, csv.Error) as e:
         raise LabError(f"{path}: damaged, it must hold a table of numbers ({e})") from None
 
 

@@ -1,7 +1,6 @@
 """`slm-lab compare`."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from rich.text import Text
 
 from slm_lab.cli.report import print_table, show
 from slm_lab.cli.runs import find_all
-from slm_lab.experiment.compare import AGGREGATES, Comparison, compare, to_json
+from slm_lab.experiment.compare import Comparison, compare, to_json
 from slm_lab.experiment.history import read_histories
-from slm_lab.experiment.wording import interval, number, reached
+from slm_lab.experiment.wording import NAMES, env_table, interval, number
 from slm_lab.lib.files import plain
 
 
@@ -47,7 +46,7 @@ def main(
         show("note", note, "bold cyan")
 
 
-def _table(title: str, first: str, columns: Sequence[str]) -> Table:
+def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
     table.add_column(first, overflow="fold")
     for column in columns:
@@ -58,22 +57,18 @@ def _table(title: str, first: str, columns: Sequence[str]) -> Table:
 def _env_table(found: Comparison, env: str) -> Table:
     at = f" at {found.at:,} frames" if found.at is not None else ""
     title = f"{env}: {found.metric}{at}, 95 % intervals"
-    target = f"frames to {number(found.targets[env])}"
-    table = _table(title, "method", ("sessions", "mean", "median", "IQM", "worst", target, "seconds to it"))
-    for m in found.of(env):
-        worst = min(m.scores, default=math.nan)
-        times = [reached(values) for values in (m.frames_to_target, m.seconds_to_target)]
-        words = [str(len(m.scores)), *map(interval, (m.mean, m.median, m.iqm)), number(worst), *times]
-        table.add_row(Text(m.label), *words)
+    headers, rows = env_table(found, env)
+    table = _table(title, *headers)
+    for label, *cells in rows:
+        table.add_row(Text(label), *cells)
     return table
 
 
 def _aggregate_table(found: Comparison) -> Table:
     title = f"over {len(found.references)} envs, normalized: 0 is random, 1 the reference"
-    names = [name.replace("_", " ").replace("iqm", "IQM") for name in AGGREGATES]
-    table = _table(title, "method", names)
+    table = _table(title, "method", *(NAMES[name] for name in next(iter(found.aggregates.values()))))
     for label, estimates in found.aggregates.items():
-        table.add_row(Text(label), *(interval(estimates[name]) for name in AGGREGATES))
+        table.add_row(Text(label), *map(interval, estimates.values()))
     for env, r in found.references.items():
         table.caption = f"{table.caption or ''}{env}: {number(r.low)} to {number(r.high)} ({r.source})\n"
     table.caption_justify = "left"
@@ -81,7 +76,7 @@ def _aggregate_table(found: Comparison) -> Table:
 
 
 def _improvement_table(found: Comparison) -> Table:
-    table = _table("probability that a run of the row beats one of the column", "", found.labels)
+    table = _table("probability that a run of the row beats one of the column", "", *found.labels)
     for a in found.labels:
         cells = [interval(found.improvement[a, b]) if (a, b) in found.improvement else "" for b in found.labels]
         table.add_row(Text(a), *cells)

@@ -36,7 +36,7 @@ def _table(found: Evaluation) -> Table:
     """A line a session; below them their mean, where there are several."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("session")
-    for name in ("frame", "episodes", "mean return [95 %]", "median", "lowest", "highest", "length"):
+    for name in ("frame", "episodes", "total_reward [95 %]", "median", "lowest", "highest", "length"):
         table.add_column(name, justify="right")
     for p in found.policies:
         rets = (statistics.median(p.returns), min(p.returns), max(p.returns), statistics.fmean(p.lengths))

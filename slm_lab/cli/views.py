@@ -21,7 +21,8 @@ At = Annotated[
 Target = Annotated[
     float | None,
     typer.Option(
-        metavar="RETURN", help="Time the first reaching of it; by default 90 % of the way from random to the best."
+        metavar="SCORE",
+        help="The total_reward to be timed; by default 90 % of the way from random to the best.",
     ),
 ]
 Legends = Annotated[
@@ -141,10 +142,10 @@ def evaluate(  # noqa: PLR0917  a parameter is an option
         bool, typer.Option("--all-sessions", help="The policy of each session; else of the best one.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every return and length.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with what every episode gave.")] = False,
     out: Out = Path("data"),
 ) -> None:
-    """Evaluate what was learned: mean return over many episodes with its 95 % interval."""
+    """Evaluate what was learned: mean total_reward over many episodes with its 95 % interval."""
     from slm_lab.cli.evaluate import main
 
     settings = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "which": checkpoint, "device": device}

@@ -12,7 +12,6 @@ efficiency lies between `1 / f_N` and `1 / f_1`, a stability between 0 and 1; Na
 """
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from loguru import logger
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.baselines import baseline
+from slm_lab.experiment.wording import summary
 from slm_lab.lib.files import write_json
 
 if TYPE_CHECKING:
@@ -49,23 +49,6 @@ def strength(s: "ArrayLike") -> float:
     return _mean(_known(s))
 
 
-def max_strength(s: "ArrayLike") -> float:
-    """Strength of the best row, `max_i s_i`. s: [N]."""
-    known = _known(s)
-    return float(known.max()) if known.size else np.nan
-
-
-def final_strength(s: "ArrayLike") -> float:
-    """Strength of the last row, `s_N`. s: [N]."""
-    known = _known(s)
-    return float(known[-1]) if known.size else np.nan
-
-
-def moving_average(returns: "ArrayLike", rows: int = MA_ROWS) -> float:
-    """Mean of the last min(N, rows) rows, `total_reward_ma` of the last row. returns: [N]."""
-    return _mean(_known(np.asarray(returns, float)[-rows:]))
-
-
 def efficiency(s: "ArrayLike", clock: "ArrayLike") -> float:
     """Mean of `1 / clock` weighted with strength, `sum_i (s_i / c_i) / sum_i s_i`: high where strength came early.
 
@@ -82,16 +65,6 @@ def efficiency(s: "ArrayLike", clock: "ArrayLike") -> float:
     series = running_efficiency(s, clock)
     known = np.flatnonzero(np.isfinite(np.asarray(s, float)))
     return float(series[known[-1]]) if known.size else np.nan
-
-
-def sample_efficiency(s: "ArrayLike", frames: "ArrayLike") -> float:
-    """`sum_i (s_i / f_i) / sum_i s_i`, see `efficiency`. s, frames: [N]."""
-    return efficiency(s, frames)
-
-
-def training_efficiency(s: "ArrayLike", opt_steps: "ArrayLike") -> float:
-    """`sum_i (s_i / o_i) / sum_i s_i`, see `efficiency`. s, opt_steps: [N]."""
-    return efficiency(s, opt_steps)
 
 
 def stability(s: "ArrayLike") -> float:
@@ -112,7 +85,9 @@ def stability(s: "ArrayLike") -> float:
 
 
 def consistency(s: "ArrayLike") -> float:
-    """`1 - 2 sum_i std_j(s_ij) / sum_i mean_j(s_ij)` with the sample std over sessions j. NaN for a single session.
+    """`1 - 2 sum_i std_j(s_ij) / sum_i mean_j(s_ij)` with the sample std over sessions j.
+
+    NaN for a single session, and where the means do not sum to more than 0: the ratio would change its sign.
 
     Args:
         s: [J, N] strength of J sessions. Rows that some session does not know are left out.
@@ -125,7 +100,7 @@ def consistency(s: "ArrayLike") -> float:
     if s.shape[0] < 2 or s.shape[1] == 0:  # sessions can agree from two on
         return np.nan
     total = float(s.mean(axis=0).sum())
-    return float(1 - 2 * s.std(axis=0, ddof=1).sum() / total) if total else np.nan
+    return float(1 - 2 * s.std(axis=0, ddof=1).sum() / total) if total > 0 else np.nan
 
 
 def running_efficiency(s: "ArrayLike", clock: "ArrayLike") -> "Floats":
@@ -149,13 +124,13 @@ def running_stability(s: "ArrayLike") -> "Floats":
 
 
 def running_consistency(s: "ArrayLike") -> "Floats":
-    """`1 - 2 std_j / mean_j` of each row, [N]; NaN for a single session. s: [J, N]."""
+    """`1 - 2 std_j / mean_j` of each row, [N]; NaN for a single session, or a mean that is not above 0. s: [J, N]."""
     s = np.asarray(s, float)
     series = np.full(s.shape[1], np.nan)
     if s.shape[0] < 2:  # sessions can agree from two on
         return series
     mean = s.mean(axis=0)
-    np.divide(s.std(axis=0, ddof=1), mean, out=series, where=np.isfinite(mean) & (mean != 0))
+    np.divide(s.std(axis=0, ddof=1), mean, out=series, where=np.isfinite(mean) & (mean > 0))
     return 1 - 2 * series
 
 
@@ -167,7 +142,7 @@ def session_metrics(rows: "Sequence[Row] | Path", env_name: str) -> Metrics:
         env_name: as baselines.json knows it.
 
     Returns:
-        scalar: total_reward_ma, final_return (the last row's total_reward: the mean of the last 100 episodes),
+        scalar: total_reward_ma, final_total_reward (the last row's total_reward: the mean of the last 100 episodes),
         strength, max_strength, final_strength, sample_efficiency, training_efficiency, stability, and the last three
         clipped.
         local: a value a row of mean_returns, strengths, sample_efficiencies, training_efficiencies, stabilities,
@@ -324,48 +299,21 @@ class RunningMetrics:
         }
 
 
-def summary(scalar: dict[str, Any], label: str = "trial_metrics") -> str:
-    """Scalars in one line of a log.
-
-    >>> summary({"frame": 200000, "strength": 460.336})
-    'trial_metrics: frame:2.00e+05 | strength:460.34'
-    """
-    return f"{label}: " + " | ".join(f"{name}:{_short(name, value)}" for name, value in scalar.items())
-
-
-def block(scalar: dict[str, Any], label: str = "trial_metrics") -> str:
-    """Scalars as a table of two columns under a label.
-
-    >>> print(block({"frame": 200000, "strength": 460.336, "stability": float("nan")}))
-    trial_metrics:
-      frame     200,000    stability  -
-      strength   460.34
-    """
-    cells = [(k, f"{v:,.0f}" if k == "frame" and v is not None else _short(k, v)) for k, v in scalar.items()]
-    half = (len(cells) + 1) // 2
-    columns = []
-    for part in (cells[:half], cells[half:]):
-        wide, high = (max((len(cell[i]) for cell in part), default=0) for i in (0, 1))
-        columns.append([f"{name:<{wide}}  {value:>{high}}" for name, value in part])
-    rows = zip_longest(*columns, fillvalue="")
-    return "\n".join([f"{label}:", *(f"  {left}    {right}".rstrip() for left, right in rows)])
-
-
 def session_scalars(returns: "Floats", s: "Floats", frames: "ArrayLike", opt_steps: "ArrayLike") -> dict[str, float]:
     """The scalar metrics of a session, from its columns: returns, strengths, frames, opt_steps, each [N]."""
-    known = _known(returns)
+    known, strengths = _known(returns), _known(s)
     above = np.maximum(s, 0)
     return {
-        "total_reward_ma": moving_average(returns),
-        "final_return": float(known[-1]) if known.size else np.nan,
+        "total_reward_ma": _mean(_known(returns[-MA_ROWS:])),
+        "final_total_reward": float(known[-1]) if known.size else np.nan,
         "strength": strength(s),
-        "max_strength": max_strength(s),
-        "final_strength": final_strength(s),
-        "sample_efficiency": sample_efficiency(s, frames),
-        "training_efficiency": training_efficiency(s, opt_steps),
+        "max_strength": float(strengths.max()) if strengths.size else np.nan,
+        "final_strength": float(strengths[-1]) if strengths.size else np.nan,
+        "sample_efficiency": efficiency(s, frames),
+        "training_efficiency": efficiency(s, opt_steps),
         "stability": stability(s),
-        "sample_efficiency_clipped": sample_efficiency(above, frames),
-        "training_efficiency_clipped": training_efficiency(above, opt_steps),
+        "sample_efficiency_clipped": efficiency(above, frames),
+        "training_efficiency_clipped": efficiency(above, opt_steps),
         "stability_clipped": stability(above),
     }
 
@@ -378,10 +326,3 @@ def _known(values: "ArrayLike") -> "Floats":
 
 def _mean(known: "Floats") -> float:
     return float(known.mean()) if known.size else np.nan
-
-
-def _short(name: str, value: float | None) -> str:
-    if value is None or np.isnan(value):
-        return "-"
-    small = name == "frame" or "efficiency" in name
-    return f"{value:.2e}" if small else f"{value:.2f}"

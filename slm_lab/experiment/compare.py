@@ -65,7 +65,9 @@ class Comparison:
     references: dict[str, Reference]
     """Env -> what its scores are normalized by, where that is known; empty for other metrics than the return."""
     aggregates: dict[str, dict[str, Estimate]]
-    """Label -> estimates of AGGREGATES over the envs of `references`; of the methods that ran in all of these."""
+    """Label -> estimates of AGGREGATES over the envs of `references`; of the methods that ran in all of these.
+
+    Of a single env there is no median over envs."""
     improvement: dict[tuple[str, str], Estimate]
     """(a, b) -> probability that a run of a beats one of b."""
     notes: list[str]
@@ -108,7 +110,7 @@ def compare(
     groups = group(histories, labels)
     methods = [_method(label, env, found, metric, at) for (env, label), found in groups.items()]
     envs = list(dict.fromkeys(m.env for m in methods))
-    is_return = metric in ("total_reward", "total_reward_ma", "final_return")
+    is_return = metric in ("total_reward", "total_reward_ma", "final_total_reward")
     targets = {e: target if target is not None else _target([m for m in methods if m.env == e], at) for e in envs}
     for method in methods:
         _time_to_target(method, targets[method.env], at)
@@ -281,7 +283,9 @@ def _time_to_target(method: Method, target: float, at: int | None) -> None:
 def _aggregate(found: Comparison) -> None:
     for label in found.labels:
         if (tasks := found.normalized(label)) is not None:
-            found.aggregates[label] = {k: statistics.estimate(f, tasks) for k, f in AGGREGATES.items()}
+            # of a single env the median over envs is the mean
+            chosen = {k: f for k, f in AGGREGATES.items() if len(tasks) > 1 or k != "median"}
+            found.aggregates[label] = {k: statistics.estimate(f, tasks) for k, f in chosen.items()}
 
 
 def _improve(found: Comparison) -> None:

@@ -119,10 +119,10 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
             seed = derive(options.seed or 0, i)
             [ret], [length] = play(agent, env, 1, seed, on_step=camera.shoot if video is not None else None)
             limit = " (the limit)" if length == env.info.max_t else ""
-            logger.info("episode {}: return {:.2f}, {} steps{}", i + 1, ret, length, limit)
+            logger.info("episode {}: total_reward {:.2f}, {} steps{}", i + 1, ret, length, limit)
             returns.append(ret)
     spread = f" +- {np.std(returns, ddof=1):.2f}" if len(returns) > 1 else ""
-    logger.info("mean return over {} episodes: {:.2f}{}", len(returns), np.mean(returns), spread)
+    logger.info("total_reward of {} episodes: mean {:.2f}{}", len(returns), np.mean(returns), spread)
     return returns
 
 

@@ -3,19 +3,17 @@
 Read from the tables (CSV) alone, which grow while a run goes on; imports no torch.
 """
 
-import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slm_lab.agent.sinks import read_table
 from slm_lab.experiment.analysis import MA_ROWS, session_scalars
 from slm_lab.experiment.baselines import baseline
 from slm_lab.experiment.describe import read_spec, read_status
@@ -25,14 +23,11 @@ from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.past.envs import modern
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from slm_lab.agent.sinks import Table
     from slm_lab.lib.layout import Layout
 
-    Table = dict[str, NDArray[np.float64]]
-
 SCALARS = (
-    "final_return",
+    "final_total_reward",
     "strength",
     "max_strength",
     "final_strength",
@@ -44,37 +39,10 @@ SCALARS = (
     "stability_clipped",
 )
 """Metrics of a whole session, beside the columns of its table."""
-_BLOCK = 20_000
 
 
 class NoRowError(LabError):
     """A run has nothing to show: it has just begun, or was stopped before its first row."""
-
-
-def read_table(path: Path) -> "Table":
-    """The columns of a table that a CsvSink wrote, [rows] each; an empty cell is NaN, a missing file has no columns.
-
-    A last line that is half written, and lines of another width, are left out.
-
-    Raises:
-        LabError: it holds something else than numbers.
-    """
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        reader = csv.reader(_whole_lines(file))
-        header = next(reader, [])
-        blocks: list[list[NDArray[np.float64]]] = []
-        try:
-            while block := list(islice(reader, _BLOCK)):
-                cells = zip(*(row for row in block if len(row) == len(header)), strict=True)
-                blocks.append([np.array([float(cell) if cell else np.nan for cell in column]) for column in cells])
-        except (ValueError, csv.Error) as e:
-            raise LabError(f"{path}: damaged, it must hold a table of numbers ({e})") from None
-    blocks = [block for block in blocks if block]
-    if not blocks:
-        return {}
-    return {name: np.concatenate(parts) for name, parts in zip(header, zip(*blocks, strict=True), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -123,7 +91,8 @@ class History:
     @property
     def is_search(self) -> bool:
         """Whether it is a search."""
-        return self.info.get("mode") == "search" or self.layout.search_file().exists()
+        # those of older versions have neither of the two files, but more than one trial
+        return self.info.get("mode") == "search" or self.layout.search_file().exists() or len(self.trials) > 1
 
     @cached_property
     def trials(self) -> dict[int, list[Session]]:
@@ -289,11 +258,6 @@ def _columns(sessions: Iterable[Session]) -> list[str]:
 def _check(metric: str, known: list[str]) -> None:
     if metric not in known:
         raise LabError(f"metric '{metric}' is not known{did_you_mean(metric, known)} (known: {', '.join(known)})")
-
-
-def _whole_lines(lines: Iterable[str]) -> Iterator[str]:
-    # what follows the last line break was cut off while it was written, even where it looks complete
-    return (line for line in lines if line.endswith("\n"))
 
 
 def _with_frames(table: "Table") -> "Table":

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from loguru import logger
 
-from slm_lab.experiment.analysis import block
 from slm_lab.experiment.callbacks import Callbacks
 from slm_lab.experiment.check import require, require_change, require_search
 from slm_lab.experiment.enjoy import enjoy
@@ -25,6 +24,7 @@ from slm_lab.experiment.run import Mode, Options
 from slm_lab.experiment.runs import RunFile, Status, find_run, is_search, locked, versions
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.experiment.trial import Trial, session_count, worker_count
+from slm_lab.experiment.wording import block
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json
@@ -250,7 +250,7 @@ def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
         analysed = "" if done.metrics else ": there is nothing to analyse"
         logger.error("{}{}; to go on once the cause is mended: slm-lab run train@{}", count, analysed, done.folder)
     if done.metrics and mode is not Mode.SEARCH:
-        logger.info("{}", block(done.metrics))
+        logger.info("{}", block(done.metrics, width=shutil.get_terminal_size().columns))
     logger.info("results: {}", done.folder)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from slm_lab.experiment.enjoy import SavedPolicy, best_checkpoint, indices
 from slm_lab.experiment.evaluate import play
 from slm_lab.experiment.runs import find_run
@@ -156,7 +158,7 @@ def find_checkpoints(layout: Layout, which: str, *, all_sessions: bool) -> list[
     best = best_checkpoint(layout)
     trial, session = indices(layout, best)
     if which == "best" and not all_sessions:
-        return [best]
+        return [_said(best, session)]
     found = sorted({s for path in layout.root.glob("model/*_ckpt*.pt") if (s := _session(layout, path, trial)) >= 0})
     sessions = found if all_sessions else [session]
     return [_checkpoint(layout, trial, s, which) for s in sessions]
@@ -179,10 +181,17 @@ def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
         raise LabError(f"--checkpoint: unknown '{which}'{did_you_mean(which, WHICH)} (known: {known})")
     for path in candidates:
         if path.exists():
-            return path
+            return _said(path, session) if which == "best" else path
     frames = sorted(int(p.stem.rpartition("-")[2]) for p in layout.root.glob(f"{_stem(layout, trial, session)}[0-9]*"))
     kept = f" (kept at: {', '.join(map(str, frames))})" if frames else ""
     raise LabError(f"{layout.root}: session {session} has no checkpoint '{which}'{kept}")
+
+
+def _said(path: Path, session: int) -> Path:
+    """A path that is to be the best policy's; warns where it is the latest one's."""
+    if not path.name.endswith("_ckpt-best.pt"):
+        logger.warning("session {} has no best policy yet: {} is the latest one", session, path.name)
+    return path
 
 
 def _stem(layout: Layout, trial: int, session: int) -> str:

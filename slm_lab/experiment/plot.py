@@ -54,9 +54,9 @@ STYLE: Any = {
     "text.parse_math": False,
 }
 LABELS = {
-    "mean_returns": "return, mean of the last 100 episodes",
-    "mean_returns_ma": "return, moving average over 100 rows",
-    "strengths": "strength (return above random)",
+    "mean_returns": "total_reward, mean of the last 100 episodes",
+    "mean_returns_ma": "total_reward, moving average over 100 rows",
+    "strengths": "strength (total_reward above random)",
     "sample_efficiencies": "sample efficiency (1 / frame)",
     "training_efficiencies": "training efficiency (1 / optimizer step)",
     "stabilities": "stability",

@@ -63,11 +63,12 @@ def plot_runs(
         panels.setdefault(env, []).append(replace(line, label=shown))
         counts.append(count)
     head = title if title is not None else ("Comparison of runs" if several else f"Runs on {next(iter(panels))}")
-    note = f"mean over sessions and {INTERVAL}" + (f", {_sessions(min(counts), max(counts))} each" if several else "")
+    note = f"mean over sessions and {INTERVAL}" if max(counts) > 1 else "1 session, no interval"
+    note += f", {_sessions(min(counts), max(counts))} each" if several and max(counts) > 1 else ""
     smooth = metric in ("total_reward", "total_reward_ma")
     ylabel = LABELS["mean_returns_ma"] if smooth else LABELS.get(metric, metric)
     if several and smooth:
-        ylabel = "return, moving average"
+        ylabel = "total_reward, moving average"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         drawn = draw_panels(

@@ -72,7 +72,7 @@ class RunResult:
     folder: Path
     """The run folder."""
     metrics: dict[str, float]
-    """Scalar metrics of the trial: total_reward_ma, final_return, strength ..."""
+    """Scalar metrics of the trial: total_reward_ma, final_total_reward, strength ..."""
     crashed: list[Crash] = field(default_factory=list)
     """Sessions that failed; the metrics are those of the others."""
     stopped: bool = False

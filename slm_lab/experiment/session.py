@@ -25,7 +25,9 @@ from slm_lab.experiment.resources import choose_device, use_compile
 from slm_lab.experiment.results import SessionResult
 from slm_lab.experiment.rollouts import plays_rollouts, rollouts_for, training_env
 from slm_lab.experiment.run import Mode, Run
+from slm_lab.experiment.wording import block
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import file_logger
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.seeding import derive, seed_everything
 from slm_lab.lib.stateful import State
@@ -385,6 +387,8 @@ class Session:
             kind: save_session(run.layout, run.trial, run.session, table, find(run.spec.env.name).id, kind)
             for kind, table in kinds.items()
         }
+        for kind, found in metrics.items():
+            file_logger.info("{}", block(found["scalar"], f"session {run.session}, {kind}"))
         return SessionResult(
             run.trial, run.session, self.frame, rows, metrics["train"], metrics.get("eval"), stopped=stopped
         )

@@ -68,7 +68,7 @@ class EnvSpec(SpecModel):
     """Rewards over the running standard deviation of the discounted return."""
     clip_reward: Positive | tuple[Real, Real] | Literal[False] | None = None
     """Rewards are clipped to [-x, x], or to a pair of bounds; None: to 10 where normalize_reward is true, else to 1 in
-    Atari games; false: never. Returns in tables and graphs are those of the env."""
+    Atari games; false: never. `total_reward` in tables and graphs is that of the env."""
     reward_scale: Real | Literal["sign"] | None = None
     """A factor for rewards, or their sign; comes last."""
 

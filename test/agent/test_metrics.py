@@ -33,7 +33,7 @@ def test_before_the_first_episode_nothing_is_known():
     row = checkpoint(tracker, 100, wall_t=0.0)
     assert row["total_reward"] is row["total_reward_ma"] is row["loss"] is row["lr"] is row["fps"] is None
     assert row["epi"] == 0
-    assert math.isnan(tracker.final_return)
+    assert math.isnan(tracker.final_total_reward)
     assert math.isnan(tracker.total_reward_ma)
     assert not tracker.is_best
 
@@ -44,7 +44,7 @@ def test_total_reward_is_the_mean_of_the_last_hundred_episodes():
     tracker.episodes([], [])
     tracker.episodes([1.0] * 50 + [2.0] * 50, [1] * 100)
     assert checkpoint(tracker, 1)["total_reward"] == 1.5
-    assert tracker.final_return == 1.5
+    assert tracker.final_total_reward == 1.5
     assert tracker.rows[-1]["epi"] == 107
 
 

@@ -9,6 +9,7 @@ from loguru import logger
 
 from slm_lab.agent.sinks import CsvSink
 from slm_lab.experiment import analysis as an
+from slm_lab.experiment.wording import block, summary
 from slm_lab.lib.layout import Layout
 
 
@@ -35,29 +36,29 @@ def log_lines():
 
 def test_strengths():
     assert an.strength(S) == 5.0
-    assert an.max_strength([2.0, 9.0, 4.0]) == 9.0
-    assert an.final_strength([2.0, 9.0, 4.0]) == 4.0
+    scalars = an.session_scalars(np.zeros(3), np.array([2.0, 9.0, 4.0]), [1, 2, 3], [1, 2, 3])
+    assert (scalars["max_strength"], scalars["final_strength"]) == (9.0, 4.0)
     assert an.strength([NAN, 2.0, 4.0]) == 3.0
 
 
 def test_efficiency():
     # weights 2, 6, 4, 8 sum to 20; over the frames they sum to 0.2 + 0.3 + 0.1 + 0.1
-    assert an.sample_efficiency(S, [10, 20, 40, 80]) == pytest.approx(0.7 / 20)
-    assert an.training_efficiency(S, [1, 2, 4, 8]) == pytest.approx(7 / 20)
+    assert an.efficiency(S, [10, 20, 40, 80]) == pytest.approx(0.7 / 20)
+    assert an.efficiency(S, [1, 2, 4, 8]) == pytest.approx(7 / 20)
 
 
 def test_efficiency_leaves_a_row_without_steps_out_of_both_sums():
-    assert an.training_efficiency([100.0, 6.0, 4.0], [0, 2, 4]) == pytest.approx((3 + 1) / 10)
+    assert an.efficiency([100.0, 6.0, 4.0], [0, 2, 4]) == pytest.approx((3 + 1) / 10)
 
 
 def test_efficiency_is_larger_for_whom_learns_earlier():
     frames = [100, 200, 300]
-    assert an.sample_efficiency([9.0, 9.0, 9.0], frames) > an.sample_efficiency([1.0, 5.0, 9.0], frames)
+    assert an.efficiency([9.0, 9.0, 9.0], frames) > an.efficiency([1.0, 5.0, 9.0], frames)
 
 
 def test_efficiency_of_less_than_chance_is_not_defined():
-    assert math.isnan(an.sample_efficiency([-3.0, -2.0], [10, 20]))
-    assert math.isnan(an.sample_efficiency([-2.0, 2.0], [10, 20]))
+    assert math.isnan(an.efficiency([-3.0, -2.0], [10, 20]))
+    assert math.isnan(an.efficiency([-2.0, 2.0], [10, 20]))
 
 
 def test_stability():
@@ -94,6 +95,11 @@ def test_consistency():
     assert an.consistency([[1.0, *s[0]], [NAN, *s[1]]]) == pytest.approx(an.consistency(s))
 
 
+def test_consistency_of_less_than_chance_is_not_defined():
+    assert math.isnan(an.consistency([[-4.0, 1.0], [-2.0, 1.0]]))
+    assert np.isnan(an.running_consistency([[-4.0, 1.0], [-2.0, 1.0]])).tolist() == [True, False]
+
+
 def test_consistency_of_one_session_is_not_defined():
     assert math.isnan(an.consistency([[1.0, 2.0]]))
     assert np.isnan(an.running_consistency([[1.0, 2.0]])).all()
@@ -117,7 +123,8 @@ def test_running_series_leave_gaps_where_nothing_is_known():
 
 def test_moving_average_takes_the_last_hundred_rows():
     returns = [1000.0, *([1.0] * 50), *([3.0] * 50)]
-    assert an.moving_average(returns) == 2.0
+    scalars = an.session_metrics([row(i + 1, r) for i, r in enumerate(returns)], "CartPole-v1")["scalar"]
+    assert scalars["total_reward_ma"] == 2.0
 
 
 def test_session_metrics():
@@ -125,7 +132,7 @@ def test_session_metrics():
     assert m["scalar"] == pytest.approx(
         {
             "total_reward_ma": 37.97,
-            "final_return": 42.97,
+            "final_total_reward": 42.97,
             "strength": 15.0,
             "max_strength": 20.0,
             "final_strength": 20.0,
@@ -183,7 +190,7 @@ def test_trial_is_cut_to_the_shortest_session():
     empty = an.session_metrics([], "Nobody-v0")
     t = an.trial_metrics([long, short, empty])
     assert t["scalar"]["frame"] == 200
-    assert t["scalar"]["final_return"] == 25.0
+    assert t["scalar"]["final_total_reward"] == 25.0
     assert t["scalar"]["max_strength"] == 25.0
     assert t["local"]["frames"] == [100, 200]
     assert len(t["local"]["strengths"]) == 2
@@ -220,8 +227,19 @@ def test_undefined_is_null_in_the_files(tmp_path):
     assert scalar["consistency"] is None
 
 
+def test_a_block_fits_a_narrow_terminal():
+    scalars = an.trial_metrics([an.session_metrics([row(100, 32.0), row(200, 42.0)], "CartPole-v1")])["scalar"]
+    wide, narrow = block(scalars).split("\n"), block(scalars, width=40).split("\n")
+    assert max(map(len, narrow)) <= 40 < max(map(len, wide)) <= 80
+    assert [line.split() for line in narrow[1:]] == [
+        [name, line.split()[1]] for name, line in zip(scalars, narrow[1:], strict=True)
+    ]
+    assert len(wide) == 1 + (len(scalars) + 1) // 2
+
+
 def test_summary_shows_what_is_missing_as_a_dash():
-    line = an.summary({"frame": 100, "stability": NAN, "sample_efficiency": 1.5e-5, "strength": None})
+    scalars = {"frame": 100, "stability": NAN, "sample_efficiency": 1.5e-5, "strength": None}
+    line = summary(scalars, "trial_metrics")
     assert line == "trial_metrics: frame:1.00e+02 | stability:- | sample_efficiency:1.50e-05 | strength:-"
 
 

@@ -94,7 +94,7 @@ def test_other_metrics(tmp_path):
     assert compare(histories(run), metric="loss").methods[0].scores == pytest.approx(
         [(1 / 100 + 1 / 200 + 1 / 300) / 3]
     )
-    assert compare(histories(run), metric="final_return").methods[0].scores == [90]
+    assert compare(histories(run), metric="final_total_reward").methods[0].scores == [90]
     with pytest.raises(LabError, match=r"metric 'entrpy' is not known \(known: total_reward, loss"):
         compare(histories(run), metric="entrpy")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support.runs import make_run
 
-from slm_lab.agent.sinks import CsvSink, read_rows
+from slm_lab.agent.sinks import CsvSink, read_rows, read_table
 from slm_lab.experiment.analysis import session_metrics
-from slm_lab.experiment.history import SCALARS, read_history, read_table, score
+from slm_lab.experiment.history import SCALARS, read_history, score
 from slm_lab.lib.errors import LabError
 
 

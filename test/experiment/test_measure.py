@@ -1,5 +1,6 @@
 """The score of saved policies."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,29 @@ def test_intervals_by_hand() -> None:
 def folder(tiny: Callable[..., Spec], tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = Options(out=tmp_path_factory.mktemp("measured"), device="cpu", progress=False)
     return run_spec(tiny(meta__max_session=2, meta__keep_checkpoints=2), Mode.TRAIN, options).folder
+
+
+def test_the_latest_policy_in_place_of_the_best_is_told(folder: Path, tmp_path: Path, log_text: list[str]) -> None:
+    layout = Layout.open(Path(shutil.copytree(folder, tmp_path / folder.name)))
+    for session in (0, 1):
+        layout.best(0, session).unlink()
+    assert [path.name for path in find_checkpoints(layout, "best", all_sessions=True)] == [
+        f"tiny_t0_s{session}_ckpt.pt" for session in (0, 1)
+    ]
+    told = [line.strip() for line in log_text if "no best policy yet" in line]
+    assert told == [
+        f"WARNING session {session} has no best policy yet: tiny_t0_s{session}_ckpt.pt is the latest one"
+        for session in (0, 1)
+    ]
+
+
+def test_logs_of_sessions_end_with_their_metrics(folder: Path) -> None:
+    for session in (0, 1):
+        lines = Layout.open(folder).log(f"tiny_t0_s{session}").read_text().split("\n")
+        start = next(i for i, line in enumerate(lines) if line.endswith(f"session {session}, train:"))
+        assert any("frame 1000 (100%)" in line for line in lines[:start])
+        told = " ".join(lines[start + 1 :]).split()
+        assert {"total_reward_ma", "final_total_reward", "strength", "stability"} <= set(told)
 
 
 def test_a_seed_decides_and_envs_share_the_work(folder: Path) -> None:

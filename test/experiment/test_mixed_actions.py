@@ -83,7 +83,7 @@ def test_every_action_is_one_of_the_env(algorithm: dict[str, Any], tmp_path: Pat
 
 def test_ppo_learns_all_parts_and_the_policy_gives_the_envs_own_actions(tmp_path: Path) -> None:
     done = api.run(load_spec(raw(PPO, max_frame=12_000)), out=tmp_path, device="cpu")
-    assert done.metrics["final_return"] > 4.5
+    assert done.metrics["final_total_reward"] > 4.5
     policy = api.load_agent(done.folder)
     action = policy.act(np.ones(2, np.float32))
     assert SPACE.contains(action)

@@ -63,7 +63,7 @@ def test_envs_are_a_grid(tmp_path, figures):
     colours = [[line.get_color() for line in axes.get_lines()] for axes in shown]
     assert colours == [colours[0]] * 4
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["PPO", "DQN"]
-    assert "1 session each" in figure.get_suptitle()
+    assert "1 session, no interval" in figure.get_suptitle()
 
 
 def test_metric_and_axis(tmp_path, figures):

@@ -48,4 +48,4 @@ def test_ppo_learns_something_in_ten_seconds(tmp_path: Path) -> None:
     sets = {"env.max_frame": "30000", "meta.max_session": "1", "meta.compile": "off"}
     sets["agent.net.lr_scheduler_spec"] = "null"
     spec = api.load_spec("ppo/ppo_cartpole.json", "ppo_cartpole", sets=sets)
-    assert api.run(spec, out=tmp_path, seed=0).metrics["final_return"] > 120
+    assert api.run(spec, out=tmp_path, seed=0).metrics["final_total_reward"] > 120

@@ -15,6 +15,7 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 WHY = "no chromium on PATH (apt-get install chromium)"
+PLACES = "[...document.querySelectorAll('.plot')]"
 PATIENCE = 120.0
 """Seconds until an answer is given up."""
 
@@ -97,6 +98,29 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def drawn(self) -> list[int]:
+        """Of each plot of a report, how many marks it shows: lines, points and bars."""
+        count = f"{PLACES}.map(p => p.querySelectorAll('.scatterlayer .trace, .barlayer .trace').length)"
+        found: list[int] = self.js(count)
+        return found
+
+    def hover(self, plot: int, x: float, y: float) -> list[str] | None:
+        """What a plot of a report says with the mouse at a point of its axes, line by line."""
+        place = self.js(
+            f"""(() => {{ const p = {PLACES}[{plot}]; p.scrollIntoView({{block: "center"}});
+            const box = p.getBoundingClientRect(), l = p._fullLayout;
+            return [box.x + l._size.l + l.xaxis.d2p({x}), box.y + l._size.t + l.yaxis.d2p({y})] }})()"""
+        )
+        self.move(0, 0)
+        self.move(*place)
+        lines: list[str] | None = self.js(
+            f"""new Promise(async (done) => {{ for (let i = 0; i < 200; i++) {{
+            const t = [...{PLACES}[{plot}].querySelectorAll('.hoverlayer .hovertext .nums .line')];
+            if (t.length) return done(t.map((line) => line.textContent));
+            await new Promise((r) => setTimeout(r, 50)); }} done(null); }})"""
+        )
+        return lines
 
     def move(self, x: float, y: float) -> None:
         """Move the mouse there."""

@@ -78,7 +78,7 @@ def final_evaluation(layout: Layout, episodes: int | None) -> tuple[list[Markup]
     ]
     if len(found.policies) > 1:
         rows.append(["all", "", len(found), interval(found.estimate), number(min(found)), number(max(found))])
-    headers = ["best policy of", "frame", "episodes", "mean return [95 % interval]", "lowest", "highest"]
+    headers = ["best policy of", "frame", "episodes", "total_reward [95 % interval]", "lowest", "highest"]
     note = (
         "Greedy episodes in envs of their own. The interval of a session is over its episodes, that of all over the "
         "sessions' means."

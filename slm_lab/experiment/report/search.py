@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from slm_lab.experiment.report.single import STATUS, about
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.experiment.wording import number
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json
 from slm_lab.spec.search import LISTS, Axis
 
 MARKS = {TrialStatus.STOPPED: "circle-open", TrialStatus.CRASHED: "x"}
@@ -23,6 +25,7 @@ KEYS_NOTE = "Hollow points were stopped early, so they are judged by fewer frame
 BEST_NOTE = (
     "A trial that was chosen as the best scores too high on average: train the best spec with new seeds to report it."
 )
+NO_JOURNAL = "the search kept no journal: which trials were stopped early is not known"
 _GREY = "#b0b7bf"
 
 
@@ -32,8 +35,7 @@ def search_page(history: History) -> Page:
     Raises:
         LabError: its journal can't be read.
     """
-    journal = Journal.open(history.layout.search_file())
-    records = sorted(journal.records.values(), key=lambda r: r.trial)
+    records = _records(history)
     scores = _scores(history, records)
     axes = _axes(history, records)
     best = next((s.trial for s in history.judged if s.crash is None), None)
@@ -41,7 +43,7 @@ def search_page(history: History) -> Page:
         Section("Trials", [_curves(history, records, best)]),
         Section("Searched keys", _keys(records, axes, scores)),
         Section("Importance", _importance(axes, records, scores)),
-        Section("Best trial", _best(history, journal, best)),
+        Section("Best trial", _best(history, records, best)),
         Section("All trials", [_table(records, axes, scores)]),
         *about(history),
     ]
@@ -54,8 +56,24 @@ def search_page(history: History) -> Page:
         badges=[(history.status, STATUS.get(history.status, "plain"))],
         headline=_headline(scores, best, records),
         sections=[s for s in sections if s.parts],
-        missing=list(history.missing),
+        missing=[*history.missing, *([] if history.layout.search_file().exists() else [NO_JOURNAL])],
     )
+
+
+def _records(history: History) -> list[Record]:
+    """The trials as the journal has them; of a search of an older version, which kept none, those that have a table."""
+    if journal := Journal.open(history.layout.search_file()).records:
+        return [journal[trial] for trial in sorted(journal)]
+    records = []
+    for trial, sessions in history.trials.items():
+        spec: Any = {}
+        with suppress(LabError):
+            spec = read_json(history.layout.trial_spec(trial))
+        if isinstance(spec, dict) and len(spec) == 1:  # under its name
+            spec = next(iter(spec.values()))
+        values = {path: value for path in _searched(history) if (value := get(spec, *path.split("."))) is not None}
+        records.append(Record(trial, values, TrialStatus.COMPLETED, max(s.frames for s in sessions)))
+    return records
 
 
 def _scores(history: History, records: Sequence[Record]) -> dict[int, float]:
@@ -72,10 +90,19 @@ def _scores(history: History, records: Sequence[Record]) -> dict[int, float]:
 
 def _axes(history: History, records: Sequence[Record]) -> list[Axis]:
     """The searched keys, as the spec's search block has them."""
+    found = _searched(history)
+    paths = dict.fromkeys(path for record in records for path in record.values)
+    return [found.get(path) or Axis(path, "choice", ()) for path in paths]
+
+
+def _searched(history: History) -> dict[str, Axis]:
+    """The search block of the spec, by key path."""
     block: Any = get(history.spec, "search") or {}
     found: dict[str, Axis] = {}
 
     def walk(data: Any, path: str) -> None:
+        if isinstance(data, list) and len(data) == 1:  # of version 4
+            data = data[0]
         for key, value in data.items() if isinstance(data, dict) else ():
             whole = f"{path}.{key}" if path else key
             name, mark, dist = whole.rpartition("__")
@@ -85,8 +112,7 @@ def _axes(history: History, records: Sequence[Record]) -> list[Axis]:
                 walk(value, whole)
 
     walk(block, "")
-    paths = dict.fromkeys(path for record in records for path in record.values)
-    return [found.get(path) or Axis(path, "choice", ()) for path in paths]
+    return found
 
 
 def _headline(scores: dict[int, float], best: int | None, records: Sequence[Record]) -> Markup:
@@ -96,8 +122,8 @@ def _headline(scores: dict[int, float], best: int | None, records: Sequence[Reco
     told = ", ".join(f"{k.rpartition('.')[2]} {_value(v)}" for k, v in values.items())
     words = [
         f"The best trial is {best}, with {told}.",
-        "It has the highest strength (mean return above random over the whole trial), not always the highest score.",
-        "A trial's score is the return per episode, averaged over the last 100 rows and over its sessions.",
+        "It has the highest strength (total_reward above random, over the whole trial), not always the highest score.",
+        "A trial's score is total_reward_ma, the mean total_reward of its last 100 rows, averaged over its sessions.",
         BEST_NOTE,
     ]
     box = tag("div", number(scores[best]), tag("small", f"score of trial {best}"), cls="score")
@@ -105,7 +131,9 @@ def _headline(scores: dict[int, float], best: int | None, records: Sequence[Reco
 
 
 def _curves(history: History, records: Sequence[Record], best: int | None) -> Figure:
-    figure = Figure("Return of every trial, moving average; hollow: stopped early, cross: crashed", "return", wide=True)
+    figure = Figure(
+        "total_reward of every trial, moving average; hollow: stopped early, cross: crashed", "total_reward", wide=True
+    )
     points = points_for(2 * len(history.sessions))
     ends: dict[TrialStatus, list[tuple[float, float, float, str]]] = {}
     for record in records:
@@ -232,10 +260,10 @@ def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[in
     return [tag("p", note, cls="note"), *figures]
 
 
-def _best(history: History, journal: Journal, best: int | None) -> list[Markup | Figure]:
+def _best(history: History, records: Sequence[Record], best: int | None) -> list[Markup | Figure]:
     if best is None:
         return []
-    values = journal.records[best].values if best in journal.records else {}
+    values = next((r.values for r in records if r.trial == best), {})
     rows = [[k, tag("code", _value(v))] for k, v in values.items()]
     parts: list[Markup | Figure] = [table(["key", "value"], rows)]
     path = history.layout.best_spec()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slm_lab.experiment.compare import AGGREGATES, Comparison, Method, compare, differences, spec_key
+from slm_lab.experiment.compare import Comparison, Method, compare, differences, spec_key
 from slm_lab.experiment.curves import moving_average
 from slm_lab.experiment.history import History
 from slm_lab.experiment.report.figures import (
@@ -21,11 +21,10 @@ from slm_lab.experiment.report.figures import (
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag
 from slm_lab.experiment.report.single import STATUS
 from slm_lab.experiment.statistics import Estimate, bootstrap_interval, performance_profile
-from slm_lab.experiment.wording import coarse, interval, number, reached
+from slm_lab.experiment.wording import NAMES, coarse, env_table, interval, number
 
 THRESHOLDS = 81
 """Points of a performance profile."""
-NAMES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
 
 
 def several_page(histories: Sequence[History], found: Comparison | None = None) -> Page:
@@ -83,38 +82,29 @@ def _headline(found: Comparison) -> Markup:
 
 
 def _env(found: Comparison, env: str, colours: dict[str, str]) -> list[Markup | Figure]:
-    figure = Figure(
-        f"Return on {env}: mean over sessions and 95 % interval; thin: sessions", "return, moving average", wide=True
-    )
     methods = found.of(env)
+    column = found.metric if any(found.metric in s.train for m in methods for s in m.sessions) else "total_reward"
+    smooth = column.startswith("total_reward")
+    column, what = ("total_reward", ", moving average") if smooth else (column, "")
+    figure = Figure(
+        f"{column} on {env}: mean over sessions and 95 % interval; thin: sessions", f"{column}{what}", wide=True
+    )
     points = points_for(3 * sum(len(m.sessions) for m in methods) * len(found.envs))
     for m in methods:
         look = {"color": colours[m.label], "switch": m.label, "group": m.label}
         tables = [
-            {**s.train, "average": moving_average(s.train["total_reward"])}
+            {**s.train, "drawn": moving_average(s.train[column]) if smooth else s.train[column]}
             for s in m.sessions
-            if "total_reward" in s.train
+            if column in s.train
         ]
         for i, one in enumerate(tables):
             name = f"{m.label}, session {i}"
-            trace = table_trace(one, "average", points, name=name, width=0.9, opacity=0.35, legend=False, **look)
+            trace = table_trace(one, "drawn", points, name=name, width=0.9, opacity=0.35, legend=False, **look)
             figure.traces += [trace] if trace else []
-        ys = [t["average"] for t in tables]
+        ys = [t["drawn"] for t in tables]
         if tables:
             figure.traces += average_traces(tables, ys, name=m.label, color=colours[m.label], switch=m.label)
-    target = number(found.targets[env])
-    headers = ["method", "sessions", "mean", "median", "IQM", "worst", f"frames to {target}", "seconds to it"]
-    rows = [
-        [
-            m.label,
-            len(m.scores),
-            *map(interval, (m.mean, m.median, m.iqm)),
-            number(min(m.scores, default=np.nan)),
-            reached(m.frames_to_target),
-            reached(m.seconds_to_target),
-        ]
-        for m in methods
-    ]
+    headers, rows = env_table(found, env)
     note = (
         f"Score: {found.metric}, mean of the last 100 rows of each session"
         + (f" up to frame {found.at:,}" if found.at is not None else "")
@@ -127,19 +117,20 @@ def _env(found: Comparison, env: str, colours: dict[str, str]) -> list[Markup | 
 def _aggregates(found: Comparison, colours: dict[str, str]) -> list[Markup | Figure]:
     labels = [label for label in reversed(found.labels) if label in found.aggregates]
     figures: list[Markup | Figure] = []
-    for name in AGGREGATES:
+    names = list(found.aggregates[labels[0]])
+    for name in names:
         estimates = [found.aggregates[label][name] for label in labels]
         trace = interval_trace(estimates, labels, [colours[label] for label in labels])
         lower = "; lower is better" if name == "optimality_gap" else ""
         layout = {"yaxis": rows_axis(len(labels))}
         figures.append(Figure(NAMES[name], "", {"x": f"normalized score{lower}"}, [trace], layout))
     scale = [[env, number(r.low), number(r.high), r.source] for env, r in found.references.items()]
-    rows = [[label, *(interval(found.aggregates[label][n]) for n in AGGREGATES)] for label in reversed(labels)]
+    rows = [[label, *map(interval, found.aggregates[label].values())] for label in reversed(labels)]
     note = "Scores are normalized so that 0 is a random policy and 1 the reference of the env."
     return [
         tag("p", note, cls="note"),
         *figures,
-        table(["method", *NAMES.values()], rows, numbers=range(1, 5)),
+        table(["method", *(NAMES[name] for name in names)], rows, numbers=range(1, 5)),
         table(["env", "0 is", "1 is", "which is"], scale, numbers=(1, 2)),
     ]
 

@@ -46,7 +46,7 @@ def run_page(history: History) -> Page:
     sessions = history.judged or history.sessions
     switches = {f"session {s.index}": colour(s.index) for s in sessions}
     sections = [
-        Section("Return", return_parts(sessions)),
+        Section("total_reward", return_parts(sessions)),
         Section("Statistics", list(statistics_figures(sessions))),
         *evaluation(history, sessions),
         Section("Metrics", metrics_parts(history, sessions)),
@@ -82,7 +82,7 @@ def headline(history: History, sessions: Sequence[Session]) -> Markup:
     e = statistics.estimate(statistics.mean, [scores])
     small = "total_reward_ma" if np.isnan(e.low) else f"95 % interval {number(e.low)} to {number(e.high)}"
     done = history.status == "completed"
-    what = "return per episode, averaged over the last 100 rows of the table"
+    what = "total_reward per episode, averaged over the last 100 rows of the table"
     words = [f"The score is the {what}" + (f" and over {len(scores)} sessions (seeds). " if len(scores) > 1 else ". ")]
     if len(scores) > 1:
         words.append(
@@ -102,7 +102,7 @@ def headline(history: History, sessions: Sequence[Session]) -> Markup:
 
 def return_parts(sessions: Sequence[Session]) -> list[Markup | Figure]:
     """Returns of each session, their moving average, and the mean over sessions with its interval."""
-    figure = Figure("Return: rows (thin), moving average over 100 rows (thick)", "return", wide=True)
+    figure = Figure("total_reward: rows (thin), moving average over 100 rows (thick)", "total_reward", wide=True)
     points = points_for(2 * len(sessions) * 8)
     known = []
     for s in sessions:
@@ -124,7 +124,7 @@ def return_parts(sessions: Sequence[Session]) -> list[Markup | Figure]:
         )
     if not figure.traces:
         return []
-    note = "A row is the mean return of the last 100 episodes. "
+    note = "A row is the mean total_reward of the last 100 episodes. "
     if len(known) > 1:
         note += "The black band is the 95 % interval of the mean over sessions, over the stretch that all have reached."
     return [tag("p", note, cls="note"), figure]
@@ -154,7 +154,7 @@ def evaluation(history: History, sessions: Sequence[Session]) -> list[Section]:
     known = [s for s in sessions if "total_reward" in s.eval]
     if not known:
         return []
-    figure = Figure("Return of greedy evaluation episodes", "return", wide=True)
+    figure = Figure("total_reward of greedy evaluation episodes", "total_reward", wide=True)
     for s in known:
         name = f"session {s.index}"
         trace = table_trace(

@@ -59,6 +59,11 @@ def write_report(
     """
     if not layouts:
         raise LabError("report: no run given")
+    compared = {"metric": metric if metric != "total_reward" else None, "at": at, "target": target, "legends": labels}
+    if len(layouts) == 1 and (given := [f"--{name}" for name, value in compared.items() if value is not None]):
+        raise LabError(
+            f"report: {', '.join(given)}: only a page that compares several runs takes this; 1 run was given"
+        )
     output = output or (layouts[0].root / PAGE if len(layouts) == 1 else Path(PAGE))
     if output.is_dir():
         output /= PAGE

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shlex
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,6 @@ from loguru import logger
 from ray import tune
 
 from slm_lab.env.names import find
-from slm_lab.experiment.analysis import summary
 from slm_lab.experiment.resources import choose_device, share_faults
 from slm_lab.experiment.results import Crash, RunResult
 from slm_lab.experiment.run import Options
@@ -25,6 +25,7 @@ from slm_lab.experiment.search.store import start_receiver
 from slm_lab.experiment.search.table import SearchTable
 from slm_lab.experiment.search.trainable import SearchTrial
 from slm_lab.experiment.trial import pool_size
+from slm_lab.experiment.wording import block
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.seeding import derive
@@ -217,7 +218,7 @@ class Search:
         early = sum(record.status is TrialStatus.STOPPED for record in records)
         logger.info("{}, {} stopped early, {} crashed; {:,} frames", _trials(len(records)), early, crashed, frames)
         metrics = self._found[best.trial]["scalar"]
-        logger.info("best: {}", summary(metrics, f"trial {best.trial}"))
+        logger.info("{}", block(metrics, f"best: trial {best.trial}", shutil.get_terminal_size().columns))
         for path, value in best.values.items():
             logger.info("  {} = {}", path, value)
         command = shlex.join(["slm-lab", "run", str(layout.best_spec()), self._spec.name, "train"])

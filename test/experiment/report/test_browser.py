@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.browser import CHROMIUM, WHY, Browser
+from support.browser import CHROMIUM, PLACES, WHY, Browser
 from support.runs import make_run, make_search
 from support.specs import TINY
 
@@ -19,8 +19,6 @@ from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WHY)
-
-PLACES = "[...document.querySelectorAll('.plot')]"
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +40,11 @@ def curve(seed: int, rows: int = 300, top: float = 400.0) -> list[float | None]:
     return [None, *y.tolist()]
 
 
-def drawn(browser: Browser) -> list[int]:
-    """Of each plot, how many marks it shows: lines, points and bars."""
-    count = f"{PLACES}.map(p => p.querySelectorAll('.scatterlayer .trace, .barlayer .trace').length)"
-    found: list[int] = browser.js(count)
-    return found
-
-
 def test_run(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[curve(i) for i in range(4)])
     page = write_report([layout], video=False)
     browser.open(page)
-    found = drawn(browser)
+    found = browser.drawn()
     assert len(found) == 4  # return, loss, episode length, learning rate
     assert all(found)
     assert found[0] == 4 * 2 + 2
@@ -68,35 +59,22 @@ def test_hover_shows_the_value_of_the_table(browser: Browser, tmp_path: Path) ->
     table = read_history(layout).sessions[0].train
     for row in (5, 20, 33):
         frame, loss = table["frame"][row], table["loss"][row]
-        place = browser.js(
-            f"""(() => {{ const p = {PLACES}[1]; p.scrollIntoView({{block: "center"}});
-            const box = p.getBoundingClientRect(), l = p._fullLayout;
-            return [box.x + l._size.l + l.xaxis.d2p({frame}), box.y + l._size.t + l.yaxis.d2p({loss})] }})()"""
-        )
-        browser.move(0, 0)
-        browser.move(*place)
-        lines = browser.js(
-            f"""new Promise(async (done) => {{ for (let i = 0; i < 200; i++) {{
-            const t = [...{PLACES}[1].querySelectorAll('.hoverlayer .hovertext .nums .line')];
-            if (t.length) return done(t.map((line) => line.textContent));
-            await new Promise((r) => setTimeout(r, 50)); }} done(null); }})"""
-        )
-        assert lines == [f"{loss:.10g}", f"{frame:,.0f} frames"]
+        assert browser.hover(1, frame, loss) == [f"{loss:.10g}", f"{frame:,.0f} frames"]
 
 
 def test_switches(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[curve(i, 30) for i in range(2)])
     browser.open(write_report([layout], video=False))
-    before = drawn(browser)
+    before = browser.drawn()
     browser.js("document.querySelector('[data-switch=\"session 1\"]').click()")
     wait(browser, f"{PLACES}[1].querySelectorAll('.scatterlayer .trace').length === 1")
-    assert drawn(browser)[0] == before[0] - 2
+    assert browser.drawn()[0] == before[0] - 2
     title = f"{PLACES}[0].querySelector('.xtitle').textContent"
     assert browser.js(title) == "frames"
     browser.js("document.querySelector('[data-clock=wall_t]').click()")
     wait(browser, f"{title} === 'wall time (s)'")
     wait(browser, f"{PLACES}[1].calcdata[0].length === 31 && {PLACES}[1].calcdata[0][0].x === 2")
-    assert drawn(browser)[1] == 1  # session 1 stays hidden
+    assert browser.drawn()[1] == 1  # session 1 stays hidden
 
 
 def test_search(browser: Browser, tmp_path: Path) -> None:
@@ -104,7 +82,7 @@ def test_search(browser: Browser, tmp_path: Path) -> None:
     browser.open(write_report([layout], video=False))
     titles = browser.js("[...document.querySelectorAll('figcaption')].map(e => e.textContent)")
     assert titles[1:4] == ["agent.algorithm.lr", "agent.algorithm.gamma", "agent.net.hid_layers"]
-    assert all(drawn(browser))
+    assert all(browser.drawn())
     assert browser.js(f"{PLACES}.map(p => p._fullLayout.xaxis.type)")[1:4] == ["log", "linear", "category"]
     low, high = browser.js(f"{PLACES}[1]._fullLayout.xaxis.range")
     assert low < -4
@@ -122,11 +100,11 @@ def test_several_runs(browser: Browser, tmp_path: Path) -> None:
             layouts.append(make_run(tmp_path, f"{agent.lower()}_{env[:3].lower()}", sessions, env=env, agent=agent))
     page = write_report(layouts, tmp_path / "all.html")
     browser.open(page)
-    found = drawn(browser)
+    found = browser.drawn()
     assert all(found)
     titles = browser.js("[...document.querySelectorAll('figcaption')].map(e => e.textContent)")
-    assert [t.partition(":")[0] for t in titles[:2]] == ["Return on CartPole-v1", "Return on Nobody-v0"]
-    assert titles[2:6] == ["IQM", "median", "mean", "optimality gap"]
+    assert [t.partition(":")[0] for t in titles[:2]] == ["total_reward on CartPole-v1", "total_reward on Nobody-v0"]
+    assert titles[2:5] == ["IQM", "mean over envs", "optimality gap"]
     assert found[:2] == [3 * (3 + 2)] * 2
 
 
@@ -134,7 +112,7 @@ def test_page_of_a_run_that_has_just_begun(browser: Browser, tmp_path: Path) -> 
     layout = make_run(tmp_path, sessions=[[None]], status="running")
     browser.open(write_report([layout], video=False))
     assert "no score" in browser.js("document.body.innerText")
-    assert all(drawn(browser))
+    assert all(browser.drawn())
 
 
 def test_real_runs(browser: Browser, tmp_path: Path, finished_run: Path) -> None:
@@ -153,12 +131,55 @@ def test_real_runs(browser: Browser, tmp_path: Path, finished_run: Path) -> None
     mujoco = api.run(hopper, out=tmp_path, device="cpu").folder
     for layout in (Layout.open(finished_run), stopped, Layout.open(mujoco)):
         browser.open(write_report([layout], tmp_path / "page.html", video=False))
-        found = drawn(browser)
+        found = browser.drawn()
         assert len(found) > 4
         assert all(found)
     text = browser.js("document.body.innerText")
     assert "Last evaluation of 2 episodes" in text
     assert "mujoco" in text
+
+
+DQN = {
+    "name": "DQN",
+    "algorithm": {
+        "name": "DQN",
+        "gamma": 0.99,
+        "explore_var_spec": {"name": "no_decay", "start_val": 0.2},
+        "training_frequency": 16,
+        "training_start_step": 32,
+    },
+    "memory": {"name": "Replay", "batch_size": 8, "max_size": 1000},
+    "net": {"type": "MLPNet", "hid_layers": [8], "update_type": "replace", "update_frequency": 100},
+}
+PPO = {"name": "PPO", "clip_eps_spec": {"name": "no_decay", "start_val": 0.2}, "time_horizon": 16}
+PPO |= {"gamma": 0.99, "lam": 0.95, "minibatch_size": 32, "training_epoch": 1}
+
+
+def test_real_comparison(browser: Browser, tmp_path: Path) -> None:
+    """PPO, A2C and DQN on two envs, two seeds each."""
+    a2c = TINY["agent"]
+    agents = {"ppo": {**a2c, "name": "PPO", "algorithm": PPO}, "a2c": a2c, "dqn": DQN}
+    agents["ppo"]["memory"] = {"name": "OnPolicyBatchReplay"}
+    layouts = []
+    for env in ("CartPole-v1", "Acrobot-v1"):
+        for name, agent in agents.items():
+            spec = {**TINY, "name": f"{name}_{env[:3].lower()}", "agent": agent}
+            spec["env"] = {"name": env, "num_envs": 4, "max_t": 40, "max_frame": 640}
+            for seed in (0, 1):
+                done = api.run(spec, out=tmp_path, device="cpu", seed=seed, quiet=True)
+                layouts.append(Layout.open(done.folder))
+    browser.open(write_report(layouts, tmp_path / "all.html"))
+    assert all(browser.drawn())
+    assert len(browser.drawn()) == 2 + 4 + 1 + 1  # envs, aggregates, profiles, who is better
+    text = browser.js("document.body.innerText")
+    assert all(name in text for name in ("PPO", "A2C", "DQN", "CartPole-v1", "Acrobot-v1"))
+    # a column of the tables is drawn as it stands
+    browser.open(write_report(layouts, tmp_path / "all.html", metric="episode_length"))
+    assert all(browser.drawn())
+    for plot, layout in ((0, layouts[0]), (1, layouts[-1])):
+        table = read_history(layout).sessions[0].train
+        frame, length = table["frame"][1], table["episode_length"][1]
+        assert browser.hover(plot, frame, length) == [f"{length:.10g}", f"{frame:,.0f} frames"]
 
 
 def test_print(browser: Browser, tmp_path: Path) -> None:

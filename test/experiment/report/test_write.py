@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support.runs import make_run, make_search, write_session
 
-from slm_lab.experiment.history import read_table
+from slm_lab.agent.sinks import read_table
 from slm_lab.experiment.report.write import watch, write_report
 from slm_lab.experiment.runs import locked
 from slm_lab.experiment.search.importance import importances
@@ -186,7 +186,10 @@ def test_several_envs_are_never_on_one_axis(tmp_path: Path) -> None:
     a = make_run(tmp_path, "a", [[1.0], [2.0]])
     b = make_run(tmp_path, "b", [[1.0], [2.0]], env="Nobody-v0")
     page = write_report([a, b], tmp_path / "new" / "both.html")
-    assert [f["title"].partition(":")[0] for f in figures(page)[:2]] == ["Return on CartPole-v1", "Return on Nobody-v0"]
+    assert [f["title"].partition(":")[0] for f in figures(page)[:2]] == [
+        "total_reward on CartPole-v1",
+        "total_reward on Nobody-v0",
+    ]
 
 
 def test_faults_leave_nothing_behind(tmp_path: Path) -> None:

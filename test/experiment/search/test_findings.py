@@ -92,7 +92,7 @@ def test_table(layout: Layout, search: Journal, found: findings.Found) -> None:
         read = list(csv.DictReader(file))
     assert layout.experiment_df().read_text() == layout.experiment_df(top=True).read_text()
     assert [r["trial"] for r in read] == ["2", "1", "0", "3", "4"], "by strength, the crashed one last"
-    assert list(read[0])[:6] == ["trial", LR, WIDTH, "frame", "total_reward_ma", "final_return"]
+    assert list(read[0])[:6] == ["trial", LR, WIDTH, "frame", "total_reward_ma", "final_total_reward"]
     strengths = [float(r["strength"]) for r in read[:4]]
     assert strengths == sorted(strengths, reverse=True)
     assert (read[4]["strength"], read[4]["status"]) == ("", "crashed")

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.browser import CHROMIUM, WHY, Browser
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.launch import resume, run_spec
@@ -162,9 +163,19 @@ def read_table(layout: Layout) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_search_with_asha(on_cluster: Options) -> None:
-    spec = ladder({"env": {"quality__grid_search": QUALITIES}}, **ASHA)
-    done, journal, layout = search(spec, dataclasses.replace(on_cluster, keep=1))
+@pytest.fixture(scope="module")
+def asha(cluster: str, base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Journal, Layout]:
+    """A search that ASHA ended trials of; its best model alone is kept."""
+    out = tmp_path_factory.mktemp("asha")
+    options = Options(out=out, device="cpu", progress=False, ray_address=cluster, keep=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SUPPORT))
+        patch.setenv("RAY_TMPDIR", str(base))
+        return search(ladder({"env": {"quality__grid_search": QUALITIES}}, **ASHA), options)
+
+
+def test_search_with_asha(asha: tuple[RunResult, Journal, Layout], on_cluster: Options) -> None:
+    done, journal, layout = asha
     assert outcome(journal) == EXPECTED
     table = read_table(layout)
     assert [row["trial"] for row in table] == ["5", "0", "2", "4", "3", "1"], "by strength"
@@ -184,6 +195,21 @@ def test_search_with_asha(on_cluster: Options) -> None:
     assert read_rows(layout.session_df(1, 0))[-1]["frame"] <= 1000
     # done is done
     assert resume(layout.root, on_cluster).metrics["total_reward_ma"] == 60.0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=WHY)
+def test_page_of_a_search_with_asha(asha: tuple[RunResult, Journal, Layout], tmp_path: Path) -> None:
+    _, _, layout = asha
+    with Browser() as browser:
+        browser.open(write_report([layout], tmp_path / "page.html", video=False))
+        found = browser.drawn()
+        assert len(found) >= 2
+        assert all(found)
+        assert found[0] == 6 + 1, "a curve a trial, and a mark where ASHA stopped four of them"
+        row = read_rows(layout.session_df(5, 0))[3]
+        lines = browser.hover(0, float(row["frame"] or 0), float(row["total_reward"] or 0))
+        assert lines == [f"{row['total_reward']:.10g}", f"{row['frame']:,} frames"]
+        assert browser.errors == []
 
 
 def test_trials_are_averaged_over_sessions(on_cluster: Options) -> None:
