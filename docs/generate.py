@@ -1,6 +1,8 @@
 """Pages generated from the code while the site is built: algorithms from docstrings, keys from the specs' models."""
 
+import base64
 import inspect
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -34,12 +36,37 @@ def generate(app: "Sphinx") -> None:
     """Write the generated pages; Sphinx finds them beside the others."""
     pages = {f"algorithms/{slug}.md": algorithm_page(module) for slug, module in algorithm_modules().items()}
     pages |= {"algorithms/index.md": algorithm_index(), "reference.md": reference()}
-    folder = HERE / "generated"
-    for path, content in pages.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists() or target.read_text(encoding="utf-8") != content:
-            target.write_text(content, encoding="utf-8")
+    for path in sorted((HERE / "notebooks").glob("*.ipynb")):
+        page, pictures = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        pages[f"notebooks/{path.stem}.md"] = page
+        for name, data in pictures.items():
+            _write(f"notebooks/{name}", data)
+    for name, content in pages.items():
+        _write(name, content.encode())
+
+
+def _write(name: str, data: bytes) -> None:
+    target = HERE / "generated" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists() or target.read_bytes() != data:  # what is unchanged is not built again
+        target.write_bytes(data)
+
+
+def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook with the outputs that are saved in it, as Markdown; and its pictures by file name."""
+    parts, pictures = [], {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            elif "image/png" in output.get("data", {}):
+                picture = f"{name}_{len(pictures)}.png"
+                pictures[picture] = base64.b64decode(output["data"]["image/png"])
+                parts.append(f"![]({picture})")
+    parts.append(f"Run it yourself: `docs/notebooks/{name}.ipynb`.")
+    return "\n\n".join(parts) + "\n", pictures
 
 
 def render_math(app: "Sphinx", name: str, source: list[str]) -> None:
