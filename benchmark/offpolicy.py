@@ -1,5 +1,6 @@
 """The workloads that learn from a replay memory: as parts of a spec of this project, and as the peer's model."""
 
+import os
 from typing import Any
 
 WORKLOADS: dict[str, dict[str, Any]] = {
@@ -83,7 +84,7 @@ def peer_model(w: dict[str, Any], env: Any, frames: int, seed: int, *, jax: bool
         "train_freq": w["frequency"],
         "gradient_steps": 1,
         "policy_kwargs": {"net_arch": w["hidden"]},
-        "device": "cpu",
+        "device": os.environ.get("PEER_DEVICE", "cpu"),
         "seed": seed,
     }
     if w["algorithm"] == "sac":

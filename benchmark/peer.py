@@ -4,6 +4,7 @@
 `run_rejax` compiles the env (gymnax), the rollout and the update into one program.
 """
 
+import os
 import statistics
 import time
 from typing import Any
@@ -122,7 +123,7 @@ def _model(w: dict[str, Any], env: Any, frames: int, seed: int, *, jax: bool) ->
         "max_grad_norm": 0.5,
         "n_steps": w["horizon"],
         "policy_kwargs": policy,
-        "device": "cpu",
+        "device": os.environ.get("PEER_DEVICE", "cpu"),
         "seed": seed,
     }
     if w["algorithm"] == "a2c":

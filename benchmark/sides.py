@@ -104,6 +104,22 @@ def peak_rss_mb() -> float:
 
 def run_slm_lab(name: str, frames: int, seed: int, *, eager: bool) -> dict[str, Any]:
     """One session of this project, in this process."""
+    spec = slm_lab_spec(name, frames, compile_mode="off" if eager else "on")
+    return run_spec(spec, threads=workload(name)["threads"], seed=seed)
+
+
+def run_spec(
+    raw: dict[str, Any], *, threads: int, seed: int, device: str = "cpu", cores: int | None = None
+) -> dict[str, Any]:
+    """One session of a spec, in this process.
+
+    Args:
+        raw: the spec
+        threads: of torch
+        seed: of the session
+        device: torch name
+        cores: of the trial; None: of the machine
+    """
     import csv
 
     import torch
@@ -114,8 +130,7 @@ def run_slm_lab(name: str, frames: int, seed: int, *, eager: bool) -> dict[str, 
     from slm_lab.lib.layout import Layout
     from slm_lab.spec.load import load_spec
 
-    spec = load_spec(slm_lab_spec(name, frames, compile_mode="off" if eager else "on"))
-    threads = workload(name)["threads"]
+    spec = load_spec(raw)
     torch.set_num_threads(threads)
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
@@ -124,15 +139,16 @@ def run_slm_lab(name: str, frames: int, seed: int, *, eager: bool) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout.new(Path(folder), spec.name)
         layout.make_folders()
-        options = Options(out=Path(folder), seed=seed, device="cpu", log_level="WARNING", progress=False)
-        Session(Run(spec, Mode.TRAIN, layout, threads=threads, options=options)).run()
+        options = Options(out=Path(folder), seed=seed, device=device, log_level="WARNING", progress=False)
+        own = {} if cores is None else {"cores": cores}
+        Session(Run(spec, Mode.TRAIN, layout, threads=threads, options=options, **own)).run()
         with layout.session_df(0, 0).open(newline="") as file:
             rows = list(csv.DictReader(file))
         saved = layout.checkpoint(0, 0).exists()
     if torch.get_num_threads() != threads or not saved:
         raise SystemExit("not a fair run: another number of torch threads, or no checkpoint written")
     marks = [(0.0, 0.0), *((float(row["frame"]), float(row["wall_t"])) for row in rows)]
-    return {"marks": marks, "score": float(rows[-1]["total_reward"])}
+    return {"marks": marks, "score": float(rows[-1]["total_reward"] or "nan")}
 
 
 def main() -> None:

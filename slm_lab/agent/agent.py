@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Algorithm, Setting
-from slm_lab.agent.algorithm.learner import NonFiniteLoss
+from slm_lab.agent.algorithm.learner import NonFiniteLoss, check_finite
 from slm_lab.agent.memory.base import Memory
 from slm_lab.agent.net.check import net_faults
-from slm_lab.agent.net.precision import reduced, why_not_bf16
+from slm_lab.agent.net.precision import reduced, why_not_bf16, why_not_tf32
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, names
@@ -82,10 +82,13 @@ class Agent:
         self._cpu = self.device.type == "cpu"
         self._act: Act | None = None
         self._done: NDArray[Any] | None = None
-        self._bf16 = spec.meta.precision == "bf16"
-        if self._bf16 and (why := why_not_bf16(self.device)) is not None:
-            logger.warning("meta.precision: float32 in place of bf16: {}", why)
-            self._bf16 = False
+        self.precision: str = spec.meta.precision
+        """Of matrix products in updates, as it is."""
+        why_not = {"bf16": why_not_bf16, "tf32": why_not_tf32}.get(self.precision)
+        if why_not is not None and (why := why_not(self.device)) is not None:
+            logger.warning("meta.precision: float32 in place of {}: {}", self.precision, why)
+            self.precision = "float32"
+        self._bf16 = self.precision == "bf16"
 
     @property
     def training_frequency(self) -> int:
@@ -178,6 +181,17 @@ class Agent:
         if self._debug:
             self._check_changed(before, frame)
         return stats
+
+    def check(self, stats: Mapping[str, Tensor]) -> None:
+        """Look at the statistics of the latest update before they are used, or the agent is saved.
+
+        On a CPU `maybe_update` has done it; on a device it would have had to wait for them.
+
+        Raises:
+            NonFiniteLoss: they, or a parameter, are not finite
+        """
+        if not self._cpu:
+            check_finite(dict(stats), self.opt_step)
 
     def _not_finite(self, batch: Any) -> str:
         """What came from the env that is no number; empty where all is well."""

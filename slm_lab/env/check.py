@@ -5,7 +5,7 @@ from typing import Any
 
 from gymnasium.envs.registration import load_env_creator
 
-from slm_lab.env.modes import LIMIT, beyond_native, has_native, is_atari, why_no_tensor
+from slm_lab.env.modes import LIMIT, beyond_native, has_native, is_atari, is_playground, why_no_tensor
 from slm_lab.env.names import Found, find
 from slm_lab.env.outfit import Outfit
 from slm_lab.lib.errors import LabError, one_line
@@ -43,6 +43,12 @@ def _check_limit(given: dict[str, Any]) -> list[str]:
 
 def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
     faults = []
+    if is_playground(found.id):
+        beyond = ("frame_op", *beyond_native(spec))
+        faults = [f"env.{key}: {found.id} can't follow it" for key in beyond if getattr(spec, key)]
+        if spec.vectorization not in ("auto", "native"):
+            faults.append(f"env.vectorization: {found.id} has a vector env of its own: say auto or native")
+        return faults
     if is_atari(found) or spec.vectorization == "native":
         why = f"the vector env of {found.id} can't follow it"
         faults = [f"env.{key}: {why}" for key in beyond_native(spec)]
@@ -64,7 +70,7 @@ def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
 
 def _check_arguments(found: Found, spec: EnvSpec, given: dict[str, Any]) -> list[str]:
     """Compare the keys with the signature of what makes the env."""
-    parameters = _parameters(found)
+    parameters = None if is_playground(found.id) else _parameters(found)
     if parameters is None:
         return []
     elsewhere = {"render_mode": RENDER, **(ATARI_ELSEWHERE if is_atari(found) else {})}

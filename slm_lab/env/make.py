@@ -18,8 +18,8 @@ from slm_lab.env.check import check_env
 from slm_lab.env.foreign import package_of
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.masks import MaskedObs
-from slm_lab.env.modes import CARTPOLE, LIMIT, choose_mode, is_atari, prefers_tensor, tensor_class
-from slm_lab.env.names import find
+from slm_lab.env.modes import CARTPOLE, LIMIT, choose_mode, is_atari, is_playground, prefers_tensor, tensor_class
+from slm_lab.env.names import Found, find
 from slm_lab.env.outfit import Outfit, make_with_tuples
 from slm_lab.env.parts import Seen
 from slm_lab.env.rows import LocalRows, Make, OldStep, Rows, display_hint, make_all
@@ -51,6 +51,7 @@ def make_env(
     threads: int | None = None,
     whole: bool = False,
     tensor: bool | None = None,
+    device: str = "cpu",
 ) -> VecEnv:
     """The envs that a spec asks for.
 
@@ -64,6 +65,7 @@ def make_env(
         threads: or processes to step the envs with, at most; None: one a core.
         whole: rollouts could be played in one call, so that `auto` takes a tensor env where there is one.
         tensor: whether a saved state that is to be loaded is a tensor env's; None: there is none.
+        device: where tensor envs live.
 
     Raises:
         LabError: no such env, arguments it refuses, spaces the lab can't deal with, a package that is missing.
@@ -80,6 +82,11 @@ def make_env(
     if tensor is None:
         tensor = render is None and prefers_tensor(found, spec, whole=whole)
     mode = choose_mode(found, spec, tensor=tensor)
+    if is_playground(found.id) or (mode == "tensor" and device != "cpu"):
+        from slm_lab.env.device import wrap_device
+
+        on_device = _make_on_device(found, n, max_t, kwargs, render=render, device=device)
+        return wrap_device(on_device, spec, gamma=gamma, training=training)
     clip_reward = None
     env: VecEnv
     if is_atari(found):
@@ -123,6 +130,19 @@ def make_env(
     return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
 
 
+def _make_on_device(
+    found: Found, n: int, max_t: int | None, kwargs: dict[str, Any], *, render: str | None, device: str
+) -> Any:
+    """Envs that live on a device."""
+    if is_playground(found.id):
+        from slm_lab.env.playground import PlaygroundVec
+
+        return PlaygroundVec(found.id, n, max_t=max_t, render=render, **kwargs)
+    from slm_lab.env.counted import CountedVec
+
+    return CountedVec(found.id, tensor_class(found)(**kwargs), n, max_t=max_t, device=device)
+
+
 def make_single(spec: EnvSpec, *, render: str | None = None) -> gym.Env[Any, Any]:
     """One gymnasium env with what a spec puts around it: wrappers, the sum of several rewards, the action mask.
 
@@ -132,6 +152,8 @@ def make_single(spec: EnvSpec, *, render: str | None = None) -> gym.Env[Any, Any
     found = find(spec.name)
     if is_atari(found):
         raise LabError(f"env.name: {found.id} has no single env: act in ALE's vector env, ale_py.vector_env")
+    if is_playground(found.id):
+        raise LabError(f"env.name: {found.id} is no gymnasium env: act in mujoco_playground's own")
     kwargs, registration = {**found.kwargs, **spec.kwargs}, copy.copy(found.registration)
     registration.max_episode_steps = kwargs.pop(LIMIT, registration.max_episode_steps)
     env = _make_one(registration, kwargs, render, Outfit.of(spec), 0)

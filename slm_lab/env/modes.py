@@ -30,7 +30,7 @@ def beyond_native(spec: EnvSpec) -> list[str]:
 
 def prefers_tensor(found: Found, spec: EnvSpec, *, whole: bool) -> bool:
     """Whether a tensor env is asked for, or pays."""
-    if spec.vectorization != "auto":
+    if spec.vectorization != "auto" or is_playground(found.id):
         return spec.vectorization == "tensor"
     return whole and _is_plain(spec) and not why_no_tensor(found, spec)
 
@@ -72,3 +72,8 @@ def _is_plain(spec: EnvSpec) -> bool:
 def is_atari(found: Found) -> bool:
     """Whether it is a game of ALE, which has a vector env of its own."""
     return str(found.registration.entry_point) == "ale_py.env:AtariEnv"
+
+
+def is_playground(name: str) -> bool:
+    """Whether it is a task of MuJoCo Playground, which lives on a device."""
+    return name.startswith("playground/")

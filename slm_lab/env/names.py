@@ -26,7 +26,6 @@ FAMILIES = {
     ("Roboschool",): "Roboschool is no longer maintained; gymnasium has MuJoCo envs, e.g. HalfCheetah-v5",
     ("BulletEnv", "pybullet"): "PyBullet's envs never came to gymnasium; it has MuJoCo envs, e.g. HalfCheetah-v5",
     ("-ram",): "the memory of the console is no observation any more; ALE/<Game>-v5 shows the screen",
-    ("playground/",): "MuJoCo Playground is not supported",
 }
 """Parts of names of whole families, and what is to be said of them."""
 
@@ -79,6 +78,10 @@ def find(name: str) -> Found:
     Raises:
         LabError: there is none; with the nearest known name, of the module where one is named.
     """
+    if name.startswith("playground/"):
+        from slm_lab.env.playground import find_task
+
+        return Found(name, find_task(name), {})
     module, _, env_id = name.rpartition(":")
     if module:
         # an id that a module registers is not an old one, even if it looks like it; but for ALE's

@@ -27,9 +27,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slm_lab.env.actions import map_actions
+from slm_lab.env.actions import ActionMap, map_actions
 from slm_lab.env.base import MAX_T, VecEnv
-from slm_lab.env.observations import map_obs
+from slm_lab.env.observations import ObsMap, map_obs
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.seeding import EpisodeSeeds, derive
@@ -143,8 +143,7 @@ class TensorVec(VecEnv):
     ) -> None:
         n, self.env, self._compile = num_envs, env, compile
         self._max_t = max_t or MAX_T
-        action, obs = _spaces(env)
-        self.actions, self.observations = map_actions(action, name), map_obs(obs, name)
+        self.actions, self.observations = maps_of(env, name)
         self.info = EnvInfo(name, env.obs_shape, "float32", env.action, n, self._max_t)
         self._seeds, self._t, self._episodes = EpisodeSeeds(0, n), 0, [0] * n
         """Seed of all envs, vector steps, and the episodes that each has begun."""
@@ -175,31 +174,13 @@ class TensorVec(VecEnv):
         """
         state, age, ret, head, queue, action, noise = args
         n = len(age)
-        moved, final_obs, reward, terminated = self.env.step(state, self._decoded(action), noise)
-        lengths, returns = age + 1, ret + reward
-        truncated = (lengths >= self._max_t) & ~terminated
-        done = terminated | truncated
         fresh = self.env.init(queue.gather(0, head.view(1, n, 1).expand(1, n, queue.shape[-1]))[0])
-        obs = torch.where(_like(done, final_obs), self.env.observe(fresh), final_obs)
-        state.copy_(torch.where(_like(done, moved), fresh, moved))
-        age.copy_(torch.where(done, torch.zeros_like(lengths), lengths))
-        ret.copy_(torch.where(done, torch.zeros_like(returns), returns))
+        action = decoded(self.env.action, action)
+        done, *made = stepped(self.env, self._max_t, (state, age, ret), fresh, action, noise)
         following = head + 1
         following = torch.where(following >= QUEUE, torch.zeros_like(head), following)
         head.copy_(torch.where(done, following, head))
-        return obs, reward.float(), terminated, truncated, final_obs, returns, lengths
-
-    def _decoded(self, action: Tensor) -> Tensor:
-        """As `ActionMap.decode`."""
-        space = self.env.action
-        if not isinstance(space, Continuous):
-            return action
-        made = []
-        for i, (low, high) in enumerate(zip(space.low, space.high, strict=True)):
-            bounded = bool(np.isfinite([low, high]).all())
-            x = action[:, i]
-            made.append((x * ((high - low) / 2) + (high + low) / 2 if bounded else x).clamp(low, high))
-        return torch.stack(made, -1)
+        return tuple(made)
 
     def noise(self, steps: int) -> Tensor:
         """[steps, N, step_noise] of the next steps."""
@@ -296,6 +277,53 @@ class TensorVec(VecEnv):
 
     def close(self) -> None:
         """See VecEnv."""
+
+
+def maps_of(env: TensorEnv, name: str) -> tuple[ActionMap, ObsMap]:
+    """How actions reach an env, and observations the agent."""
+    action, obs = _spaces(env)
+    return map_actions(action, name), map_obs(obs, name)
+
+
+def decoded(space: ActionSpace, action: Tensor) -> Tensor:
+    """As `ActionMap.decode`."""
+    if not isinstance(space, Continuous):
+        return action
+    made = []
+    for i, (low, high) in enumerate(zip(space.low, space.high, strict=True)):
+        bounded = bool(np.isfinite([low, high]).all())
+        x = action[:, i]
+        made.append((x * ((high - low) / 2) + (high + low) / 2 if bounded else x).clamp(low, high))
+    return torch.stack(made, -1)
+
+
+def stepped(
+    env: TensorEnv, max_t: int, held: tuple[Tensor, Tensor, Tensor], fresh: Tensor, action: Tensor, noise: Tensor
+) -> tuple[Tensor, ...]:
+    """One step of N envs; changes what is held.
+
+    Args:
+        env: the problem
+        max_t: steps after which an episode is truncated
+        held: states [N, ...], steps of the running episodes [N], their returns so far [N]
+        fresh: [N, ...] states in which the next episodes begin
+        action: [N, *A] as the env takes it
+        noise: [N, step_noise]
+
+    Returns:
+        done [N]; obs [N, *O] to act on next, reward [N] f32, terminated [N], truncated [N], final_obs [N, *O], returns
+        [N] and lengths [N] of the episodes so far, this step included
+    """
+    state, age, ret = held
+    moved, final_obs, reward, terminated = env.step(state, action, noise)
+    lengths, returns = age + 1, ret + reward
+    truncated = (lengths >= max_t) & ~terminated
+    done = terminated | truncated
+    obs = torch.where(_like(done, final_obs), env.observe(fresh), final_obs)
+    state.copy_(torch.where(_like(done, moved), fresh, moved))
+    age.copy_(torch.where(done, torch.zeros_like(lengths), lengths))
+    ret.copy_(torch.where(done, torch.zeros_like(returns), returns))
+    return done, obs, reward.float(), terminated, truncated, final_obs, returns, lengths
 
 
 def _like(done: Tensor, x: Tensor) -> Tensor:

@@ -131,12 +131,7 @@ class Pipeline(VecEnv):
 
     def load_normalizer_state(self, state: State) -> None:
         """See VecEnv."""
-        ours, theirs = sorted(op.key for op in self._normalizers()), sorted(state)
-        if ours != theirs:
-            raise LabError(
-                f"env: {self.info.name} normalizes {' and '.join(ours) or 'nothing'}, "
-                f"but the saved policy learned with {' and '.join(theirs) or 'nothing'} normalized"
-            )
+        check_normalizers(self.info.name, [op.key for op in self._normalizers()], list(state))
         for op in self._normalizers():
             op.moments.load_state_dict(state[op.key])
 
@@ -150,6 +145,19 @@ class Pipeline(VecEnv):
     def close(self) -> None:
         """See VecEnv."""
         self._env.close()
+
+
+def check_normalizers(name: str, ours: list[str], theirs: list[str]) -> None:
+    """Refuse statistics that are not of what an env normalizes, by name: obs, reward.
+
+    Raises:
+        LabError: they differ.
+    """
+    if sorted(ours) != sorted(theirs):
+        raise LabError(
+            f"env: {name} normalizes {' and '.join(sorted(ours)) or 'nothing'}, "
+            f"but the saved policy learned with {' and '.join(sorted(theirs)) or 'nothing'} normalized"
+        )
 
 
 def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_reward: float | None = None) -> VecEnv:

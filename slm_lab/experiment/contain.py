@@ -33,10 +33,11 @@ Event = dict[str, Any]
 
 _TOO_LARGE = re.compile(
     r"can't allocate memory|overflow when unpacking long|storage size calculation overflowed|array is too big"
-    r"|maximum supported dimension|maximum allowed dimension|too large to convert to c",
+    r"|maximum supported dimension|maximum allowed dimension|too large to convert to c"
+    r"|out of memory|RESOURCE_EXHAUSTED|_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
-"""What torch and numpy say of sizes that no memory has, or that no 64 bits hold."""
+"""What torch, numpy, CUDA and JAX say of sizes that no memory has, or that no 64 bits hold."""
 
 
 def to_job(run: Run) -> Job:
@@ -127,14 +128,25 @@ def out_of_memory(error: BaseException, spec: Spec) -> LabError | None:
     text = str(error)
     if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _TOO_LARGE.search(text):
         return None
-    found = re.search(r"allocate ([\d.]+) ?(bytes|[KMGTPE]iB)", text)
+    found = re.search(r"allocat(?:e|ing) ([\d.]+) ?(bytes|[KMGTPE]iB)", text)
     size = f"{found[1]} {found[2]} more" if found else "more"
     if found and found[2] == "bytes":
         size = f"{float(found[1]) / 2**30:,.1f} GiB more"
-    parts = (("algorithm", "time_horizon"), ("algorithm", "training_frequency"), ("memory", "max_size"))
-    given = {f"agent.{part}.{key}": getattr(getattr(spec.agent, part), key, None) for part, key in parts}
+    on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search(r"CUDA|CUBLAS|CUDNN|RESOURCE_EXHAUSTED", text)
+    keys = (
+        ("algorithm", "time_horizon"),
+        ("algorithm", "training_frequency"),
+        ("algorithm", "minibatch_size"),
+        ("memory", "batch_size"),
+        ("memory", "max_size"),
+    )
+    given = {f"agent.{part}.{key}": getattr(getattr(spec.agent, part), key, None) for part, key in keys}
     sizes = [f"{key} ({n:,})" for key, n in {"env.num_envs": spec.env.num_envs, **given}.items() if n is not None]
-    return SpecError([f"not enough memory: {size} would be needed; it grows with {', '.join(sizes)} and the net"])
+    text = f"not enough memory{' on the GPU' if on_gpu else ''}: {size} would be needed; it grows with "
+    text += f"{', '.join(sizes)} and the net"
+    if on_gpu:
+        text += "; fewer sessions at a time, or --device cpu, would do too"
+    return SpecError([text])
 
 
 @contextmanager

@@ -6,11 +6,15 @@ import torch
 from loguru import logger
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm.actor_critic import ActorCritic
 from slm_lab.agent.algorithm.base import Algorithm
 from slm_lab.agent.memory.base import action_array
+from slm_lab.agent.memory.onpolicy import OnPolicyBatchReplay
 from slm_lab.env.base import VecEnv
+from slm_lab.env.device import DeviceVec
 from slm_lab.env.make import make_env
 from slm_lab.env.tensor import QUEUE, TensorVec
+from slm_lab.experiment.device_rollouts import DeviceRollouts
 from slm_lab.experiment.resources import parallel_sessions, use_compile
 from slm_lab.experiment.run import Run
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
@@ -28,6 +32,9 @@ class Rollouts:
         agent: acts by its algorithm's actor
         env: N tensor envs
     """
+
+    whole = False
+    """Whether a rollout is played to its end before a row is written."""
 
     def __init__(self, agent: Agent, env: TensorVec) -> None:
         self._algorithm, self._actor = agent.algorithm, agent.algorithm.actor
@@ -108,9 +115,16 @@ class Rollouts:
         return returns.tolist(), lengths.tolist()
 
 
-def plays_rollouts(spec: Spec) -> bool:
-    """Whether several steps may be played in one call: it is compiled, and nobody has a say in between."""
-    if spec.meta.distributed or not use_compile(spec.meta.compile, spec.env.max_frame) or compiler() is None:
+def plays_rollouts(spec: Spec, *, on_device: bool = False) -> bool:
+    """Whether several steps may be played in one call: nobody has a say in between, and it can be done.
+
+    Args:
+        spec: of the run
+        on_device: whether the envs live on a device; else a compiler is needed
+    """
+    if spec.meta.distributed:
+        return False
+    if not on_device and (not use_compile(spec.meta.compile, spec.env.max_frame) or compiler() is None):
         return False
     algorithm, memory = lookup("algorithm", spec.agent.algorithm.name), lookup("memory", spec.agent.memory.name)
     net: Any = spec.agent.net
@@ -124,7 +138,7 @@ def _acts_by_inputs(algorithm: type[Algorithm]) -> bool:
     return "inputs" in vars(first) and first is not Algorithm
 
 
-def training_env(run: Run, state: State | None) -> VecEnv:
+def training_env(run: Run, state: State | None, device: str = "cpu") -> VecEnv:
     """The envs of a session.
 
     Compiled or not, drawn or not: a run goes on with the kind of env that it began with.
@@ -132,6 +146,7 @@ def training_env(run: Run, state: State | None) -> VecEnv:
     Args:
         run: the session
         state: its checkpoint; None: it begins
+        device: of the agent; tensor envs live there
     """
     spec = run.spec
     tensor = None if state is None else _is_tensor_state(state["env"])
@@ -143,8 +158,9 @@ def training_env(run: Run, state: State | None) -> VecEnv:
         render="human" if render and not tensor else None,
         gamma=spec.agent.algorithm.gamma,
         threads=max(1, run.cores // parallel_sessions(spec.meta.max_session, run.cores)),
-        whole=plays_rollouts(spec),
+        whole=plays_rollouts(spec, on_device=device != "cpu"),
         tensor=tensor,
+        device=device,
     )
 
 
@@ -153,12 +169,22 @@ def _is_tensor_state(state: State) -> bool:
     return "held" in state or (isinstance(state.get("env"), dict) and _is_tensor_state(state["env"]))
 
 
-def rollouts_for(agent: Agent, env: VecEnv) -> Rollouts | None:
-    """What plays several steps at once, where agent and env are of that kind and it can be compiled."""
-    actor = getattr(agent.algorithm, "actor", None)
-    if not isinstance(env, TensorVec) or actor is None or not actor.compile or agent.device.type != "cpu":
+def rollouts_for(agent: Agent, env: VecEnv) -> Rollouts | DeviceRollouts | None:
+    """What plays several steps at once, where agent and env are of that kind; None: steps are taken one by one."""
+    algorithm, memory = agent.algorithm, agent.memory
+    if algorithm.recall is not None or algorithm.notes is not None:
         return None
-    if agent.algorithm.recall is not None or agent.algorithm.notes is not None:
+    if isinstance(env, DeviceVec):
+        if not isinstance(algorithm, ActorCritic) or not isinstance(memory, OnPolicyBatchReplay):
+            return None
+        return DeviceRollouts(algorithm, memory, env)
+    actor = getattr(algorithm, "actor", None)
+    if not isinstance(env, TensorVec) or actor is None or not actor.compile or agent.device.type != "cpu":
         return None
     made = Rollouts(agent, env)
     return made if made.compile() else None
+
+
+def rollouts_of(spec: Spec, agent: Agent, env: VecEnv) -> Rollouts | DeviceRollouts | None:
+    """`rollouts_for`, where a run of this spec lets several steps be played at once."""
+    return rollouts_for(agent, env) if plays_rollouts(spec, on_device=isinstance(env, DeviceVec)) else None

@@ -119,7 +119,7 @@ def versions() -> dict[str, str]:
     import torch  # what only lists or moves runs goes without
 
     found = {"slm_lab": slm_lab.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
-    for name in ("numpy", "gymnasium", "mujoco", "ale-py"):
+    for name in ("numpy", "gymnasium", "mujoco", "ale-py", "jax", "mujoco-mjx", "playground"):
         with suppress(PackageNotFoundError):
             found[name.replace("-", "_")] = version(name)
     return found
@@ -138,7 +138,12 @@ def machine() -> dict[str, str | int]:
         with suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             gpus += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    return {**found, **({"gpu": ", ".join(gpus)} if gpus else {})}
+    if gpus:
+        found["gpu"] = ", ".join(gpus)
+        with suppress(OSError):
+            driver = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+            found["driver"] = " ".join(driver.partition("\n")[0].removeprefix("NVRM version:").split())
+    return found
 
 
 def git_commit(folder: Path) -> str | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.metrics import MetricsTracker, Row
+from slm_lab.agent.net.precision import float32_products
 from slm_lab.agent.sinks import CsvSink, read_rows
 from slm_lab.env.names import find
 from slm_lab.experiment import checkpoint
@@ -21,9 +22,9 @@ from slm_lab.experiment.commons import Commons
 from slm_lab.experiment.evaluate import Evaluator
 from slm_lab.experiment.extend import can_change, changed_keys
 from slm_lab.experiment.outlets import attach_sinks
-from slm_lab.experiment.resources import choose_device, use_compile
+from slm_lab.experiment.resources import take_device, use_compile
 from slm_lab.experiment.results import SessionResult
-from slm_lab.experiment.rollouts import plays_rollouts, rollouts_for, training_env
+from slm_lab.experiment.rollouts import rollouts_of, training_env
 from slm_lab.experiment.run import Mode, Run
 from slm_lab.experiment.wording import block
 from slm_lab.lib.errors import LabError
@@ -103,14 +104,15 @@ class Session:
         run = self.lab_run
         spec, meta, seed = run.spec, run.spec.meta, run.seed
         seed_everything(seed)
-        self.env = training_env(run, state)
+        device = take_device(run)
+        stack.enter_context(float32_products(torch.device(device), tf32=meta.precision == "tf32"))
+        self.env = training_env(run, state, device)
         stack.callback(self.env.close)
-        cuda = torch.cuda.device_count() if run.options.device != "cpu" else 0
         self.agent = Agent(
             spec,
             self.env.info,
             seed=derive(seed, AGENT),
-            device=choose_device(spec, run.options.device, run.session, run.options.cuda_offset, cuda),
+            device=device,
             compile=use_compile(spec.meta.compile, spec.env.max_frame),
             debug=run.mode is Mode.DEV,
             # so it does not matter who comes first
@@ -211,7 +213,7 @@ class Session:
         meta, max_frame = self.lab_run.spec.meta, self.lab_run.spec.env.max_frame
         act, observe, maybe_update = self.agent.act, self.agent.observe, self.agent.maybe_update
         env_step, episodes, stop = self.env.step, self.tracker.episodes, self._stop
-        rollouts = rollouts_for(self.agent, self.env) if plays_rollouts(self.lab_run.spec) else None
+        rollouts = rollouts_of(self.lab_run.spec, self.agent, self.env)
         num_envs, eval_frames = self.env.info.num_envs, eval_every(meta)
         count = None if self._commons is None else self._commons.add
         obs, frame, t, latest = self.env.obs, self.frame, self.t, self._latest
@@ -224,7 +226,8 @@ class Session:
                 if stop():
                     stopped = True
                     break
-                if rollouts is not None and (steps := rollouts.left(until - frame)):
+                # rows of what is played on a device come after whole rollouts
+                if rollouts is not None and (steps := rollouts.left((max_frame if rollouts.whole else until) - frame)):
                     episodes(*rollouts.play(steps))
                     frame, t = frame + steps * num_envs, t + steps
                     latest = maybe_update(frame) or latest
@@ -310,6 +313,7 @@ class Session:
 
     def _record(self) -> None:
         """Hand the statistics of the latest update to the tracker."""
+        self.agent.check(self._latest)
         self.tracker.record(**{name: value for name, value in self._latest.items() if name not in self._hidden})
 
     def _save(self) -> None:
@@ -354,6 +358,7 @@ class Session:
             "device": str(self.agent.device),
             "compiled": self.agent.compiled,
             "threads": self.lab_run.threads,
+            "precision": self.agent.precision,
         }
 
     def _compare_setting(self) -> None:

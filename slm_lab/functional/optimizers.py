@@ -143,7 +143,9 @@ def fused(kernel: Callable[..., None], default_decay: float) -> Callable[..., No
         weight_decay: float = default_decay,
     ) -> None:
         step, moments = state["step"].add_(1), ([state["exp_avg"]], [state["exp_avg_sq"]])
-        rates = {"lr": float(lr), "beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+        # on a CPU the kernel takes a number sooner; on a device that would be to wait for it
+        rate: Any = float(lr) if lr.device.type == "cpu" else lr
+        rates = {"lr": rate, "beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
         kernel([param], [grad], *moments, [], [step], **rates, amsgrad=False, maximize=False)
 
     return step_

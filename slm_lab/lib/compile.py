@@ -7,7 +7,7 @@ is recorded as ATen operations; then
   for small nets;
 - what that does not know (convolutions, say), or what wants several threads, AOTInductor compiles in a process of its
   own: half a minute;
-- on an accelerator torch.compile takes the recorded graph.
+- on an accelerator torch.compile takes the recorded graph; on a GPU its calls are CUDA graphs (`lib.graphs`).
 
 The results are kept in a cache. A session only loads a library: no compiler in its memory, no guards on its calls,
 milliseconds when the cache is warm; sessions that want the same graph wait for one of them to make it.
@@ -24,7 +24,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -32,12 +32,14 @@ from typing import Any, Protocol
 import torch
 from loguru import logger
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from slm_lab.lib import compiler
 from slm_lab.lib.compiler import TIMEOUT, cache_folder, compile_job
+from slm_lab.lib.graphs import Graphed
 from slm_lab.lib.native.build import Native, compile_library, library_path
 from slm_lab.lib.native.emit import emit
-from slm_lab.lib.native.record import Recording, TensorFunction, Unrecordable, record
+from slm_lab.lib.native.record import Place, Recording, TensorFunction, Unrecordable, record
 from slm_lab.lib.native.steps import Unsupported
 
 
@@ -99,7 +101,7 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bo
     try:
         recording = record(fn, example)
         if any(t.device.type != "cpu" for t in example):
-            return _compile_in_place(recording.graph, example)
+            return _compile_in_place(recording, example)
         if os.environ.get("CXX") is None and not any(shutil.which(c) for c in ("g++", "clang++", "c++")):
             raise CompileError("no C++ compiler found")
         try:
@@ -144,11 +146,26 @@ def _ahead_of_time(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Co
     return _load(package)
 
 
-def _compile_in_place(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Compiled:
-    """For an accelerator: torch.compile on the traced graph; run once here, where a failure can still be told."""
-    compiled: TensorFunction = torch.compile(graph, fullgraph=True, dynamic=False)
+def _compile_in_place(recording: Recording, example: Sequence[Tensor]) -> Compiled:
+    """For an accelerator: torch.compile on the traced graph; run once here, where a failure can still be told.
+
+    On a GPU the calls are launched as CUDA graphs.
+    """
+    compiled: TensorFunction = torch.compile(recording.graph, fullgraph=True, dynamic=False)
     compiled(*[t.clone() for t in example])
-    return Called(compiled)
+    return Launched(compiled, example[0].device, changed_arguments(recording))
+
+
+def changed_arguments(recording: Recording) -> set[int]:
+    """Positions of the arguments that the function changes in place."""
+    changed = set()
+    for operation in recording.operations:
+        arguments = operation.func._schema.arguments
+        given = [*operation.args, *(operation.kwargs.get(a.name) for a in arguments[len(operation.args) :])]
+        for argument, value in zip(arguments, given, strict=True):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                changed |= {place.buffer for place in tree_leaves(value) if isinstance(place, Place)}
+    return {i for i, place in enumerate(recording.inputs) if place.buffer in changed}
 
 
 class Called:
@@ -169,6 +186,38 @@ class Called:
         """See Compiled."""
         outs = [self(*(rows[i][k] if i in rows else t for i, t in enumerate(args))) for k in range(count)]
         return tuple(torch.stack(list(found)) for found in zip(*outs, strict=True))
+
+
+class Launched(Called):
+    """A function on an accelerator. On a GPU a call, and each loop of some length, becomes a CUDA graph of its own.
+
+    Args:
+        fn: gives a tuple, or a list
+        device: of its arguments
+        held: positions of the arguments that it changes
+    """
+
+    def __init__(self, fn: Callable[..., Any], device: torch.device, held: Collection[int]) -> None:
+        super().__init__(fn)
+        self._device, self._held = device, held
+        self._call = Graphed(fn, device, held=held)
+        self._loops: dict[tuple[int, tuple[int, ...]], Graphed] = {}
+
+    def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:
+        """See Compiled."""
+        return self._call(*args)
+
+    def loop(self, args: Sequence[Tensor], rows: Mapping[int, Tensor], count: int) -> tuple[Tensor, ...]:
+        """See Compiled."""
+        moving = tuple(rows)
+
+        def whole(*given: Tensor) -> tuple[Tensor, ...]:
+            return Called.loop(plain, given, {i: given[i] for i in moving}, count)
+
+        plain = Called(self._fn)
+        # the same tensors in other numbers are another graph
+        graph = self._loops.setdefault((count, moving), Graphed(whole, self._device, held=self._held))
+        return graph(*(rows.get(i, t) for i, t in enumerate(args)))
 
 
 def _one_line(error: Exception) -> str:

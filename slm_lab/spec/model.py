@@ -164,6 +164,7 @@ class NetSpec(SpecModel):
     polyak_coef: Unit = 1.0
     """Share of the online net in a polyak blend; 0.005 is slow."""
     gpu: bool | Literal["auto"] = "auto"
+    """Whether to use a GPU that is present. auto: for images, layers wider than 128 and large batches."""
 
     roles: ClassVar[tuple[str, ...]] = ("actor", "critic")
 
@@ -291,9 +292,10 @@ class MetaSpec(SpecModel):
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile the update; auto: where the run is long enough to earn the compilation back."""
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     """bf16: updates take matrix products and convolutions in bfloat16, where the CPU or GPU has it. Parameters,
-    optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32."""
+    optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32. tf32: products and
+    convolutions of an NVIDIA GPU, in acting too, round their float32 factors to 10 bits of mantissa."""
     plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
     """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
     search_resources: SearchResourcesSpec | None = None

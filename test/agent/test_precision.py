@@ -199,7 +199,7 @@ def test_what_speaks_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_names_are_refused() -> None:
     raw = copy.deepcopy(spec_of("dqn", bf16=False).to_dict())
     raw["meta"]["precision"] = "fp16"
-    with pytest.raises(SpecError, match=r"meta\.precision.*'float32' or 'bf16'.*'fp16'"):
+    with pytest.raises(SpecError, match=r"meta\.precision.*'float32', 'tf32' or 'bf16'.*'fp16'"):
         load_spec(raw)
 
 
@@ -221,3 +221,25 @@ def test_conv_ppo() -> None:
         stats = agent.maybe_update(3 * (t + 1)) or stats
     assert stats is not None
     assert all(torch.isfinite(v) for v in stats.values())
+
+
+def test_tf32_is_noted_where_there_is_none(warnings: list[str]) -> None:
+    spec = replace(make_spec("ppo"), "meta.precision", "tf32")
+    agent = Agent(spec, make_info(), seed=0)
+    assert agent.precision == "float32"
+    [text] = warnings
+    assert text == (
+        "meta.precision: float32 in place of tf32: only NVIDIA GPUs from compute capability 8.0 on have TF32"
+    )
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_set_on_a_gpu_and_put_back(tf32: bool) -> None:
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [b.allow_tf32 for b in backends]
+    with precision.float32_products(CPU, tf32=tf32):
+        assert [b.allow_tf32 for b in backends] == before
+    # the flags can be set without a GPU
+    with precision.float32_products(torch.device("cuda"), tf32=tf32):
+        assert [b.allow_tf32 for b in backends] == [tf32, tf32]
+    assert [b.allow_tf32 for b in backends] == before

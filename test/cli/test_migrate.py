@@ -153,7 +153,7 @@ def test_validate(slm: Any) -> None:
     assert status == "runs"
     assert "meta.eval_frequency: left out: it has no effect here" in notes
     assert verdicts["hydra_dqn"] == ("cannot run", ["agent.algorithm.name: HydraDQN no longer exists"])
-    gone = ["env.name: 'playground/CartpoleBalance': MuJoCo Playground is not supported"]
+    gone = ["agent.net.lr_scheduler_spec.name: LinearToMin was never part of SLM-Lab"]
     assert verdicts["ppo_playground"] == ("cannot run", gone)
     status, notes = verdicts["sac_discrete"]
     assert status == "runs after migration"

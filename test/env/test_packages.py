@@ -34,6 +34,7 @@ GROUPS = {
     ],
     "mujoco": ["gymnasium-robotics==1.4.2", "shimmy[dm-control]==2.0.1", "PyFlyt==0.21.0", "mujoco<3.9"],
     "metaworld": ["metaworld==3.1.1"],
+    "playground": ["playground==0.2.0", "mujoco-mjx==3.17.0", "jax==0.10.2"],
 }
 """Packages that can be installed side by side, and beside the lab."""
 OFFLINE = re.compile(r"are you offline|network was disabled|dns error|connect error|unreachable", re.IGNORECASE)
@@ -63,6 +64,10 @@ CASES = {
     "shimmy": Case("mujoco", {"name": "shimmy:dm_control/cartpole-swingup-v0"}),
     "PyFlyt": Case("mujoco", {"name": "PyFlyt.gym_envs:PyFlyt/QuadX-Hover-v1"}),
     "metaworld": Case("metaworld", {"name": "metaworld:Meta-World/MT1", "env_name": "reach-v3"}),
+    "playground": Case(
+        "playground",
+        {"name": "playground/CartpoleBalance", "vectorization": "native", "normalize_obs": True, "impl": "jax"},
+    ),
 }
 
 

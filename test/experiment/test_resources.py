@@ -5,10 +5,14 @@ import pytest
 from slm_lab.experiment.resources import (
     available_cores,
     choose_device,
+    gpu_pays,
     is_small,
+    memory_share,
     parallel_sessions,
     session_threads,
+    update_rows,
     use_compile,
+    widest,
 )
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.model import Spec
@@ -97,3 +101,41 @@ def test_the_device_of_a_session(
 def test_a_gpu_that_is_not_there_is_told(tiny: Tiny, device: str) -> None:
     with pytest.raises(SpecError, match=r"--device: 'cuda.*', but torch finds no GPU"):
         choose_device(tiny(), device, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("width", "rows", "pays"),
+    [
+        (64, 64, False),
+        (64, 4095, False),
+        (64, 4096, True),
+        (65, 1023, False),
+        (65, 1024, True),
+        (128, 1024, True),
+        (129, 1, True),
+        (None, 1, True),
+    ],
+)
+def test_when_a_gpu_pays(width: int | None, rows: int, pays: bool) -> None:
+    assert gpu_pays(width, rows) is pays
+
+
+def test_large_batches_of_a_small_net_go_to_a_gpu(tiny: Tiny) -> None:
+    spec = tiny(agent__net__hid_layers=[64, 32])
+    assert widest(spec.agent.net) == 64
+    assert choose_device(spec, "auto", 0, 0, 1) == "cpu"
+    many = 4096 * spec.env.num_envs
+    wide = tiny(agent__net__hid_layers=[64, 32], env__num_envs=many)
+    assert update_rows(wide) == 4096 * update_rows(spec)
+    assert choose_device(wide, "auto", 0, 0, 1) == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "sessions", "cores", "share"),
+    [(0.5, 1, 8, 0.5), (0.5, 2, 8, 0.25), (0.5, 8, 2, 0.25), (1, 1, 8, None), (0, 1, 8, None), (None, 1, 8, None)],
+)
+def test_sessions_of_a_search_share_the_memory_of_a_gpu(
+    tiny: Tiny, gpu: float | None, sessions: int, cores: int, share: float | None
+) -> None:
+    asked = None if gpu is None else {"gpu": gpu}
+    assert memory_share(tiny(meta__search_resources=asked, meta__max_session=sessions), cores) == share

@@ -43,7 +43,7 @@ def test_a_resume_elsewhere_is_told_once(new_run: NewRun, log_text: list[str]) -
     asked = iter(range(1000))
     Session(run, stop=lambda: next(asked) >= 100).run()
     tree = checkpoint.load(run.layout.checkpoint(0, 0))
-    assert tree["setting"] == {"device": "cpu", "compiled": False, "threads": 1}
+    assert tree["setting"] == {"device": "cpu", "compiled": False, "threads": 1, "precision": "float32"}
     tree["setting"] = {"device": "cuda:3", "compiled": True, "threads": 1}
     checkpoint.save(run.layout.checkpoint(0, 0), tree)
     Session(run).run()

@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from slm_lab.experiment import launch
 from slm_lab.experiment import pool as pool_module
 from slm_lab.experiment.contain import out_of_memory
 from slm_lab.experiment.pool import Pool
+from slm_lab.experiment.resources import take_device
 from slm_lab.experiment.results import Crash, RunResult
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.runs import RunFile, Status
@@ -205,6 +207,38 @@ def test_sizes_that_no_memory_has(tiny: Tiny, make: Callable[[], object]) -> Non
     with pytest.raises(Exception) as e:  # noqa: PT011  what it is depends on the size
         make()
     assert "not enough memory" in str(out_of_memory(e.value, tiny()))
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"), "2.00 GiB more"),
+        (RuntimeError("CUDA error: out of memory"), "more"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "more"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying allocating 3221225472 bytes."), "3.0 GiB more"),
+    ],
+)
+def test_a_full_gpu_is_said_with_what_to_lower(tiny: Tiny, error: Exception, size: str) -> None:
+    text = str(out_of_memory(error, tiny()))
+    assert f"not enough memory on the GPU: {size} would be needed; it grows with env.num_envs (" in text
+    assert text.endswith("and the net; fewer sessions at a time, or --device cpu, would do too")
+
+
+def test_another_error_is_none_of_memory(tiny: Tiny) -> None:
+    assert out_of_memory(RuntimeError("CUDA error: device-side assert triggered"), tiny()) is None
+
+
+def test_a_session_of_a_search_keeps_to_its_part_of_a_gpu(
+    tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *args: asked.append(args))
+    spec = tiny(meta__search_resources={"gpu": 0.25})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for mode, device in ((Mode.TRAIN, "cuda:1"), (Mode.SEARCH, "cpu"), (Mode.SEARCH, "cuda:1")):
+        chosen = replace(options, device=device)
+        assert take_device(Run(spec, mode, Layout.new(options.out, "tiny"), threads=1, options=chosen)) == device
+    assert asked == [(0.25, "cuda:1")]
 
 
 def test_dev_mode_is_one_session_in_this_process(tiny: Tiny) -> None:

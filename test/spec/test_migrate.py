@@ -310,6 +310,7 @@ RULES = [
     (v4, {}, {}, {"reward_scale": "sign"}, "env.reward_scale", "sign"),
     (v4, {}, {}, {"normalize_state": True}, "env.normalize_obs", True),
     (v5, {}, {}, {"reward_scale": 10}, "env.reward_scale", 10),
+    (v5, {}, {}, {"name": "playground/CartpoleBalance", "device": "auto"}, "env.name", "playground/CartpoleBalance"),
 ]
 
 
@@ -324,10 +325,6 @@ def test_rules(version: Any, algorithm: Any, net: Any, env: Any, path: str, expe
         (v5({"name": "HydraDQN"}), "agent.algorithm.name: HydraDQN no longer exists"),
         (v5({}, {"type": "HydraMLPNet"}), "agent.net.type: HydraMLPNet no longer exists"),
         (v5({}, {"arc_file": "a.yaml"}), "agent.net.arc_file: not supported, put the content of that file under 'arc'"),
-        (
-            v5({}, {}, {"name": "playground/CartpoleBalance"}),
-            "env.name: 'playground/CartpoleBalance': MuJoCo Playground is not",
-        ),
         (v4({}, {}, {"name": "RoboschoolHumanoidFlagrunHarder-v1"}), "gymnasium has no such robot"),
         (v4({}, {}, {"name": "gridworld"}), "env.name: 'gridworld': Unity's envs need the package mlagents-envs"),
         (v4({}) | {"agent": []}, "agent: 0 agents in one spec"),

@@ -23,8 +23,8 @@ from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
 
-FRAMES, STOP_AT = 200, 55
-"""Frames of a run; vector steps until it is stopped."""
+FRAMES, STOP_AT, STOP_AT_ROLLOUT = 200, 55, 3
+"""Frames of a run; vector steps until it is stopped, or rollouts where these are played at once."""
 
 
 def spec_of(env: dict[str, Any]) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def main(folder: Path, part: str) -> None:
     spec = load_spec(spec_of(json.loads((folder / "env.json").read_text(encoding="utf-8"))))
     if part == "begin":
         Session(new_run(folder / "whole", spec)).run()
-        steps = itertools.count()
-        stopped = Session(new_run(folder / "parts", spec), stop=lambda: next(steps) >= STOP_AT).run()
+        steps, stop_at = itertools.count(), STOP_AT_ROLLOUT if spec.env.name.startswith("playground/") else STOP_AT
+        stopped = Session(new_run(folder / "parts", spec), stop=lambda: next(steps) >= stop_at).run()
         print(json.dumps({"stopped": stopped.stopped}))
         return
     warnings: list[str] = []

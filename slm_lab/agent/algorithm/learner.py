@@ -74,6 +74,8 @@ class Learner:
         # behind the statistics the sum of all parameters, which shows whether one of them is not finite
         self._sums = torch.zeros(len(self.stat_names) + 1, device=next(iter(self._flat.values())).flat.device)
         self._since = 0
+        self.defers_check = self._sums.device.type != "cpu"
+        """Whether nobody waits for the device to know that the loss is finite."""
         self._one = torch.ones((), device=self._sums.device)
         self._compiled: dict[tuple[object, ...], Compiled] = {}
         if compile and not all(o.functional for o in self.optims.values()):
@@ -152,22 +154,22 @@ class Learner:
     def take_stats(self) -> Stats:
         """Means over the steps since the last call.
 
+        On a device nobody waits for them here: who reads them, at a log row, calls `check_finite`. The loss then is not
+        a number where a parameter is none.
+
         Raises:
-            NonFiniteLoss: a loss or a gradient was not finite in one of them, or a parameter is not
+            NonFiniteLoss: on a CPU, see `check_finite`
         """
         means = self._sums / max(self._since, 1)
         self._sums.zero_()
         self._since = 0
-        *values, _ = means.unbind()
+        *values, params = means.unbind()
         stats = dict(zip(self.stat_names, values, strict=True))
         # of parameters too: what the last step made of them is in no loss yet
-        if not math.isfinite(sum(means.tolist())):
-            shown = ", ".join(f"{k} {v.item():.4g}" for k, v in stats.items())
-            raise NonFiniteLoss(
-                f"the loss or a parameter is not finite ({shown}) at gradient step {self.steps}; "
-                "the parameters of this moment are not saved. Usual causes: a high learning rate, no clip_grad_val, "
-                "rewards or observations out of scale."
-            )
+        if self.defers_check:
+            stats[self.stat_names[0]] = values[0] + (params - params)
+        elif not math.isfinite(sum(means.tolist())):
+            raise NonFiniteLoss(_not_finite(stats, self.steps))
         return stats
 
     def _arguments(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> list[Tensor]:
@@ -251,6 +253,29 @@ class Learner:
             return tuple(outputs)
 
         return step
+
+
+def check_finite(stats: Stats, steps: int) -> None:
+    """Look at what an update reported on a device.
+
+    Args:
+        stats: as `take_stats` gave them; read here
+        steps: gradient steps so far
+
+    Raises:
+        NonFiniteLoss: a loss or a gradient was not finite, or a parameter is not
+    """
+    if not math.isfinite(sum(v.item() for v in stats.values())):
+        raise NonFiniteLoss(_not_finite(stats, steps))
+
+
+def _not_finite(stats: Stats, steps: int) -> str:
+    shown = ", ".join(f"{k} {v.item():.4g}" for k, v in stats.items())
+    return (
+        f"the loss or a parameter is not finite ({shown}) at gradient step {steps}; "
+        "the parameters of this moment are not saved. Usual causes: a high learning rate, no clip_grad_val, "
+        "rewards or observations out of scale."
+    )
 
 
 @contextmanager

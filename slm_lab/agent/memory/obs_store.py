@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from slm_lab.agent.memory.mirror import Mirror
 from slm_lab.lib.stateful import State
 
 Index = NDArray[np.int64]
@@ -69,6 +71,7 @@ class PlainObs:
     def __init__(self, rows: int, num_envs: int, shape: tuple[int, ...], dtype: str) -> None:
         self._rows = np.zeros((rows, num_envs, *shape), dtype)
         self._flat = self._rows.reshape(rows * num_envs, *shape)
+        self._mirror: Mirror | None = None
 
     @property
     def nbytes(self) -> int:
@@ -83,6 +86,18 @@ class PlainObs:
     def put(self, row: int | Index, obs: NDArray[Any]) -> None:
         """Write a row [N, *O]; or K rows [K, N, *O]."""
         self._rows[row] = obs
+        if self._mirror is not None:
+            self._mirror.put(row, obs)
+
+    def mirror(self, device: torch.device) -> Mirror:
+        """What the rows are mirrored in."""
+        if self._mirror is None:
+            self._mirror = Mirror(self._rows, device)
+        return self._mirror
+
+    def gather(self, index: Index, device: torch.device) -> Tensor:
+        """`take` on the device."""
+        return self.mirror(device).take(index)
 
     def take(self, index: Index) -> NDArray[Any]:
         """[B] places `row * N + env` -> [B, *O]"""
@@ -121,6 +136,7 @@ class StackedObs:
         self._starts = Pool(shape, dtype)
         self._last: NDArray[Any] | None = None
         self._last_row = -1
+        self._mirror: Mirror | None = None
 
     @property
     def history(self) -> int:
@@ -149,6 +165,8 @@ class StackedObs:
         self._starts.drop(old[old >= 0].astype(np.int64))
         old[:] = -1
         self._frames[row] = obs[:, -1]
+        if self._mirror is not None:
+            self._mirror.put(row, self._frames[row])
         self._age[row] = np.where(goes_on, np.minimum(self._age[before] + 1, self._k - 1), 0)
         starts = np.flatnonzero(~goes_on)
         if len(starts):
@@ -157,19 +175,43 @@ class StackedObs:
 
     def take(self, index: Index) -> NDArray[Any]:
         """[B] places `row * N + env` -> [B, k, H, W]"""
+        places, patch = self._plan(index)
+        out = self._flat.take(places, 0)
+        if patch is not None:
+            batch, frame, frames = patch
+            out[batch, frame] = frames
+        return out
+
+    def mirror(self, device: torch.device) -> Mirror:
+        """What the frames are mirrored in."""
+        if self._mirror is None:
+            self._mirror = Mirror(self._frames, device)
+        return self._mirror
+
+    def gather(self, index: Index, device: torch.device) -> Tensor:
+        """`take` on the device."""
+        mirror = self.mirror(device)
+        places, patch = self._plan(index)
+        out = mirror.take(places)
+        if patch is not None:
+            batch, frame, frames = (mirror.moved(x) for x in patch)
+            out[batch, frame] = frames
+        return out
+
+    def _plan(self, index: Index) -> tuple[Index, tuple[Index, Index, NDArray[Any]] | None]:
+        """Places of the frames [B, k]; where stacks reach back behind a start: rows, frames, and what belongs there."""
         k, n, r = self._k, self._n, self._r
         row, env = np.divmod(index, n)
-        back = np.arange(1 - k, 1)
-        out = self._flat.take((row[:, None] + back) % r * n + env[:, None], 0)
+        places = (row[:, None] + np.arange(1 - k, 1)) % r * n + env[:, None]
         age = self._age.reshape(-1).take(index)
         young = np.flatnonzero(age < k - 1)
-        if len(young):
-            a = age[young].astype(np.int64)
-            begin = (row[young] - a) % r * n + env[young]
-            stack = self._starts.take(self._start.reshape(-1).take(begin).astype(np.int64))
-            i, j = np.nonzero(np.arange(k) + a[:, None] < k)
-            out[young[i], j] = stack[i, j + a[i]]
-        return out
+        if not len(young):
+            return places, None
+        a = age[young].astype(np.int64)
+        begin = (row[young] - a) % r * n + env[young]
+        stack = self._starts.take(self._start.reshape(-1).take(begin).astype(np.int64))
+        i, j = np.nonzero(np.arange(k) + a[:, None] < k)
+        return places, (young[i], j, stack[i, j + a[i]])
 
     def state_dict(self, rows: int) -> State:
         """The first rows."""

@@ -54,7 +54,18 @@ class OnPolicyBatchReplay(Memory):
         self._obs, self._action, self._reward = views["obs"], views["action"], views["reward"]
         self._terminated, self._truncated = views["terminated"], views["truncated"]
         self._final: list[tuple[int, NDArray[Any]]] = []
+        self.successors: Tensor | None = None
+        """[T, N, *O] the true successors of all steps, where the rollout lies on a device; None: `_final` has them."""
         self._t = 0
+
+    def place_(self, device: torch.device) -> None:
+        """Lie on a device from now on: steps are written into `tensors` and `successors`, and told by `advance`."""
+        self.tensors = {k: v.to(device) for k, v in self.tensors.items()}
+        t, n = self.tensors["reward"].shape
+        self.successors = torch.zeros_like(self.tensors["obs"][:t])
+        for i, obs in self._final:
+            self.successors[i // n, i % n] = torch.from_numpy(obs).to(device)
+        self._final = []
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Store one vector step: [N, *O], [N, *A] and what came of it."""
@@ -95,12 +106,20 @@ class OnPolicyBatchReplay(Memory):
         """Vector steps until the rollout is complete."""
         return self.horizon - self._t
 
+    def advance(self, steps: int) -> None:
+        """Take note of steps that were written into `tensors` and `successors`."""
+        self._t += steps
+
     def ready(self) -> bool:
         """Whether T steps are stored."""
         return self._t == self.horizon
 
     def sample(self) -> Rollout:
         """The rollout, in the memory's own tensors: use it before the next `add`. The memory is empty afterwards."""
+        if self.successors is not None:
+            self._t = 0
+            at = (self.tensors["truncated"] & ~self.tensors["terminated"]).flatten().nonzero().squeeze(1)
+            return Rollout(**self.tensors, final_index=at, final_obs=self.successors.flatten(0, 1)[at])
         index = torch.tensor([i for i, _ in self._final], dtype=torch.int64)
         shape = (0, *self.info.obs_shape)
         final = np.stack([o for _, o in self._final]) if self._final else np.zeros(shape, self._obs.dtype)
@@ -110,11 +129,17 @@ class OnPolicyBatchReplay(Memory):
 
     def state_dict(self) -> State:
         """The steps stored so far."""
+        steps = {k: v[: self._t].cpu().clone() for k, v in self.tensors.items()}
+        final = [(i, torch.from_numpy(o.copy())) for i, o in self._final]
+        if self.successors is not None:
+            at = (steps["truncated"] & ~steps["terminated"]).flatten().nonzero().squeeze(1)
+            found = self.successors[: self._t].flatten(0, 1)[at.to(self.successors.device)].cpu()
+            final = list(zip(at.tolist(), found.unbind(), strict=True))
         return {
             "t": self._t,
-            "steps": {k: v[: self._t].clone() for k, v in self.tensors.items()},
-            "final_index": [i for i, _ in self._final],
-            "final_obs": [torch.from_numpy(o.copy()) for _, o in self._final],
+            "steps": steps,
+            "final_index": [i for i, _ in final],
+            "final_obs": [o for _, o in final],
         }
 
     def load_state_dict(self, state: State) -> None:

@@ -1,6 +1,6 @@
 """Replay: the memory of algorithms that learn from what any policy did. Lin 1992; Mnih et al. 2013, arXiv:1312.5602."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slm_lab.agent.memory.base import Memory, Owner, action_array
+from slm_lab.agent.memory.mirror import mirrors, to_device
 from slm_lab.agent.memory.obs_store import Index, PlainObs, Pool, StackedObs, looks_stacked
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.registry import register
@@ -30,6 +31,9 @@ class ReplaySpec(MemorySpec):
     """Transitions kept; the oldest go first. Rounded down to whole vector steps."""
     use_cer: bool = False
     """Combined experience replay (arXiv:1712.01275): transitions newer than the last batch take the end of the next."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where batches are gathered. With the agent on a GPU, cuda keeps observations there too, beside those on the host;
+    auto does so where they take at most half of its free memory. normalize_obs and normalize_reward keep it at cpu."""
 
 
 @register("memory")
@@ -67,6 +71,9 @@ class Replay(Memory):
         self._agent = agent
         self._generator = torch.Generator().manual_seed(derive(agent.seed, 2))
         self._device = agent.device
+        self._asked: str = memory_spec.device
+        self._mirrored = False
+        """Whether the store has a mirror on the device."""
         self._batch = int(memory_spec.batch_size)
         self._ones = torch.ones(self._batch)
         self._head = 0
@@ -195,7 +202,7 @@ class Replay(Memory):
         self._fresh = 0
         self._trained_at = self.seen
         batch = self._take(index, steps, gamma)
-        return batch if self._device.type == "cpu" else Transition(*(t.to(self._device) for t in batch))
+        return batch if self._device.type == "cpu" else Transition(*(to_device(t, self._device) for t in batch))
 
     def received(self) -> dict[str, list[NDArray[Any]]]:
         """Arrays of what came from the env, by name; places that hold nothing hold zeros, or what was there before."""
@@ -257,6 +264,7 @@ class Replay(Memory):
         self._rows = self._steps + (info.obs_shape[0] if stacked else 1)
         self._total = self._rows * n
         self._store = make(self._rows, n, info.obs_shape, obs_dtype)
+        self._mirrored = mirrors(self._asked, self._device, self._store.nbytes, normalized=info.normalized)
         self._action = action_array((self._rows, n), info.action)
         self._flat_action = self._action.reshape(self._total, *self._action.shape[2:])
         self._reward = np.zeros((self._rows, n), np.float32)
@@ -347,22 +355,43 @@ class Replay(Memory):
         next_index = last + self._n
         next_index %= self._total
         end = self._end.take(last)
-        obs, next_obs = self._store.take(index), self._store.take(next_index)
         apart = (end > 1).nonzero()[0]
-        if len(apart):
-            next_obs[apart] = self._final.take((end[apart] >> 1).astype(np.int64) - 1)
-        if self._normalizer is not None:
-            obs, next_obs = self._normalizer.normalize_obs(obs), self._normalizer.normalize_obs(next_obs)
+        final = self._final.take((end[apart] >> 1).astype(np.int64) - 1) if len(apart) else None
         terminated = (end & 1).astype(np.float32)
         if steps > 1:
             terminated = 1 - discount * (1 - terminated)
         tensor = torch.from_numpy
+        obs, next_obs = self._see(index, next_index, apart, final)
         return Transition(
-            obs=tensor(obs),
+            obs=obs,
             action=tensor(self._flat_action.take(index, 0)),
             reward=tensor(reward),
-            next_obs=tensor(next_obs),
+            next_obs=next_obs,
             terminated=tensor(terminated),
             index=tensor(index),
             weight=self._weight(index),
         )
+
+    def _see(self, index: Index, next_index: Index, apart: Index, final: NDArray[Any] | None) -> tuple[Tensor, Tensor]:
+        """Observations and successors, [B, *O] each.
+
+        Args:
+            index: [B] places
+            next_index: [B] places of the successors
+            apart: [A] rows of the batch whose successor is kept elsewhere
+            final: [A, *O] those; None: there are none
+        """
+        store = self._store
+        assert store is not None
+        if self._mirrored:
+            seen, then = store.gather(index, self._device), store.gather(next_index, self._device)
+            if final is not None:
+                mirror = store.mirror(self._device)
+                then[mirror.moved(apart)] = mirror.moved(final)
+            return seen, then
+        obs, next_obs = store.take(index), store.take(next_index)
+        if final is not None:
+            next_obs[apart] = final
+        if self._normalizer is not None:
+            obs, next_obs = self._normalizer.normalize_obs(obs), self._normalizer.normalize_obs(next_obs)
+        return torch.from_numpy(obs), torch.from_numpy(next_obs)

@@ -1,17 +1,20 @@
-"""Matrix products in bfloat16, everything else in float32.
+"""Matrix products in bfloat16 or TF32, everything else in float32.
 
 bfloat16 has float32's range and 8 bits of its mantissa: three decimal places get lost, a product takes half the time or
 less. Parameters, optimizer, losses and the last layer of each net stay float32, so that a small gradient still moves a
 parameter and a value of 500 is not rounded to the next even number. Micikevicius et al. 2018, arXiv:1710.03740;
 Kalamkar et al. 2019, arXiv:1905.12322.
 
-It is torch's autocast: layers look for themselves whether it is on. `reduced` turns it on, for updates;
+TF32 is float32 with 10 bits of mantissa, inside of the products of NVIDIA's GPUs since Ampere: `float32_products`
+allows or forbids it. torch allows it for convolutions unless it is told otherwise.
+
+bfloat16 is torch's autocast: layers look for themselves whether it is on. `reduced` turns it on, for updates;
 `full_precision` makes a last layer of a layer; `widened` keeps gradients from being rounded once more.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +33,35 @@ def why_not_bf16(device: torch.device) -> str | None:
     if any(getattr(torch.cpu, name, bool)() for name in asked):
         return None
     return "this CPU has no bf16 instructions (avx512_bf16 or AMX)"
+
+
+def why_not_tf32(device: torch.device) -> str | None:
+    """What speaks against TF32 on this device; None: nothing."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return None
+    return "only NVIDIA GPUs from compute capability 8.0 on have TF32"
+
+
+@contextmanager
+def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """Inside, float32 products and convolutions on a GPU use TF32, or don't; a setting of the process, put back after.
+
+    Args:
+        device: on others than NVIDIA's GPUs nothing is set
+        tf32: whether to use it
+    """
+    if device.type != "cuda":
+        yield
+        return
+    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = tf32
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def reduced(device: torch.device) -> AbstractContextManager[object]:

@@ -74,7 +74,6 @@ VIZDOOM = (
 _GONE = (
     (r"Unity.*|3DBall|2DBall|tennis|gridworld", UNITY),
     (r"vizdoom.*", VIZDOOM),
-    (r"playground/.*", "MuJoCo Playground is not supported"),
     (r"SLM.(Pavlovian|Sensorimotor).*", "its code was never part of SLM-Lab"),
     (rf"Roboschool(?!(?:{_TASK})-).*", "Roboschool is no longer maintained, and gymnasium has no such robot"),
 )
