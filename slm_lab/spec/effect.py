@@ -80,7 +80,10 @@ class Watch:
             held = [m for m in near if isinstance(m, SpecModel) and self._known(m)]
             if held:
                 paths, names = _mentioned(type(owner))  # type: ignore[arg-type]
-                lost = [name for path in paths for name in self._follow(owner, path)]
+                followed = [self._follow(owner, path) for path in paths]
+                lost = [name for rest, _ in followed for name in rest]
+                # `spec = self.spec.beta_spec`, then `spec.parts`
+                held += [end for _, end in followed if end is not None]
                 self._note_names(names.union(lost), held)
 
     def note_module(self, module: types.ModuleType, **models: SpecModel) -> None:
@@ -112,8 +115,12 @@ class Watch:
                 elif isinstance(getattr(type(model), name, None), property):
                     getattr(model, name)
 
-    def _follow(self, owner: Any, path: Chain) -> Chain:
-        """Count the keys on the way along attributes; gives the rest of a path that leads to where can't be seen."""
+    def _follow(self, owner: Any, path: Chain) -> tuple[Chain, SpecModel | None]:
+        """Count the keys on the way along attributes.
+
+        Returns:
+            the rest of a path that leads to where can't be seen; the model that a whole path ends at
+        """
         for k, name in enumerate(path):
             if isinstance(owner, SpecModel):
                 self._note_names(frozenset([name]), [owner])
@@ -121,8 +128,8 @@ class Watch:
             else:
                 owner = getattr(owner, "__dict__", {}).get(name)
             if owner is None:
-                return path[k + 1 :]
-        return ()
+                return path[k + 1 :], None
+        return (), owner if isinstance(owner, SpecModel) else None
 
     def _known(self, model: SpecModel) -> bool:
         return id(model) in self._models or id(model) in self.sources

@@ -199,3 +199,8 @@ def test_a_spec_that_only_cannot_be_searched_loads() -> None:
 def test_a_whole_block_must_be_an_object() -> None:
     [fault] = faults({"search": "{1"})
     assert fault == "-s search: must be a JSON object (got '{1')"
+
+
+@pytest.mark.parametrize("name", ["rainbow/rainbow_cartpole.json", "dqn/ddqn_per_cartpole.json"])
+def test_bundled_specs_of_memories_with_schedules_are_without_fault(name: str) -> None:
+    assert load_specs(name)

@@ -15,7 +15,7 @@ from slm_lab.experiment.results import Outcome
 from slm_lab.experiment.run import Run
 from slm_lab.experiment.stopping import StopRequest
 from slm_lab.lib import compile as compiler
-from slm_lab.lib.compiler import _run as run_compiler
+from slm_lab.lib.compiler import run_apart
 
 
 @pytest.mark.usefixtures("no_nohup")
@@ -72,7 +72,7 @@ def test_the_compiler_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_pat
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         threading.Thread(target=interrupt).start()
-        run_compiler([sys.executable, "-c", script, str(pids)], dict(os.environ))
+        run_apart([sys.executable, "-c", script, str(pids)], dict(os.environ))
 
     monkeypatch.setattr(compiler, "record", compile_forever)
     begun = time.monotonic()

@@ -49,6 +49,12 @@ class Local(Base):
         return spec.lr
 
 
+class LocalInner(Base):
+    def step(self) -> Any:
+        inner = self.spec.inner
+        return inner.lr
+
+
 class OfAnArgument(Base):
     @staticmethod
     def step(spec: Outer) -> Any:
@@ -79,6 +85,7 @@ GIVEN = {"inner": {"lr": 1.0, "name": "x"}, "lr": 2.0, "name": "y"}
         (ElsewhereByThatName, {"inner", "lr"}),
         (Itself, {"inner.lr", "name"}),
         (Local, {"inner", "name"}),
+        (LocalInner, {"inner.name", "name"}),
         (OfAnArgument, {"inner", "name"}),
         (MadeLater, {"inner", "name"}),
         (ByProperty, {"inner", "name"}),
