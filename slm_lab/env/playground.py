@@ -69,7 +69,7 @@ def find_task(name: str) -> Registration:
     if task not in own and not MENAGERIE_PATH.exists():
         raise LabError(
             f"env.name: {name} needs the robots of mujoco_menagerie, which the lab does not download: put a clone at "
-            f" {MENAGERIE_PATH}, or take a task that comes with the package ({', '.join(own[:4])}, ...)"
+            f"{MENAGERIE_PATH}, or take a task that comes with the package ({', '.join(own[:4])}, ...)"
         )
     return Registration(name, entry_point=f"{__name__}:load_task")
 

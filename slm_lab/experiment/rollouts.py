@@ -129,6 +129,9 @@ def plays_rollouts(spec: Spec, *, on_device: bool = False) -> bool:
     algorithm, memory = lookup("algorithm", spec.agent.algorithm.name), lookup("memory", spec.agent.memory.name)
     net: Any = spec.agent.net
     plain = not getattr(lookup("net", net.type), "recurrent", False) and getattr(net, "noisy_std", None) is None
+    if on_device and not (issubclass(algorithm, ActorCritic) and issubclass(memory, OnPolicyBatchReplay)):
+        # they would step envs on a device through the host
+        return False
     return bool(_acts_by_inputs(algorithm) and memory.fixed_size and plain)
 
 

@@ -14,7 +14,7 @@ from slm_lab.agent.algorithm.learner import NonFiniteLoss
 from slm_lab.env.make import make_env
 from slm_lab.experiment import session as session_module
 from slm_lab.experiment.device_rollouts import DeviceRollouts
-from slm_lab.experiment.rollouts import rollouts_for
+from slm_lab.experiment.rollouts import plays_rollouts, rollouts_for
 from slm_lab.experiment.run import Mode, Options, Run
 from slm_lab.experiment.session import Session
 from slm_lab.lib.files import write_json
@@ -183,3 +183,11 @@ def test_a_session_on_a_device_is_resumed_exactly(tmp_path: Path, monkeypatch: p
         [{k: v for k, v in row.items() if k not in hidden} for row in s.tracker.rows] for s in (whole, parts)
     )
     assert rows == again
+
+
+def test_only_rollouts_that_stay_there_are_played_on_a_device() -> None:
+    dqn = {"name": "DQN", "gamma": 0.99, "training_frequency": 4, "training_start_step": 32}
+    raw = make_spec().to_dict()
+    raw["agent"] |= {"algorithm": dqn, "memory": {"name": "Replay", "batch_size": 32, "max_size": 1000}}
+    assert plays_rollouts(make_spec(), on_device=True)
+    assert not plays_rollouts(load_spec(raw), on_device=True)
