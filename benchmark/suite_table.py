@@ -114,7 +114,7 @@ def aggregate(suite: Suite, results: list[Result]) -> str:
         zero = baselines().get(row.env)
         # where the original learned nothing to speak of, a share of it says nothing
         if (
-            own
+            len(own) > 1  # a single session has no interval
             and row.reference is not None
             and zero is not None
             and row.reference > zero["mean"] + abs(zero["mean"]) / 10
