@@ -37,6 +37,13 @@ GROUPS = {
     "playground": ["playground==0.2.0", "mujoco-mjx==3.17.0", "jax==0.10.2"],
 }
 """Packages that can be installed side by side, and beside the lab."""
+GRAY = {
+    "type": "GrayscaleObservation",
+    "observation_shape": {"__tuple__": [128, 64]},  # its class refuses a list
+    "stack_size": 4,
+    "weights": [0.2989, 0.587, 0.114],
+    "scaling": 1.75,
+}
 OFFLINE = re.compile(r"are you offline|network was disabled|dns error|connect error|unreachable", re.IGNORECASE)
 """What uv says without a network."""
 
@@ -50,8 +57,9 @@ class Case(NamedTuple):
 CASES = {
     "minigrid": Case("quick", {"name": "minigrid:MiniGrid-Empty-5x5-v0"}),
     "minatar": Case("quick", {"name": "minatar:MinAtar/Breakout-v1"}),
-    "vizdoom": Case("any", {"name": "vizdoom:VizdoomBasic-v1"}),
+    "vizdoom": Case("any", {"name": "vizdoom.gymnasium_wrapper:VizdoomBasic-v1", "frame_skip": 4}),
     "highway-env": Case("any", {"name": "highway_env:highway-fast-v0"}),
+    "highway-env images": Case("any", {"name": "highway_env:highway-fast-v0", "config": {"observation": GRAY}}),
     "panda-gym": Case("any", {"name": "panda_gym:PandaReachDense-v3"}),
     "flappy-bird-gymnasium": Case("any", {"name": "flappy_bird_gymnasium:FlappyBird-v0", "use_lidar": False}),
     "gym-pusht": Case("any", {"name": "gym_pusht:gym_pusht/PushT-v0"}),
