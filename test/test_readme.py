@@ -43,6 +43,12 @@ def test_links_lead_somewhere(name: str) -> None:
         assert ((ROOT / name).parent / target).exists(), target
 
 
+def test_the_map_of_the_package_names_files_that_exist() -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.py)`", page("slm_lab/README.md"))
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / "slm_lab" / name).exists()] == []
+
+
 def test_bundled_specs_that_are_named_exist() -> None:
     rows = re.findall(r"`(\w+/\w+\.json)` `(\w+)` \| `(\w+\.py)`", page("README.md"))
     assert len(rows) == 10
