@@ -60,6 +60,11 @@ class ActionMap:
             made = made.astype(self.env_dtype)
         return made if self.shape == self.env_shape else made.reshape(len(made), *self.env_shape)
 
+    @property
+    def paths(self) -> list[tuple[str | int, ...]]:
+        """Where in an action of the env each part lies: keys of dicts, places in tuples."""
+        return [()]
+
     def _rescaled(self, action: Array) -> Any:
         if not self.wide:
             return action * self.scale + self.middle
@@ -85,6 +90,23 @@ class MixedMap(ActionMap):
             own = numbers.astype(part.dtype)
             columns.append(part.decode(own[:, 0] if part.shape == () else own))
         return [_build(self.tree, [column[k] for column in columns]) for k in range(len(action))]
+
+    @property
+    def paths(self) -> list[tuple[str | int, ...]]:
+        """See ActionMap."""
+        return _paths(self.tree)
+
+
+def _paths(tree: Any) -> list[tuple[str | int, ...]]:
+    """Of the numbers of parts in a tree, whose order is theirs.
+
+    >>> _paths({"a": 0, "b": (1, 2)})
+    [('a',), ('b', 0), ('b', 1)]
+    """
+    if not isinstance(tree, dict | tuple):
+        return [()]
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return [(key, *rest) for key, one in inner for rest in _paths(one)]
 
 
 def _build(tree: Any, parts: list[Any]) -> Any:

@@ -10,7 +10,9 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +108,37 @@ def check(run: Runner, graph: PolicyGraph, translator: Translator, agent: Agent,
             inputs[len(parts) :] = [begins, *states]
             translator.forget(begins)
             agent.forget(begins)
-        action, *states = run(inputs)
+        outputs = run(inputs)
+        states = outputs[len(graph.actions.paths) :]
         seen, alone = translator.observe(nested(graph.parts, parts))
         wanted = translator.act(agent.act(seen, False), alone=alone)
-        if action.shape != wanted.shape or action.dtype != wanted.dtype:
-            raise LabError(
-                f"the exported policy gives {action.dtype} {action.shape}, not {wanted.dtype} {wanted.shape}"
-            )
-        gap = np.abs(action.astype(np.float64) - wanted) / np.maximum(1, np.abs(wanted.astype(np.float64)))
-        worst = max(worst, float(gap.max()))
+        for action, path in zip(outputs, graph.actions.paths, strict=False):
+            worst = max(worst, _gap(action, part_of(wanted, path)))
         begins = rng.random(ENVS) < 0.2
     if worst > TOLERANCE:
         raise LabError(f"the exported policy differs from the policy by up to {worst:.3g}; nothing was written")
     return worst
+
+
+def _gap(action: Array, wanted: Array) -> float:
+    """The greatest difference, relative to sizes above 1.
+
+    Raises:
+        LabError: they are of different kinds
+    """
+    if action.shape != wanted.shape or action.dtype != wanted.dtype:
+        raise LabError(f"the exported policy gives {action.dtype} {action.shape}, not {wanted.dtype} {wanted.shape}")
+    gap = np.abs(action.astype(np.float64) - wanted) / np.maximum(1, np.abs(wanted.astype(np.float64)))
+    return float(gap.max())
+
+
+def part_of(actions: Any, path: tuple[str | int, ...]) -> Array:
+    """The actions [N, ...] of one part, of N actions of an env.
+
+    >>> part_of([{"a": 1, "b": (2, 3)}, {"a": 4, "b": (5, 6)}], ("b", 1)).tolist()
+    [3, 6]
+    """
+    return np.stack([reduce(getitem, path, one) for one in actions])
 
 
 def nested(parts: Sequence[PartMap], values: Sequence[Array]) -> Any:

@@ -61,8 +61,6 @@ class PolicyGraph(nn.Module):
         algorithm: Any = agent.algorithm
         if not algorithm.nets:
             raise LabError(f"{type(algorithm).__name__} has no net to export")
-        if isinstance(translator.actions, MixedMap):
-            raise LabError("actions that are tuples or dicts can't be exported: a graph gives one array")
         for op in translator.ops:
             if not isinstance(op, Frames | NormalizeObs | ClipObs):
                 raise LabError(f"{type(op).__name__}: can't be exported")
@@ -97,8 +95,9 @@ class PolicyGraph(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the outputs."""
-        return ["action", *(f"next_{name}" for name in self.states)]
+        """Names of the outputs; each part of a tuple or dict of actions is one."""
+        actions = [".".join(["action", *map(str, path)]) for path in self.actions.paths]
+        return [*actions, *(f"next_{name}" for name in self.states)]
 
     def example(self, raw: Sequence[Array]) -> list[Array]:
         """Inputs for observations part by part, [N, *raw] each, of which every one begins an episode."""
@@ -125,8 +124,8 @@ class PolicyGraph(nn.Module):
         if self.memory is not None:
             assert begins is not None
             self.memory.state = states[-1] * (~begins).to(states[-1].dtype).unsqueeze(-1)
-        action = _decode(self.actions, self.algorithm.act(obs, False).action)
-        return (action, *after, *([] if self.memory is None else [self.memory.state]))
+        actions = _decode_all(self.actions, self.algorithm.act(obs, False).action)
+        return (*actions, *after, *([] if self.memory is None else [self.memory.state]))
 
 
 def numbered(shape: PackedShape) -> PackedShape:
@@ -195,6 +194,18 @@ def _normalized(x: Tensor, op: NormalizeObs) -> Tensor:
     """See `moments.normalize`, which computes in float64."""
     mean, var = (torch.from_numpy(np.array(m, np.float64)) for m in (op.moments.mean, op.moments.var))
     return ((x.double() - mean) / (var + EPSILON).sqrt()).float()
+
+
+def _decode_all(actions: ActionMap, action: Tensor) -> list[Tensor]:
+    """The env's action part by part; see `MixedMap.decode`."""
+    if not isinstance(actions, MixedMap):
+        return [_decode(actions, action)]
+    made, end = [], 0
+    for part in actions.parts:
+        begin, end = end, end + prod(part.shape)
+        own = action[:, begin:end].to(_kind(part.dtype))
+        made.append(_decode(part, own[:, 0] if part.shape == () else own))
+    return made
 
 
 def _decode(actions: ActionMap, action: Tensor) -> Tensor:

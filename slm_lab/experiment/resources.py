@@ -64,7 +64,7 @@ def widest(net: NetSpec) -> int | None:
     if net.type == "TorchArcNet":
         arcs = [getattr(net, key) for key in type(net).model_fields if key.endswith("arc")]
         return None if "Conv" in str(arcs) else max(_linear_widths(arcs), default=0)
-    if not net.type.upper().startswith(("MLP", "RECURRENT")):
+    if not net.type.upper().startswith(("MLP", "DUELINGMLP", "RECURRENT")):
         return None
     wide = ("hid_layers", "rnn_hidden_size")
     widths = [w for key in type(net).model_fields if key.endswith(wide) for w in _widths(getattr(net, key))]

@@ -70,9 +70,13 @@ def categorical_projection(value: Tensor, prob: Tensor, support: Tensor) -> Tens
     last = len(support) - 1
     # in units of atoms: the shares of two neighbours then sum to 1 without rounding
     place = ((value - support[0]) * (last / (support[-1] - support[0]))).clamp(0, last)
-    atom = torch.arange(last + 1, device=place.device, dtype=place.dtype)
-    share = (1 - (place.unsqueeze(-2) - atom.unsqueeze(-1)).abs()).clamp(min=0)
-    return (share * prob.unsqueeze(-2)).sum(-1)
+    floor = place.floor()
+    upper = prob * (place - floor)
+    # a place that is no number must not become an index out of bounds
+    atom = floor.long().clamp(0, last)
+    atoms = torch.cat([atom, (atom + 1).clamp(max=last)], -1)
+    empty = torch.zeros(len(prob), last + 1, dtype=prob.dtype, device=prob.device)
+    return empty.scatter_add(-1, atoms, torch.cat([prob - upper, upper], -1))
 
 
 def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from safetensors.torch import load_file
 
 from slm_lab import api
 from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
+from slm_lab.experiment.enjoy import SavedPolicy, enjoy
+from slm_lab.experiment.export import export, part_of
+from slm_lab.experiment.run import Options
 from slm_lab.lib.errors import SpecError
+from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
 
 SPACE = spaces.Dict(
@@ -51,6 +56,7 @@ PPO = {
     "training_epoch": 4,
 }
 A2C = {"name": "ActorCritic", "lam": 0.9, "training_frequency": 16}
+REINFORCE = {"name": "Reinforce", "training_frequency": 16}
 
 
 def raw(algorithm: dict[str, Any], **keys: Any) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def raw(algorithm: dict[str, Any], **keys: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "algorithm",
-    [PPO, A2C, {"name": "Reinforce", "training_frequency": 16}, {"name": "Random"}],
+    [PPO, A2C, REINFORCE, {"name": "Random"}],
     ids=["ppo", "a2c", "reinforce", "random"],
 )
 def test_every_action_is_one_of_the_env(algorithm: dict[str, Any], tmp_path: Path) -> None:
@@ -94,8 +100,9 @@ def test_ppo_learns_all_parts_and_the_policy_gives_the_envs_own_actions(tmp_path
     assert all(SPACE.contains(one) for one in both)
 
 
-def test_compiled_as_eager() -> None:
-    keys = raw(PPO)
+@pytest.mark.parametrize("algorithm", [PPO, A2C, REINFORCE], ids=["ppo", "a2c", "reinforce"])
+def test_compiled_as_eager(algorithm: dict[str, Any]) -> None:
+    keys = raw(algorithm)
     # not Adam: advantages of equal observations sum up to 0, and it makes steps of what rounding leaves of that
     keys["agent"]["net"]["optim_spec"] = {"name": "SGD", "lr": 0.1}
     spec = load_spec(keys)
@@ -113,6 +120,43 @@ def test_compiled_as_eager() -> None:
     assert agents[1].opt_step > 0
     assert agents[1].compiled
     torch.testing.assert_close(agents[0].weights(), agents[1].weights(), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, REINFORCE], ids=["ppo", "a2c", "reinforce"])
+def test_stopped_and_resumed_as_if_it_had_not_been(algorithm: dict[str, Any], tmp_path: Path) -> None:
+    spec = load_spec(raw(algorithm))
+    weights = []
+    for name, stop in (("whole", None), ("halves", lambda: True)):
+        done = api.run(spec, out=tmp_path / name, device="cpu", quiet=True, should_stop=stop)
+        if stop is not None:
+            assert done.stopped
+            done = api.resume(done.folder, quiet=True)
+        assert done.metrics["frame"] == 512
+        weights.append(load_file(Layout.open(done.folder).weights(0, 0, best=False)))
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_enjoy_and_both_kinds_of_files_give_the_envs_own_actions(tmp_path: Path) -> None:
+    done = api.run(load_spec(raw(PPO)), out=tmp_path, device="cpu", quiet=True)
+    # the env takes no action that is not of its space
+    assert len(enjoy(done.folder, Options(out=tmp_path, device="cpu"), episodes=2)) == 2
+    obs = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    wanted = api.load_agent(done.folder).act(obs)
+    for suffix in (".pt2", ".onnx"):
+        made = export(SavedPolicy.open(done.folder), tmp_path / f"policy{suffix}")
+        assert made.outputs == ["action.arm.0", "action.arm.1", "action.gear", "action.keys"]
+        if suffix == ".pt2":
+            found = [x.numpy() for x in torch.export.load(made.path).module()(torch.from_numpy(obs))]
+        else:
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+            found = session.run(None, {"obs": obs})
+        for path, action in zip([("arm", 0), ("arm", 1), ("gear",), ("keys",)], found, strict=True):
+            own = part_of(wanted, path)
+            assert action.dtype == own.dtype
+            np.testing.assert_allclose(action, own, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["DQN", "SoftActorCritic", "TD3"])

@@ -51,6 +51,12 @@ def test_a_wide_critic_is_not_small(tiny: Tiny) -> None:
     assert not is_small(tiny(agent__net__critic_hid_layers=[512]).agent.net)
 
 
+def test_a_dueling_net_is_as_small_as_its_layers(tiny: Tiny) -> None:
+    for name in ("DuelingMLPNet", "MLPNet"):
+        assert session_threads(tiny(agent__net={"type": name, "hid_layers": [128]}), 16) == 1
+    assert not is_small(tiny(agent__net={"type": "DuelingMLPNet", "hid_layers": [256]}).agent.net)
+
+
 @pytest.mark.parametrize(
     ("layers", "small"),
     [

@@ -115,3 +115,10 @@ def test_quantile_regression_finds_the_quantiles() -> None:
         optimizer.step()
     # a mean would be 49.5 four times
     torch.testing.assert_close(theta.detach(), torch.tensor([[12.0, 37.0, 62.0, 87.0]]), atol=1.5, rtol=0)
+
+
+def test_a_reward_that_is_no_number_stays_one_row() -> None:
+    value = torch.tensor([[float("nan")] * 3, [float("inf"), -float("inf"), 1.0]])
+    made = categorical_projection(value, torch.full((2, 3), 1 / 3), torch.tensor([0.0, 1.0, 2.0]))
+    assert made[0].isnan().any()
+    torch.testing.assert_close(made[1], torch.tensor([1 / 3, 1 / 3, 1 / 3]))

@@ -227,6 +227,24 @@ def test_contract_of_all(space: Discrete | Continuous | MultiDiscrete | MultiBin
     assert torch.isfinite(grad).all()
 
 
+def test_product_by_hand() -> None:
+    """One of {0, 1, 2}, a switch, one place of two and a real: logs and entropies add up."""
+    action = Mixed((Discrete(3), MultiBinary(1), MultiDiscrete((2,)), LINE))
+    # p = (1/2, 1/4, 1/4); on with 3/4; p = (1/5, 4/5); mean 0.5, standard deviation 2
+    logs = [math.log(p) for p in (0.5, 0.25, 0.25)]
+    raw = torch.tensor([[*logs, math.log(3), math.log(0.2), math.log(0.8), 0.5, math.log(2)]])
+    dist = distribution_for("default", action).from_head(raw)
+    taken = torch.tensor([[1.0, 0.0, 0.0, 2.5]])
+    real = -0.5 - math.log(2) - 0.5 * math.log(2 * math.pi)
+    assert dist.log_prob(taken).item() == pytest.approx(math.log(1 / 4) + math.log(1 / 4) + math.log(1 / 5) + real)
+    nats = 1.5 * math.log(2)
+    nats += -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    nats += -(0.2 * math.log(0.2) + 0.8 * math.log(0.8))
+    nats += 0.5 + 0.5 * math.log(2 * math.pi) + math.log(2)
+    assert dist.entropy().item() == pytest.approx(nats)
+    assert dist.mode().tolist() == [[0.0, 1.0, 1.0, 0.5]]
+
+
 def test_product_equals_its_parts() -> None:
     action = Mixed((Discrete(3), LINE, MultiDiscrete((2, 2)), MultiBinary(2)))
     dist = distribution_for("default", action)

@@ -20,6 +20,9 @@ from slm_lab.functional.distributional import (
 from slm_lab.functional.masks import LOWEST, is_allowed
 from slm_lab.functional.targets import double_value, max_value, taken_value, td_target
 
+SMALLEST = 1e-38
+"""Of probabilities whose logarithm is taken; `lib/native` does not know `torch.special.entr`."""
+
 
 class ReturnHead(Protocol):
     """How the return of n actions is written down."""
@@ -147,7 +150,8 @@ class CategoricalHead(_Distribution):
         value = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), support, gamma)
         target = categorical_projection(value, best.softmax(-1), support)
         loss = categorical_loss(logits, target)
-        return loss, self.mean(logits), loss - torch.special.entr(target).sum(-1)
+        entropy = -(target * target.clamp(min=SMALLEST).log()).sum(-1)
+        return loss, self.mean(logits), loss - entropy
 
 
 class QuantileHead(_Distribution):

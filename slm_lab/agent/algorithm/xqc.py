@@ -110,9 +110,9 @@ class XQC(SoftActorCritic):
         both = batch.obs, batch.next_obs, batch.action, next_action
         now, _ = joint_pass(self.critics, *both)
         _, after = joint_pass(self.target.net, *both)
-        logits = torch.stack([x.detach() for x in after])
-        lower = categorical_mean(logits, support).argmin(0)
-        logits = logits[lower, torch.arange(len(lower), device=lower.device)]
+        logits = torch.stack([x.detach() for x in after], 1)
+        lower = (-categorical_mean(logits, support)).argmax(1)
+        logits = logits.gather(1, lower.view(-1, 1, 1).expand(-1, 1, logits.shape[-1])).squeeze(1)
         value = soft_value(support, log_prob.unsqueeze(-1), alpha)
         value = td_target(batch.reward.unsqueeze(-1), batch.terminated.unsqueeze(-1), value, self.spec.gamma)
         target = categorical_projection(value, logits.softmax(-1), support)
