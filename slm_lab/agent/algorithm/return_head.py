@@ -20,8 +20,8 @@ from slm_lab.functional.distributional import (
 from slm_lab.functional.masks import LOWEST, is_allowed
 from slm_lab.functional.targets import double_value, max_value, taken_value, td_target
 
-SMALLEST = 1e-38
-"""Of probabilities whose logarithm is taken; `lib/native` does not know `torch.special.entr`."""
+SMALLEST = 1e-30
+"""Least probability whose logarithm is taken: far above the least float32, which a compiler may take for 0."""
 
 
 class ReturnHead(Protocol):
