@@ -33,7 +33,9 @@ Both critics are one optimizer's parameters, so clip_grad_val counts for their g
 
 Many updates a frame, by keys alone. REDQ (Chen et al. 2021, arXiv:2101.05982): `training_iter` 20 batches a frame,
 `num_critics` 10, `critic_subset` 2 of them drawn for each target, `policy_q` mean, `policy_delay` 20 and `target_delay`
-1: see specs/sac/redq_mujoco.json.
+1: see specs/sac/redq_mujoco.json. DroQ (Hiraoka et al. 2022, arXiv:2110.02034): as
+many updates of two critics, with `critic_dropout` 0.01 and `critic_layer_norm` of MLPNet: specs/sac/droq_mujoco.json.
+Its targets drop nothing here.
 """
 
 from collections.abc import Sequence

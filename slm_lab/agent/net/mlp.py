@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import HeadSize, Net, linear_layer, real
 from slm_lab.agent.net.normalization import BatchNorm
 from slm_lab.agent.net.parts import front, linear_layers
 from slm_lab.lib.registry import register
+from slm_lab.spec.basics import NUMBER
 from slm_lab.spec.model import Count, NetSpec, NonNegative, with_role_keys
 
 
@@ -22,6 +25,9 @@ class MLPNetSpec(NetSpec):
     """LayerNorm behind each hidden linear layer, before its activation."""
     batch_norm: bool = False
     """Batch normalization there, in place of LayerNorm. Updates are not compiled then."""
+    dropout: Annotated[float, Field(ge=0, le=0.9), NUMBER] = 0.0
+    """Share of the units of each hidden layer that an update drops, before they are normalized. For critics of replayed
+    experience (`critic_dropout`); a policy and its ratios would see different nets."""
     noisy_std: NonNegative | None = None
     """sigma_0 of factorised noise in every linear layer, which explores in place of epsilon: 0.5 is usual. None: no
     noise. For the DQN family."""
@@ -43,7 +49,7 @@ class MLPNet(Net):
         layers: list[nn.Module] = [nn.Flatten()] if len(obs_shape) > 1 else []
         norm = BatchNorm if spec.batch_norm else nn.LayerNorm if spec.layer_norm else None
         linear, name = linear_layer(spec.noisy_std), spec.hid_layers_activation
-        layers += linear_layers(width, spec.hid_layers, name, linear=linear, norm=norm)
+        layers += linear_layers(width, spec.hid_layers, name, linear=linear, norm=norm, dropout=spec.dropout)
         self.body = nn.Sequential(*layers)
         self.add_heads([width, *spec.hid_layers][-1])
 

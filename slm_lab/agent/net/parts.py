@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import real
+from slm_lab.agent.net.dropout import Dropout
 from slm_lab.agent.net.init import activation
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.log import note
@@ -125,11 +126,13 @@ def linear_layers(
     *,
     linear: Callable[[int, int], nn.Module] = nn.Linear,
     norm: Callable[[int], nn.Module] | None = None,
+    dropout: float = 0.0,
 ) -> list[nn.Module]:
-    """Linear layers from `width` on, each with its normalization, if any, and its activation."""
+    """Linear layers from `width` on, each with its dropout and normalization, if any, and its activation."""
     layers: list[nn.Module] = []
     for hidden in widths:
-        layers += [linear(width, hidden), *([] if norm is None else [norm(hidden)]), activation(activation_name)]
+        layers += [linear(width, hidden), *([Dropout(dropout)] if dropout else [])]
+        layers += [*([] if norm is None else [norm(hidden)]), activation(activation_name)]
         width = hidden
     return layers
 
