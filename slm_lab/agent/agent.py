@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class Agent:
         self.info = info
         self.seed = seed
         self.device = _open_device(device)
-        self._debug = debug
+        self.debug = debug
         faults = net_faults(spec.agent.net)
         if faults:
             raise SpecError(faults)
@@ -78,7 +78,8 @@ class Agent:
             except UnfitDistribution as e:
                 raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
         self.memory = memory_class(spec.agent.memory, self)
-        self._each_step = self.algorithm.moves_each_step or not self.memory.on_policy
+        self.each_step: bool = self.algorithm.moves_each_step or not self.memory.on_policy
+        """Whether schedules move in every vector step."""
         self._cpu = self.device.type == "cpu"
         self._act: Act | None = None
         self._done: NDArray[Any] | None = None
@@ -162,23 +163,21 @@ class Agent:
             NonFiniteLoss: the loss is not finite
         """
         if not self.memory.ready():
-            if self._each_step:
+            if self.each_step:
                 self.algorithm.set_frame(frame)
             return None
         # an algorithm that may learn from old experience draws as many batches of it as it likes
         batch: Any = self.memory.sample() if self.memory.on_policy else self.memory
         if self.memory.on_policy and not self._cpu:
             batch = batch._make(t.to(self.device) for t in batch)
-        before = self.weights() if self._debug else {}
+        before = self.weights() if self.debug else {}
         with torch.no_grad(), reduced(self.device) if self._bf16 else nullcontext():
             try:
                 stats = self.algorithm.update(batch, frame)
             except NonFiniteLoss as e:
-                if odd := self._not_finite(batch):
-                    raise NonFiniteLoss(f"{odd} that came from the env are not finite, hence {e}") from e
-                raise
+                self.explain(e, batch)
         self.algorithm.set_frame(frame)
-        if self._debug:
+        if self.debug:
             self._check_changed(before, frame)
         return stats
 
@@ -192,6 +191,16 @@ class Agent:
         """
         if not self._cpu:
             check_finite(dict(stats), self.opt_step)
+
+    def explain(self, error: NonFiniteLoss, batch: Any) -> NoReturn:
+        """Raise the error of an update on what `maybe_update` learns from; where it came from the env, with that said.
+
+        Raises:
+            NonFiniteLoss: always
+        """
+        if odd := self._not_finite(batch):
+            raise NonFiniteLoss(f"{odd} that came from the env are not finite, hence {error}") from error
+        raise error
 
     def _not_finite(self, batch: Any) -> str:
         """What came from the env that is no number; empty where all is well."""

@@ -20,6 +20,8 @@ class DeviceRollouts:
 
     whole = True
     """Whether a rollout is played to its end before a row is written."""
+    learned = None
+    """It never learns by itself."""
 
     def __init__(self, algorithm: ActorCritic, memory: OnPolicyBatchReplay, env: DeviceVec) -> None:
         self._algorithm, self._memory, self._env = algorithm, memory, env

@@ -22,7 +22,7 @@ from slm_lab.lib.native.build import compiler
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
-from slm_lab.types import Played
+from slm_lab.types import Played, Stats
 
 
 class Rollouts:
@@ -35,9 +35,12 @@ class Rollouts:
 
     whole = False
     """Whether a rollout is played to its end before a row is written."""
+    learned: Stats | None = None
+    """Of the latest update, where `play` itself has learned."""
 
     def __init__(self, agent: Agent, env: TensorVec) -> None:
         self._algorithm, self._actor = agent.algorithm, agent.algorithm.actor
+        self._each_step = agent.each_step
         self._memory, self._env = agent.memory, env
         n, shape = env.info.num_envs, env.info.obs_shape
         self._made = {
@@ -101,14 +104,22 @@ class Rollouts:
             returns and lengths of the episodes that ended
         """
         assert self._run is not None
-        obs, *others = self._arrays
-        obs[0] = self._env.obs
+        self._arrays[0][0] = self._env.obs
         args, rows = self._arguments(self._algorithm.inputs(steps), steps)
         self._run.loop(args, rows, steps)
+        self.learned = None
+        return self._keep(steps)
+
+    def _keep(self, steps: int) -> tuple[list[float], list[int]]:
+        """Note that so many steps were played; gives returns and lengths of the episodes that ended."""
+        obs, *others = self._arrays
         played = Played(obs[: steps + 1], *(x[:steps] for x in others))
         done = played.terminated | played.truncated
         self._env.moved(steps, obs[steps].copy(), done)
         self._memory.extend(played)
+        if self._each_step:
+            # an update sees the schedules of the last step before it, as where steps are taken one by one
+            self._algorithm.set_frame(self._algorithm.frame + (steps - 1) * self._env.info.num_envs)
         if not done.any():
             return [], []
         returns, lengths = (x[:steps].numpy()[done] for x in (self._returns, self._lengths))
@@ -184,8 +195,14 @@ def rollouts_for(agent: Agent, env: VecEnv) -> Rollouts | DeviceRollouts | None:
     actor = getattr(algorithm, "actor", None)
     if not isinstance(env, TensorVec) or actor is None or not actor.compile or agent.device.type != "cpu":
         return None
-    made = Rollouts(agent, env)
-    return made if made.compile() else None
+    # knows this module
+    from slm_lab.experiment.cycles import Cycles, learns_in_cycles
+
+    for kind in (Cycles, Rollouts) if learns_in_cycles(agent, env) else (Rollouts,):
+        made = kind(agent, env)
+        if made.compile():
+            return made
+    return None
 
 
 def rollouts_of(spec: Spec, agent: Agent, env: VecEnv) -> Rollouts | DeviceRollouts | None:

@@ -230,7 +230,7 @@ class Session:
                 if rollouts is not None and (steps := rollouts.left((max_frame if rollouts.whole else until) - frame)):
                     episodes(*rollouts.play(steps))
                     frame, t = frame + steps * num_envs, t + steps
-                    latest = maybe_update(frame) or latest
+                    latest = maybe_update(frame) or rollouts.learned or latest
                     continue
                 action = act(obs)
                 step = env_step(action)

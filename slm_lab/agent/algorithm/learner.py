@@ -151,6 +151,42 @@ class Learner:
                 found.append(tuple(out[None] for out in self.step(data, order[whole:], coefs)))
         return tuple(torch.cat(outs) for outs in zip(*found, strict=True))
 
+    def program(self, n_data: int) -> tuple[TensorFunction, list[Tensor]]:
+        """The step, without coefficients, to be a part of a larger program: see `took`.
+
+        Args:
+            n_data: number of tensors of data
+
+        Returns:
+            a pure function, and its arguments before the data; the last of them is where it adds its statistics
+        """
+        return self._functional(n_data, 0, indexed=False), self._arguments([], None, ())
+
+    def took(self, sums: Tensor, each: int) -> Stats:
+        """Take note of steps that a larger program has made.
+
+        Args:
+            sums: [K, S], what `each` steps have added to zeros, K times
+            each: steps
+
+        Returns:
+            means over the last steps
+
+        Raises:
+            NonFiniteLoss: the loss or a parameter was not finite in one of them
+        """
+        before = self.steps
+        self.steps += len(sums) * each
+        if not math.isfinite(float(sums.sum())):
+            bad = int((~sums.isfinite()).any(1).int().argmax())
+            raise NonFiniteLoss(_not_finite(self._named(sums[bad] / each)[0], before + (bad + 1) * each))
+        return self._named(sums[-1] / each)[0]
+
+    def _named(self, means: Tensor) -> tuple[Stats, Tensor]:
+        """Statistics by name, and the sum of all parameters."""
+        *values, params = means.unbind()
+        return dict(zip(self.stat_names, values, strict=True)), params
+
     def take_stats(self) -> Stats:
         """Means over the steps since the last call.
 
@@ -163,11 +199,10 @@ class Learner:
         means = self._sums / max(self._since, 1)
         self._sums.zero_()
         self._since = 0
-        *values, params = means.unbind()
-        stats = dict(zip(self.stat_names, values, strict=True))
+        stats, params = self._named(means)
         # of parameters too: what the last step made of them is in no loss yet
         if self.defers_check:
-            stats[self.stat_names[0]] = values[0] + (params - params)
+            stats[self.stat_names[0]] += params - params
         elif not math.isfinite(sum(means.tolist())):
             raise NonFiniteLoss(_not_finite(stats, self.steps))
         return stats

@@ -171,7 +171,7 @@ class Replay(Memory):
     @property
     def room(self) -> int:
         """Vector steps until training is due; no more than it keeps."""
-        return max(1, min(-(-(self._first_due - self.seen) // self._n), self._steps))
+        return max(1, min(-(-(self.first_due - self.seen) // self._n), self._steps))
 
     def ready(self) -> bool:
         """Whether training is due: not again before the next vector step once a batch was drawn."""
@@ -179,10 +179,10 @@ class Replay(Memory):
 
     def due(self) -> range:
         """Frames at which trainings became due since the last batch, one each; oldest first."""
-        return range(self._first_due, self.seen + 1, self._agent.training_frequency)
+        return range(self.first_due, self.seen + 1, self._agent.training_frequency)
 
     @property
-    def _first_due(self) -> int:
+    def first_due(self) -> int:
         """Frame of the first training since the last batch."""
         every = self._agent.training_frequency
         return (max(self._trained_at, self._agent.training_start_step) // every + 1) * every
@@ -199,10 +199,42 @@ class Replay(Memory):
             newest = min(self._fresh * self._n, self._batch, len(self))
             if newest:
                 index[-newest:] = (self._head * self._n - 1 - np.arange(newest)) % self._total
-        self._fresh = 0
-        self._trained_at = self.seen
+        self.drew()
         batch = self._take(index, steps, gamma)
         return batch if self._device.type == "cpu" else Transition(*(to_device(t, self._device) for t in batch))
+
+    def goes_on(self, obs: NDArray[Any]) -> bool:
+        """Whether observations [N, *O] that are acted on next follow on what is stored, each kept as it is."""
+        return isinstance(self._store, PlainObs) and self._normalizer is None and obs.tobytes() == self._next
+
+    def draw_ahead(self, rounds: int, steps: int, batches: int) -> tuple[Transition, Index]:
+        """Draw what `sample` would give in so many rounds: some steps are stored, then some batches drawn.
+
+        Args:
+            rounds: K
+            steps: vector steps of a round
+            batches: I, drawn after them
+
+        Returns:
+            transitions [K * I * B, ...]; and [K, I, B], which of those yet to be stored belongs there in place of the
+            one that is given, counted from 0; negative: none
+        """
+        drawn, begins = [], []
+        for k in range(1, rounds + 1):
+            size = min(self._size + k * steps, self._steps)
+            oldest = self._head + k * steps - size
+            count = size * self._n
+            drawn += [torch.randint(count, (self._batch,), generator=self._generator) for _ in range(batches)]
+            begins += [oldest * self._n] * batches
+        places = torch.stack(drawn).numpy() + np.array(begins)[:, None]
+        missing = places - self._head * self._n
+        stored = np.where(missing < 0, places, (self._head - 1) * self._n) % self._total
+        return self._take(stored.ravel()), missing.reshape(rounds, batches, -1)
+
+    def drew(self) -> None:
+        """Note that a batch was drawn."""
+        self._fresh = 0
+        self._trained_at = self.seen
 
     def received(self) -> dict[str, list[NDArray[Any]]]:
         """Arrays of what came from the env, by name; places that hold nothing hold zeros, or what was there before."""

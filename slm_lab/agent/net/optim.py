@@ -5,7 +5,7 @@ views of the vector, their gradients views of `grad`, so `loss.backward()` fills
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -166,6 +166,12 @@ class Optim:
         """Move the learning rate to where its schedule is at this frame."""
         if self._schedule is not None:
             self.lr.fill_(self._schedule(frame))
+
+    def ahead(self, frames: Sequence[int]) -> Tensor:
+        """The learning rate at each of these frames, which ascend: [K] f32."""
+        if self._schedule is None:
+            return self.lr.expand(len(frames)).contiguous()
+        return torch.tensor([self._schedule(frame) for frame in frames], dtype=torch.float32)
 
     def state_dict(self) -> State:
         """Optimizer state; the parameters belong to the module, and the learning rate follows from the spec."""

@@ -30,8 +30,8 @@ class Lowering(Composite):
         super().__init__(max((p.buffer for p in places), default=0) + 1)
         for op in recording.operations:
             outs = {o.buffer for o in op.outs}
-            # what shares memory with something known, and writes nothing, is a view
-            if not (op.func._schema.is_mutable or outs <= known) or op.func._schema.is_mutable:
+            # what shares memory with something known, and writes nothing, is a view; nothing is to be done for nothing
+            if op.func._schema.is_mutable or not (outs <= known or all(0 in o.shape for o in op.outs)):
                 self._one(op)
             known |= outs
 

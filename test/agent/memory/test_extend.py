@@ -60,3 +60,47 @@ def test_extend_is_add_after_add(
 def test_there_is_room_for_no_more_than_what_is_kept(owner: Any) -> None:
     memory = Replay(Replay.Spec(name="Replay", batch_size=2, max_size=6), owner(num_envs=2, training_frequency=1000))
     assert memory.room == 3
+
+
+@pytest.mark.parametrize(("rounds", "steps", "batches"), [(5, 3, 1), (4, 1, 2)])
+@pytest.mark.parametrize("before", [4, 13, 37])
+def test_batches_drawn_ahead_are_those_drawn_later(
+    before: int, rounds: int, steps: int, batches: int, owner: Any, stream: Any
+) -> None:
+    who = owner(num_envs=2, obs_shape=(3,), training_frequency=2 * steps)
+    ahead, later = (Replay(Replay.Spec(name="Replay", batch_size=16, max_size=30), who) for _ in range(2))
+    envs = stream(who.info, seed=3)
+
+    def step() -> tuple[Any, Any, Step]:
+        obs, action, made = envs.step()
+        return obs.copy(), action, made
+
+    for _ in range(before):
+        made = step()
+        ahead.add(*made)
+        later.add(*made)
+    assert ahead.goes_on(made[2].obs)
+    assert not ahead.goes_on(made[2].obs + 1)
+    stored, missing = ahead.draw_ahead(rounds, steps, batches)
+    coming: list[tuple[Any, Any, Step]] = []
+    for k in range(rounds):
+        for _ in range(steps):
+            coming.append(step())
+            later.add(*coming[-1])
+        for i in range(batches):
+            batch, at = later.sample(), k * batches + i
+            for b, place in enumerate(missing[k, i]):
+                row = at * 16 + b
+                if place < 0:
+                    found = [stored[j][row] for j in range(5)]
+                else:
+                    obs, action, made = coming[place // 2]
+                    e = place % 2
+                    found = [obs[e], action[e], made.reward[e], made.final_obs[e], made.terminated[e]]
+                for name, value in zip(("obs", "action", "reward", "next_obs", "terminated"), found, strict=True):
+                    assert np.array_equal(getattr(batch, name)[b], np.asarray(value)), name
+    assert (missing >= 0).any()
+    ahead.extend(played(coming))
+    ahead.drew()
+    assert not ahead.ready()
+    assert all(torch.equal(a, b) for a, b in zip(ahead.sample()[:5], later.sample()[:5], strict=True))
