@@ -2,7 +2,7 @@
 
 - Before a run: `check`, `build`; `origin` and `extend` for runs that start from another; `run`, its options.
 - One session: `session`, its env and agent; `clock`, `evaluate`, `outlets`, `rollouts` and
-  `device_rollouts`; `contain` keeps a crash inside.
+  `device_rollouts`, `cycles`; `contain` keeps a crash inside.
 - Many: `trial`, `pool` and `worker`, `commons` (A3C), `resources`, `stopping`, `callbacks`; the package `search`.
 - The way in, for command line and library: `launch`; to play: `enjoy`, `policy`, `measure`, `export` (`policy_graph`).
 - Written and read: `checkpoint`, `results`, `runs`, `describe`, `history`.
