@@ -234,6 +234,36 @@ class StackedObs:
         self._last_row = int(state["last_row"])
 
 
+def look_up(
+    store: PlainObs | StackedObs,
+    index: Index,
+    next_index: Index,
+    apart: Index,
+    final: NDArray[Any] | None,
+    device: torch.device | None,
+) -> tuple[Tensor, Tensor]:
+    """Observations and successors, [B, *O] each.
+
+    Args:
+        store: where they are
+        index: [B] places
+        next_index: [B] places of the successors
+        apart: [A] rows of the batch whose successor is kept elsewhere
+        final: [A, *O] those; None: there are none
+        device: that the store is mirrored on; None: it is not
+    """
+    if device is not None:
+        seen, then = store.gather(index, device), store.gather(next_index, device)
+        if final is not None:
+            mirror = store.mirror(device)
+            then[mirror.moved(apart)] = mirror.moved(final)
+        return seen, then
+    obs, next_obs = store.take(index), store.take(next_index)
+    if final is not None:
+        next_obs[apart] = final
+    return torch.from_numpy(obs), torch.from_numpy(next_obs)
+
+
 def looks_stacked(obs: NDArray[Any], next_obs: NDArray[Any]) -> bool:
     """Whether one vector step's observations [N, *O] overlap as stacks of frames do.
 

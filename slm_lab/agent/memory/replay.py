@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slm_lab.agent.memory.base import Memory, Owner, action_array
 from slm_lab.agent.memory.mirror import mirrors, to_device
-from slm_lab.agent.memory.obs_store import Index, PlainObs, Pool, StackedObs, looks_stacked
+from slm_lab.agent.memory.obs_store import Index, PlainObs, Pool, StackedObs, look_up, looks_stacked
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.registry import register
 from slm_lab.lib.seeding import derive
@@ -208,28 +208,21 @@ class Replay(Memory):
         return isinstance(self._store, PlainObs) and self._normalizer is None and obs.tobytes() == self._next
 
     def draw_ahead(self, rounds: int, steps: int, batches: int) -> tuple[Transition, Index]:
-        """Draw what `sample` would give in so many rounds: some steps are stored, then some batches drawn.
-
-        Args:
-            rounds: K
-            steps: vector steps of a round
-            batches: I, drawn after them
+        """What `sample` would give in K rounds, in each of which so many steps are stored and I batches drawn then.
 
         Returns:
-            transitions [K * I * B, ...]; and [K, I, B], which of those yet to be stored belongs there in place of the
-            one that is given, counted from 0; negative: none
+            transitions [K * I * B, ...]; and [K, I, B], which of those yet to be stored belongs there, from 0 on;
+            negative: none
         """
-        drawn, begins = [], []
+        drawn = []
         for k in range(1, rounds + 1):
             size = min(self._size + k * steps, self._steps)
-            oldest = self._head + k * steps - size
-            count = size * self._n
-            drawn += [torch.randint(count, (self._batch,), generator=self._generator) for _ in range(batches)]
-            begins += [oldest * self._n] * batches
-        places = torch.stack(drawn).numpy() + np.array(begins)[:, None]
-        missing = places - self._head * self._n
-        stored = np.where(missing < 0, places, (self._head - 1) * self._n) % self._total
-        return self._take(stored.ravel()), missing.reshape(rounds, batches, -1)
+            behind = (k * steps - size) * self._n
+            count = size * self._n, (self._batch,)
+            drawn += [torch.randint(*count, generator=self._generator).numpy() + behind for _ in range(batches)]
+        missing = np.stack(drawn)
+        places = (np.where(missing < 0, missing, -self._n) + self._head * self._n) % self._total
+        return self._take(places.ravel()), missing.reshape(rounds, batches, -1)
 
     def drew(self) -> None:
         """Note that a batch was drawn."""
@@ -393,7 +386,9 @@ class Replay(Memory):
         if steps > 1:
             terminated = 1 - discount * (1 - terminated)
         tensor = torch.from_numpy
-        obs, next_obs = self._see(index, next_index, apart, final)
+        obs, next_obs = look_up(self._store, index, next_index, apart, final, self._device if self._mirrored else None)
+        if self._normalizer is not None:
+            obs, next_obs = (tensor(self._normalizer.normalize_obs(x.numpy())) for x in (obs, next_obs))
         return Transition(
             obs=obs,
             action=tensor(self._flat_action.take(index, 0)),
@@ -403,27 +398,3 @@ class Replay(Memory):
             index=tensor(index),
             weight=self._weight(index),
         )
-
-    def _see(self, index: Index, next_index: Index, apart: Index, final: NDArray[Any] | None) -> tuple[Tensor, Tensor]:
-        """Observations and successors, [B, *O] each.
-
-        Args:
-            index: [B] places
-            next_index: [B] places of the successors
-            apart: [A] rows of the batch whose successor is kept elsewhere
-            final: [A, *O] those; None: there are none
-        """
-        store = self._store
-        assert store is not None
-        if self._mirrored:
-            seen, then = store.gather(index, self._device), store.gather(next_index, self._device)
-            if final is not None:
-                mirror = store.mirror(self._device)
-                then[mirror.moved(apart)] = mirror.moved(final)
-            return seen, then
-        obs, next_obs = store.take(index), store.take(next_index)
-        if final is not None:
-            next_obs[apart] = final
-        if self._normalizer is not None:
-            obs, next_obs = self._normalizer.normalize_obs(obs), self._normalizer.normalize_obs(next_obs)
-        return torch.from_numpy(obs), torch.from_numpy(next_obs)
