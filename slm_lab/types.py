@@ -81,7 +81,7 @@ ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary | Mixed
 
 
 MASK = "action_mask"
-"""Where an env tells which actions are allowed, and what that part of an observation is called: 1 or 0 each."""
+"""Key of the allowed actions in an env's info and in observations: 1 or 0 each."""
 
 
 @dataclass(frozen=True)

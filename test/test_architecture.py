@@ -75,7 +75,7 @@ def test_matplotlib_has_one_door() -> None:
     users = {
         label(p) for p in SOURCES if any(m.split(".")[0] == "matplotlib" for m in imports(ast.parse(p.read_text())))
     }
-    assert users == {"slm_lab/experiment/plot.py"}
+    assert users == {"slm_lab/experiment/draw.py"}
 
 
 def test_the_hub_and_dstack_have_one_door_each() -> None:

@@ -14,7 +14,7 @@ YAML = (".yaml", ".yml")
 
 
 def main(old: Path, new: Path | None) -> int:
-    """Migrate a file, or the files of a folder, and tell what was changed.
+    """Migrate a file, or the files of a folder, and report the changes.
 
     Args:
         old: file or folder

@@ -95,7 +95,7 @@ def main(command: Command) -> int:
 
 
 def _check_options(command: Command, requests: list[Request]) -> None:
-    """Refuse options that nothing of what is asked for heeds.
+    """Refuse options that would have no effect.
 
     Raises:
         LabError: all of them, a line each.

@@ -16,7 +16,7 @@ from slm_lab.remote.push import Uploads, push
 
 
 class Upload:
-    """The hub as a run needs it. Made before the run: what is wrong with the account is told before the training.
+    """The hub as a run needs it. Made before the run, so that faults of the account are reported before the training.
 
     Args:
         every: minutes between two uploads.

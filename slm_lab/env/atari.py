@@ -52,7 +52,7 @@ NEVER = 2**30
 
 
 def check_arguments(given: dict[str, Any]) -> list[str]:
-    """What is wrong with the values, as lines `env.<key>: ...`: ALE itself hangs on some, and heeds others not."""
+    """What is wrong with the values, as lines `env.<key>: ...`: ALE itself hangs on some and ignores others."""
     faults = []
     for key, (kind, low, high) in ARGUMENTS.items():
         value: Any = given.get(key, kind(low))
@@ -273,7 +273,7 @@ class Atari(VecEnv):
         """See VecEnv."""
         if self._picture is not None:
             self._picture.close()
-        # its threads end with it, and it has no other way to be told
+        # its threads end with it; there is no other way to stop them
         self._games = None
 
 

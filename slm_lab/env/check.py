@@ -1,4 +1,4 @@
-"""What is wrong with the `env` of a spec, as far as it can be told without making one."""
+"""Faults of the `env` of a spec that show without making one."""
 
 import inspect
 from typing import Any

@@ -19,7 +19,7 @@ from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo
 
 EPISODE, STEP = 0, 1
-"""What the noise of episodes and that of steps are told apart by."""
+"""Distinguishes the noise of episodes from that of steps."""
 
 
 class CountedVec(DeviceVec):

@@ -112,7 +112,7 @@ class DeviceMoments:
 
 
 class DevicePipeline(DeviceVec):
-    """A device env as the spec wants it seen: normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
+    """A device env with what the spec asks for: normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
 
     Args:
         env: what is wrapped; its observations are float32
@@ -272,7 +272,7 @@ class DevicePipeline(DeviceVec):
 
 
 def wrap_device(env: DeviceVec, spec: EnvSpec, *, gamma: float, training: bool) -> DeviceVec:
-    """The env as the spec wants it seen; see DevicePipeline."""
+    """The env with what the spec asks for; see DevicePipeline."""
     return env if _is_plain(spec) else DevicePipeline(env, spec, gamma=gamma, training=training)
 
 

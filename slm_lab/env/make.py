@@ -53,25 +53,23 @@ def make_env(
     tensor: bool | None = None,
     device: str = "cpu",
 ) -> VecEnv:
-    """The envs that a spec asks for.
+    """Make the envs of a spec.
 
     Args:
-        spec: keys it does not know itself go to gym.make.
-        num_envs: N, over the spec's.
+        spec: keys that the lab does not know go to gym.make.
+        num_envs: N; overrides the spec's.
         render: "human" (a window) or "rgb_array" (frames by `VecEnv.render`), of env 0.
         gamma: the algorithm's discount, for normalize_reward.
-        training: whether running statistics learn; else they stand still (see `VecEnv.load_normalizer_state`), and the
-            loss of a life ends nothing.
-        threads: or processes to step the envs with, at most; None: one a core.
-        whole: rollouts could be played in one call, so that `auto` takes a tensor env where there is one.
-        tensor: whether a saved state that is to be loaded is a tensor env's; None: there is none.
+        training: if false, running statistics are frozen, and losing a life does not end an episode.
+        threads: most threads or processes to step the envs with; None: one per core.
+        whole: rollouts can be played in one call, so `auto` picks a tensor env where there is one.
+        tensor: whether the state to be loaded was saved by a tensor env; None: no state is loaded.
         device: where tensor envs live.
 
     Raises:
-        LabError: no such env, arguments it refuses, spaces the lab can't deal with, a package that is missing.
+        LabError: unknown env, refused arguments, unsupported spaces, a missing package.
     """
-    faults = check_env(spec)
-    if faults:
+    if faults := check_env(spec):
         raise SpecError(faults)
     found = find(spec.name)
     kwargs = {**found.kwargs, **spec.kwargs}
@@ -85,16 +83,14 @@ def make_env(
     if is_playground(found.id) or (mode == "tensor" and device != "cpu"):
         from slm_lab.env.device import wrap_device
 
-        on_device = _make_on_device(found, n, max_t, kwargs, render=render, device=device)
-        return wrap_device(on_device, spec, gamma=gamma, training=training)
-    clip_reward = None
+        bare = _make_on_device(found, n, max_t, kwargs, render=render, device=device)
+        return wrap_device(bare, spec, gamma=gamma, training=training)
     env: VecEnv
     if is_atari(found):
         from slm_lab.env.atari import Atari
 
-        arguments = {**found.registration.kwargs, **kwargs}
-        env = Atari(found.id, n, max_t=max_t, render=render, training=training, threads=cores, **arguments)
-        clip_reward = 1.0
+        kwargs = {**found.registration.kwargs, **kwargs}
+        env = Atari(found.id, n, max_t=max_t, render=render, training=training, threads=cores, **kwargs)
     elif mode == "tensor":
         from slm_lab.env.tensor import TensorVec
 
@@ -102,32 +98,43 @@ def make_env(
     elif mode == "native" and found.registration.entry_point == CARTPOLE and max_t is not None:
         env = CartPole(n, max_t=max_t, render=render, **found.registration.kwargs, **kwargs)
     else:
-        registration = copy.copy(found.registration)
-        # VecEnv resets before it steps, and counts; only where a package wraps its env the limit may mean its steps
-        registration.order_enforce = False
-        wrapped = registration.additional_wrappers or spec.wrappers
-        registration.max_episode_steps = own_limit if wrapped else None
-        if max_t is None:
-            max_t = MAX_T if training else PLAY_MAX_T
-            note(
-                f"env: {found.id} registers no time limit: an episode that does not end by itself is cut off after "
-                f"{max_t:,} steps{'' if training else ' when it is played'} (env.max_t sets another limit)"
-            )
-        make = functools.partial(_make_one, registration, kwargs, render, Outfit.of(spec))
-        if mode == "native":
-            from slm_lab.env.mujoco import MujocoVec
+        make = functools.partial(_make_one, _bare(found, spec, own_limit), kwargs, render, Outfit.of(spec))
+        env = _make_gymnasium(found, spec, make, mode, n=n, max_t=max_t, cores=cores, training=training)
+    return wrap(env, spec, gamma=gamma, training=training, clip_reward=1.0 if is_atari(found) else None)
 
-            env = MujocoVec(found.id, str(registration.entry_point), make, n, max_t=max_t, threads=cores)
-        else:
-            if package_of(found.registration) in ONE_A_PROCESS:
-                mode = "apart"
-            if mode == "auto":
-                # others than those that learn are not stepped for long
-                pays = training and min(n, cores) > 1 and spec.max_frame / n * _gain(make, n, cores) > START
-                mode = "async" if pays else "sync"
-            seen = Seen(spec.obs_keys, spec.image_axes, spec.action_mask)
-            env = GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores, seen), n, max_t=max_t)
-    return wrap(env, spec, gamma=gamma, training=training, clip_reward=clip_reward)
+
+def _bare(found: Found, spec: EnvSpec, own_limit: int | None) -> Registration:
+    """The registration without the wrappers that repeat what VecEnv does: it resets before it steps, and counts."""
+    registration = copy.copy(found.registration)
+    registration.order_enforce = False
+    # where a package wraps its env, the limit may count that wrapper's steps
+    wrapped = registration.additional_wrappers or spec.wrappers
+    registration.max_episode_steps = own_limit if wrapped else None
+    return registration
+
+
+def _make_gymnasium(
+    found: Found, spec: EnvSpec, make: Make, mode: str, *, n: int, max_t: int | None, cores: int, training: bool
+) -> VecEnv:
+    """Envs that gymnasium makes one by one: stepped by MuJoCo's threads, or by Python in one or more processes."""
+    if max_t is None:
+        max_t = MAX_T if training else PLAY_MAX_T
+        note(
+            f"env: {found.id} registers no time limit: an episode that does not end by itself is cut off after "
+            f"{max_t:,} steps{'' if training else ' when it is played'} (env.max_t sets another limit)"
+        )
+    if mode == "native":
+        from slm_lab.env.mujoco import MujocoVec
+
+        return MujocoVec(found.id, str(found.registration.entry_point), make, n, max_t=max_t, threads=cores)
+    if package_of(found.registration) in ONE_A_PROCESS:
+        mode = "apart"
+    if mode == "auto":
+        # only in training are there enough steps to win back the start of processes
+        pays = training and min(n, cores) > 1 and spec.max_frame / n * _gain(make, n, cores) > START
+        mode = "async" if pays else "sync"
+    seen = Seen(spec.obs_keys, spec.image_axes, spec.action_mask)
+    return GymVecEnv(found.id, _make_rows(found.id, make, n, mode, cores, seen), n, max_t=max_t)
 
 
 def _make_on_device(
@@ -182,7 +189,7 @@ def _make_one(
 
             env = build(**drawn)
             if not drawn and env.render_mode == "human":
-                # some open a window unless they are told not to
+                # some open a window by default
                 env.close()
                 env = build(render_mode=None)
             if kwargs and i == 0 and not drawn and str(registration.entry_point).startswith("gymnasium.envs."):

@@ -1,4 +1,4 @@
-"""What a spec puts around single gymnasium envs: wrappers, weights of rewards; and lists where an env wants tuples."""
+"""What a spec puts around single gymnasium envs: wrappers, weights of rewards, tuples in place of lists."""
 
 import importlib
 import inspect
@@ -130,7 +130,7 @@ def _reward_count(env: Env) -> int | None:
 
 
 def make_with_tuples(make: Callable[[dict[str, Any]], Env], kwargs: dict[str, Any], creator: Any) -> Env:
-    """Make an env; lists become tuples where the env wants those.
+    """Make an env; lists become tuples where the env needs those.
 
     Args:
         make: makes it from keyword arguments.
@@ -151,7 +151,7 @@ def make_with_tuples(make: Callable[[dict[str, Any]], Env], kwargs: dict[str, An
             env = None
         if env is None:
             raise
-        note(f"env.{', env.'.join(changed)}: lists are given as tuples, which the env wants")
+        note(f"env.{', env.'.join(changed)}: lists are passed as tuples, which the env needs")
         return env
 
 

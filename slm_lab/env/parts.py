@@ -178,6 +178,6 @@ def _image_axes(shape: tuple[int, ...], env: str, name: str, told: str | None) -
     channels, height, width = (c, a, b) if last else (a, b, c)
     note(
         f"env: images of {env}{f' ({name})' if name else ''} are read as {channels} channels of {height} x {width}"
-        + ("" if known else "; their shape does not tell: say env.image_axes, HWC or CHW")
+        + ("" if known else "; the shape does not decide: set env.image_axes, HWC or CHW")
     )
     return (2, 0, 1) if last else None

@@ -55,7 +55,7 @@ def display_hint(error: str) -> str:
 
 
 class Rows(Protocol):
-    """K gymnasium envs, as rows of arrays. Nothing is counted and no episode begins without being told to."""
+    """K gymnasium envs, as rows of arrays. It counts nothing and begins an episode only when asked."""
 
     actions: ActionMap
     observations: ObsMap

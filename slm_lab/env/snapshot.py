@@ -1,4 +1,4 @@
-"""How the state of envs is saved that can't tell it: the seed of the running episode, and its actions so far.
+"""How envs are saved that do not expose their state: by the seed of the episode and its actions so far.
 
 A simulator's inner state is out of reach in general. What it can do is repeat the episode: it begins again from the
 same seed, and takes the same actions.

@@ -38,7 +38,7 @@ _START = (
     " from slm_lab.env.workers import main; main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 _PATIENCE = 5.0
-"""Seconds that a worker has to end when it is told to."""
+"""Seconds that a worker has to end when asked."""
 
 Array = NDArray[Any]
 
@@ -257,7 +257,7 @@ def main(pipe: int, memory: int) -> None:
         pass  # the parent hung up
     except LabError as e:
         _tell(conn, "user", str(e))
-    except BaseException:  # noqa: BLE001  told to the parent
+    except BaseException:  # noqa: BLE001  sent to the parent
         _tell(conn, "error", traceback.format_exc())
     finally:
         for part in rows:

@@ -161,7 +161,7 @@ def check_normalizers(name: str, ours: list[str], theirs: list[str]) -> None:
 
 
 def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_reward: float | None = None) -> VecEnv:
-    """The env as the spec wants it seen.
+    """The env with the wrappers that the spec asks for.
 
     Args:
         env: what is wrapped.

@@ -7,8 +7,8 @@
 - The way in, for command line and library: `launch`; to play: `enjoy`, `policy`, `measure`, `export` (`policy_graph`).
 - Written and read: `checkpoint`, `results`, `runs`, `describe`, `history`.
 - Computed from what was written: `analysis`, `baselines`, `references`, `statistics`, `compare`.
-- Shown: `progress`, `plot`, `plot_runs`, `curves`, `ticks`, `wording`; the package `report`.
+- Shown: `progress`, `draw`, `plot`, `plot_runs`, `curves`, `ticks`, `wording`; the package `report`.
 
-No equation and no update rule lives here, and nothing imports gymnasium. `plot` alone imports matplotlib. What reads
+No equation and no update rule lives here, and nothing imports gymnasium. `draw` alone imports matplotlib. What reads
 run folders (`describe`, `history`, `runs`) works without torch.
 """

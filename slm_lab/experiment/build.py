@@ -181,7 +181,7 @@ def _nearest(paths: list[str], path: str) -> list[str]:
 
 
 def _alternatives(spec: Spec, path: str) -> list[tuple[str, Any]]:
-    """Other values of the keys beside a key, for those whose kind tells which there are."""
+    """Other values of the keys beside a key, for kinds that have a known set of values."""
     parts = path.split(".")
     depth = 2 if parts[0] == "agent" else 1
     node: Any = spec

@@ -44,7 +44,7 @@ def load_specs(
     sets: dict[str, str] | None = None,
     search: bool = True,
 ) -> list[Spec]:
-    """As `spec.load.load_specs`, with every check there is; `search`: whether to tell what can't be searched."""
+    """As `spec.load.load_specs`, with every check; `search`: whether to report what can't be searched."""
     return load.load_specs(source, name, sets=sets, checker=functools.partial(check_spec, search=search))
 
 
@@ -210,7 +210,7 @@ def without_idle(data: dict[str, Any], name: str) -> tuple[dict[str, Any], list[
 
 
 def _search_faults(spec: Spec) -> list[str]:
-    """What only building the trials of a search tells: values that can't be built, axes that change nothing."""
+    """Faults that show only when trials are built: values that can't be built, axes that change nothing."""
     faults: list[str] = []
     axes = {axis.path: axis for axis in parse_search(spec)}
     without = dict.fromkeys(axes, "")

@@ -56,7 +56,7 @@ def save(path: Path, tree: State, *, keep: bool = True) -> None:
     except BaseException as e:
         temp.unlink(missing_ok=True)
         if isinstance(e, RuntimeError) and isinstance(e.__context__, OSError):
-            # torch only tells that places in the file are not as they should be
+            # torch only reports unexpected positions in the file
             raise OSError(e.__context__.errno, e.__context__.strerror, str(path)) from e
         raise
     sync_folder(path.parent)
@@ -118,9 +118,16 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], **metadata: object) 
         weights: may be views of one buffer, and on any device.
         metadata: goes into the file's header, as text.
     """
-    # the format wants each tensor in memory of its own
+    # the format needs each tensor in its own memory
     tensors = {name: w.detach().to("cpu", copy=True).contiguous() for name, w in weights.items()}
     write_atomic(path, to_safetensors(tensors, {k: str(v) for k, v in metadata.items()}))
+
+
+def compare_setting(before: State | None, now: State) -> None:
+    """Warn of what differs between the setting of a checkpoint (None: there is none) and that of its resume."""
+    for name, value in now.items():
+        if (then := (before or {}).get(name, value)) != value:
+            logger.warning("the checkpoint was made with {} {}, this is {}: not the same bits", name, then, value)
 
 
 def get_rng() -> State:

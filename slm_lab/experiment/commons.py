@@ -11,10 +11,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from slm_lab.agent.agent import Agent
+from slm_lab.experiment import checkpoint
 
 _ALIGN = 64
 """Bytes at a multiple of which each tensor begins."""
@@ -119,6 +123,25 @@ class Commons:
             yield
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+
+def restore(paths: Sequence[Path], agent: Agent, num_envs: int) -> tuple[int, list[int]] | None:
+    """Load what was learned last, whichever session saved it.
+
+    Args:
+        paths: of the sessions' checkpoints.
+        agent: that loads it.
+        num_envs: of each session.
+
+    Returns:
+        The newest checkpoint's frame, and the frames that each session had played; None: there is no checkpoint.
+    """
+    states = [checkpoint.load(path) if checkpoint.exists(path) else None for path in paths]
+    newest = max((s for s in states if s is not None), key=lambda s: s["counters"]["frame"], default=None)
+    if newest is None:
+        return None
+    agent.load_learned(newest["agent"])
+    return newest["counters"]["frame"], [0 if s is None else s["counters"]["t"] * num_envs for s in states]
 
 
 def _aligned(size: int) -> int:

@@ -213,7 +213,7 @@ def group(histories: Sequence[History], labels: Sequence[str] | None) -> dict[tu
 
 
 def _labels(histories: Sequence[History]) -> list[str]:
-    """The shortest kind of label that tells apart the specs that were run in one env."""
+    """The shortest kind of label that distinguishes the specs run in one env."""
     keys = [json.dumps(spec_key(h), sort_keys=True, default=str) for h in histories]
     several = len({h.env for h in histories}) > 1
     names = [h.layout.name for h in histories]

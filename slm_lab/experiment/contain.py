@@ -1,4 +1,4 @@
-"""Runs one session so that whatever goes wrong in it is told and written down, and spoils nothing else."""
+"""Runs one session so that any failure is reported and recorded, and harms nothing else."""
 
 import dataclasses
 import re
@@ -113,7 +113,7 @@ def run_contained(
 
 
 def write_crash(path: Path, text: str) -> None:
-    """Keep what is known of a crash; where it can't be written, for want of space, the log has it."""
+    """Record a crash; if the disk is full, in the log only."""
     try:
         write_atomic(path, text.rstrip("\n") + "\n")
     except OSError as e:

@@ -1,4 +1,4 @@
-"""What a run folder tells of its run, at any stage of it; imports no torch."""
+"""What a run folder shows of its run, at any stage; imports no torch."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from slm_lab.spec.load import read_file
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run, as far as its folder tells."""
+    """One run, as its folder shows it."""
 
     folder: str
     spec: str
@@ -86,7 +86,7 @@ def _has_row(table: Path) -> bool:
 
 
 def read_status(layout: Layout) -> str:
-    """How the run ended or stands, as `RunLine.status`; ? where nothing tells."""
+    """Status of the run, as `RunLine.status`; ? if unknown."""
     try:
         status = RunFile.open(layout).status
     except LabError:

@@ -72,7 +72,7 @@ class History:
     info: dict[str, Any]
     """The run file; empty where there is none."""
     status: str
-    """running, completed, stopped, crashed, killed; ? where nothing tells."""
+    """running, completed, stopped, crashed, killed; ? if unknown."""
     sessions: list[Session]
     """That have a row, by trial and index."""
     missing: list[str] = field(default_factory=list)

@@ -235,7 +235,7 @@ def _keep_output(pool: Pool | None, layout: Layout) -> None:
     """What the workers printed goes to a file."""
     if pool is not None and pool.output:
         path = layout.log(f"{layout.name}_output")
-        # a full disk: there are the results still, to be told
+        # the disk is full: the results can still be printed
         with suppress(OSError), path.open("a", encoding="utf-8") as output:
             output.writelines(pool.output)
 

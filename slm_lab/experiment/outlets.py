@@ -1,13 +1,16 @@
-"""Where the rows of a session go, beside its table."""
+"""Where the rows of a session go: its table, its sinks, its metrics."""
 
 from contextlib import ExitStack
 
 from loguru import logger
 
-from slm_lab.agent.metrics import MetricsTracker
-from slm_lab.agent.sinks import LogSink, SafeSink, SinkRun, TensorBoardSpec
-from slm_lab.experiment.analysis import RunningMetrics
+from slm_lab.agent.metrics import MetricsTracker, Row
+from slm_lab.agent.sinks import CsvSink, LogSink, SafeSink, SinkRun, TensorBoardSpec, read_rows
+from slm_lab.env.names import find
+from slm_lab.experiment.analysis import RunningMetrics, save_session
+from slm_lab.experiment.results import SessionResult
 from slm_lab.experiment.run import Mode, Run
+from slm_lab.experiment.wording import block
 from slm_lab.lib.log import file_logger
 
 
@@ -37,3 +40,24 @@ def attach_sinks(run: Run, tracker: MetricsTracker, env_name: str, resumed_at: i
     tracker.sinks.append(LogSink(label, run.spec.env.max_frame, logger.info if dev else file_logger.info))
     if run.options.log_metrics:
         tracker.sinks.append(RunningMetrics(env_name, label, tracker.rows))
+
+
+def resume_rows(tracker: MetricsTracker, csv: CsvSink) -> None:
+    """Load a table's rows up to the tracker's frame; later ones are dropped."""
+    rows = csv.truncate_after(tracker.frame)
+    tracker.load_rows(rows)
+    if (int(rows[-1]["frame"] or 0) if rows else -1) != tracker.frame:
+        logger.warning("{}: rows before frame {} are missing", csv.path, tracker.frame)
+
+
+def session_result(run: Run, frame: int, rows: list[Row], *, stopped: bool) -> SessionResult:
+    """Compute, save and log the metrics of a session that ended at a frame; `rows` are those of its training."""
+    layout, trial, session = run.layout, run.trial, run.session
+    kinds = {"train": rows}
+    if run.spec.meta.rigorous_eval:
+        kinds["eval"] = read_rows(layout.session_df(trial, session, "eval"))
+    env_id = find(run.spec.env.name).id
+    metrics = {kind: save_session(layout, trial, session, table, env_id, kind) for kind, table in kinds.items()}
+    for kind, found in metrics.items():
+        file_logger.info("{}", block(found["scalar"], f"session {session}, {kind}"))
+    return SessionResult(trial, session, frame, rows, metrics["train"], metrics.get("eval"), stopped=stopped)

@@ -8,8 +8,9 @@ import numpy as np
 
 from slm_lab.experiment.compare import group
 from slm_lab.experiment.curves import average, moving_average
+from slm_lab.experiment.draw import Line, draw_panels
 from slm_lab.experiment.history import History, Session, check_column
-from slm_lab.experiment.plot import INTERVAL, LABELS, Line, draw_panels
+from slm_lab.experiment.plot import INTERVAL, LABELS
 from slm_lab.lib.errors import LabError
 
 PLOTS = (".png", ".svg", ".pdf")
@@ -59,8 +60,8 @@ def plot_runs(
     for (env, label), found in methods.items():
         line, count = _line([s for h in found for s in h.judged], metric, clock)
         # a label is a colour in all graphs, so it can't hold what differs between them
-        shown = label if several else f"{label} ({_sessions(count, count)})"
-        panels.setdefault(env, []).append(replace(line, label=shown))
+        name = label if several else f"{label} ({_sessions(count, count)})"
+        panels.setdefault(env, []).append(replace(line, label=name))
         counts.append(count)
     head = title if title is not None else ("Comparison of runs" if several else f"Runs on {next(iter(panels))}")
     note = f"mean over sessions and {INTERVAL}" if max(counts) > 1 else "1 session, no interval"
@@ -69,11 +70,10 @@ def plot_runs(
     ylabel = LABELS["mean_returns_ma"] if smooth else LABELS.get(metric, metric)
     if several and smooth:
         ylabel = "total_reward, moving average"
+    shown = panels if several else {"": next(iter(panels.values()))}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        drawn = draw_panels(
-            output, panels if several else {"": next(iter(panels.values()))}, head, note, ylabel, xlabel
-        )
+        drawn = draw_panels(output, shown, head, note, ylabel, xlabel)
     except OSError as e:
         raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
     if not drawn:

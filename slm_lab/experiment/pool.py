@@ -29,7 +29,7 @@ _START = (
 _TICK = 0.2
 """Seconds after which the parent looks whether it is asked to stop."""
 _PATIENCE = 10.0
-"""Seconds that a worker has to end when it is told to."""
+"""Seconds that a worker has to end when asked."""
 
 _OUTPUT_KEPT = 1_000_000
 """Bytes of a worker's output that are passed on."""
@@ -203,7 +203,7 @@ class Pool:
 
     def _end(self, patience: float) -> None:
         for worker in self._workers:
-            # a closed pipe tells it to end
+            # a closed pipe makes it end
             worker.conn.close()
         for worker in self._workers:
             try:

@@ -126,7 +126,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores and GPUs, as far as the system tells without a library's help."""
+    """Processor, cores and GPUs, as far as the system shows them without a library."""
     found: dict[str, str | int] = {"system": f"{platform.system()} {platform.machine()}"}
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

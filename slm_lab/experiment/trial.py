@@ -191,7 +191,7 @@ class Trial:
             self._draw(functools.partial(self._draw_session, outcome.result))
 
     def _tell(self, crash: Crash) -> None:
-        # of a fault of the spec, which every session trips over, who began the run tells once
+        # a fault of the spec fails every session: the caller reports it once
         if not crash.misuse:
             logger.error("session {} crashed: {}\n  see {}", crash.session, crash.reason, crash.file)
 

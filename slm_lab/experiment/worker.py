@@ -79,7 +79,7 @@ def _listen(conn: Connection, inbox: "queue.SimpleQueue[dict[str, Any] | None]",
             # to the main thread: it may have to be called away from the compiler
             os.kill(os.getpid(), signal.SIGUSR1)
         else:
-            # none is sent before the one that was told to stop has ended
+            # none is sent before the one that was asked to stop has ended
             stop.clear()
             inbox.put(content)
     inbox.put(None)

@@ -1,4 +1,4 @@
-"""Distributions of returns: what a critic learns that tells more than their mean.
+"""Distributions of returns: critics that learn more than the mean.
 
 Two ways to write a distribution down. *Categorical* (C51): fixed values on an evenly spaced support, a probability
 for each. *Quantiles* (QR-DQN): fixed probabilities, a value for each. The first has to be projected back onto its

@@ -25,7 +25,7 @@ class Distribution(Protocol):
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
-        """The chance that `sample` wants for a batch of that shape, on the CPU."""
+        """The random numbers that `sample` takes for a batch of that shape, on the CPU."""
         ...
 
     @classmethod

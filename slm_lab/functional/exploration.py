@@ -15,7 +15,7 @@ class Exploration(Protocol):
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
-        """The chance that `choose` wants for a batch of that shape, on the CPU."""
+        """The random numbers that `choose` takes for a batch of that shape, on the CPU."""
         ...
 
     @staticmethod

@@ -26,7 +26,7 @@ class Cell(Protocol):
 
     @staticmethod
     def step(x: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Parts]:
-        """[B, GATES H], [B, GATES H], [B, STATES H] -> the next state, and what `back` will want."""
+        """[B, GATES H], [B, GATES H], [B, STATES H] -> the next state, and what `back` needs."""
         ...
 
     @staticmethod

@@ -147,7 +147,7 @@ def _ahead_of_time(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Co
 
 
 def _compile_in_place(recording: Recording, example: Sequence[Tensor]) -> Compiled:
-    """For an accelerator: torch.compile on the traced graph; run once here, where a failure can still be told.
+    """For an accelerator: torch.compile on the traced graph; run once here, where a failure can still be reported.
 
     On a GPU the calls are launched as CUDA graphs.
     """
@@ -244,7 +244,7 @@ def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
 
 
 def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], package: Path) -> None:
-    """Compile in a child process; of several processes that want the same package one works and the others wait."""
+    """Compile in a child process; of several processes that need the same package one works and the others wait."""
     with _lock(package.with_suffix(".lock")):
         if package.exists():
             return

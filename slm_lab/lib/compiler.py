@@ -171,7 +171,7 @@ def _serve(fd: int, folder: Path) -> None:
         try:
             _work(order)
             answer = None
-        except Exception as e:  # noqa: BLE001  whatever it was, the session is told and goes on
+        except Exception as e:  # noqa: BLE001  whatever it was, the session gets the reason and goes on
             lines = str(e).strip().splitlines()
             answer = f"{type(e).__name__}: {lines[-1] if lines else ''}"[:300]
         stream.write(json.dumps(answer) + "\n")
@@ -207,7 +207,7 @@ def _work(order: dict[str, Any]) -> None:
     from torch._inductor import config
 
     class Exported(torch.nn.Module):
-        """The graph as torch.export wants it."""
+        """The graph in the form that torch.export takes."""
 
         def __init__(self, graph: torch.fx.GraphModule) -> None:
             super().__init__()

@@ -113,7 +113,7 @@ class Layout:
         return self.root / "model" / f"{self.s(trial, session)}_ckpt-best.pt"
 
     def origin(self) -> Path:
-        """The policy that all sessions of the run start from, if it was told to."""
+        """The policy that all sessions of the run start from, if one was given."""
         return self.root / "model" / f"{self.name}_origin.pt"
 
     def kept(self, trial: int, session: int, frame: int) -> Path:

@@ -30,7 +30,7 @@ class UnknownName(LabError):
 
 
 class TakenName(LabError):
-    """Two classes of one kind want the same name."""
+    """Two classes of one kind have the same name."""
 
 
 def register(kind: str, *aliases: str) -> Callable[[type], Any]:
@@ -90,7 +90,7 @@ def import_plugins(modules: list[str]) -> None:
 
 
 def import_foreign(module: str) -> None:
-    """Import a module that is none of the lab's; whatever goes wrong in it is told in one line, with its place.
+    """Import a module from outside the lab; an error in it becomes one line with its place.
 
     Raises:
         LabError: it can't be imported.
@@ -102,7 +102,7 @@ def import_foreign(module: str) -> None:
     except ImportError as e:
         raise LabError(f"can't import '{module}': {e}") from e
     except (Exception, SystemExit) as e:
-        place = "" if isinstance(e, SyntaxError) else f" ({_place(e)})"  # a syntax error tells its own
+        place = "" if isinstance(e, SyntaxError) else f" ({_place(e)})"  # a syntax error has its own
         raise LabError(f"can't import '{module}': {type(e).__name__}: {' '.join(str(e).split())}{place}") from e
 
 

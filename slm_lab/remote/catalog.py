@@ -102,7 +102,7 @@ def select(names: Iterable[str], pattern: str) -> list[str]:
 
 
 def _look(hub: Hub, revision: str, name: str) -> Entry:
-    """What the files of a folder tell that is not in the catalog."""
+    """What the files of a folder show that is not in the catalog."""
     spec_name = _spec_name(name)
     folder = f"{FOLDER}/{name}/{spec_name}"
     spec = _json(hub.read(f"{folder}_spec.json", revision))

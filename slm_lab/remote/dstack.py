@@ -36,7 +36,7 @@ class DstackError(LabError):
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """A run as the server tells it."""
+    """A run as the server reports it."""
 
     name: str
     status: str
@@ -152,7 +152,7 @@ class Dstack:
         try:
             done = subprocess.run([self._program, *args], input=answer, env=env, check=False, **options)
         except subprocess.TimeoutExpired:
-            hint = "; `dstack ps` tells whether the run was taken all the same" if args[0] == "apply" else ""
+            hint = "; `dstack ps` shows whether the run was submitted all the same" if args[0] == "apply" else ""
             raise DstackError(f"dstack {args[0]}: no answer within {TIMEOUT:g} s{hint}") from None
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()

@@ -1,4 +1,4 @@
-"""What a failed request means: whether it may pass, and how it is told, without token and signed addresses."""
+"""What a failed request means: whether to retry, and its message, without token and signed addresses."""
 
 import re
 

@@ -31,7 +31,7 @@ THREADS = 4
 
 
 class Watcher(Protocol):
-    """Is told how it goes."""
+    """Called with the progress."""
 
     def begin(self, name: str, count: int, size: int) -> None:
         """So many files and bytes of a run are to come."""

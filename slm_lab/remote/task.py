@@ -52,7 +52,7 @@ class Task:
         return shlex.join(words)
 
     def env(self) -> dict[str, str]:
-        """Variables of the job; the token is named, not told."""
+        """Variables of the job; the token by name only."""
         env = {"SLM_LAB_COMMIT": self.commit or ""}
         if self.repo is not None:
             env |= {"HF_REPO": self.repo, "HF_TOKEN": f"${{{{ secrets.{SECRET} }}}}"}

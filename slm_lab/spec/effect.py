@@ -194,14 +194,14 @@ def given(model: SpecModel, key: str) -> Any:
 
 
 def passed_on(made: SpecModel, source: SpecModel, keys: Mapping[str, str]) -> None:
-    """Tell the watch, if there is one, that `made[key]` is `source[keys[key]]`: who reads one has read the other."""
+    """Register with the watch, if any, that `made[key]` is `source[keys[key]]`: reading one is reading the other."""
     watch = _watches[-1]
     if watch is not None:
         watch.sources[id(made)] = (made, {key: (id(source), origin) for key, origin in keys.items()})
 
 
 def overruled(model: SpecModel, key: str, why: str, *, meant: bool = False) -> None:
-    """Tell the watch, if there is one, that a value that was read has no effect all the same.
+    """Register with the watch, if any, that a value has no effect although it was read.
 
     Args:
         model: holds the key

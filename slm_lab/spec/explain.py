@@ -93,7 +93,7 @@ def _explain(errors: Sequence[Error], model: type[BaseModel], prefix: Place) -> 
         if in_union:
             unions.setdefault(place, []).append(error)
     faults: list[Fault] = []
-    listed: set[Place] = set()  # objects whose keys were told
+    listed: set[Place] = set()  # objects whose known keys were listed
     for place, holder, in_union, error in located:
         context = error.get("ctx") or {}
         path = dotted((*prefix, *place, *([context["key"]] if "key" in context else [])))

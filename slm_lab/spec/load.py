@@ -20,7 +20,7 @@ from slm_lab.spec.parse import decode, parse_json, parse_yaml, plain_data
 from slm_lab.spec.variables import apply_sets, short_env, variables
 
 EnvCheck = Callable[[EnvSpec], list[str]]
-"""Faults of an env that only making it can tell, as lines `env.<key>: ...`."""
+"""Faults of an env that show only when it is made, as lines `env.<key>: ...`."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Specs of older versions: told by their form, and taken to the present one by steps `dict -> (dict, notes)`.
+"""Specs of older versions: recognized by their form, and converted by steps `dict -> (dict, notes)`.
 
 What an old spec meant is kept where that was sound, also where a default has changed since; what was a defect is
 corrected. Each change has a note for the user. What a class of an old version had and no class reads is left out; a key

@@ -260,7 +260,7 @@ class MetaSpec(SpecModel):
     """How it is run and measured."""
 
     version: Literal[6] | None = None
-    """Of the spec's format. None: told by its form, where it may be one of SLM-Lab 4 or 5."""
+    """Version of the spec's format. None: recognized by its form, which may be that of SLM-Lab 4 or 5."""
     distributed: Literal[False, "shared", "synced"] = False
     """The sessions of a trial learn together, each a process, on one set of parameters in the memory they share (A3C);
     max_frame counts the frames of all. shared: they compute with the parameters themselves. synced: each computes with

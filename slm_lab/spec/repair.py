@@ -1,4 +1,4 @@
-"""A spec with faults, made whole: so that what only a whole spec can tell is told in the same round."""
+"""Repairs a faulty spec, so that faults which only a whole spec shows are reported in the same round."""
 
 import copy
 from collections.abc import Iterable

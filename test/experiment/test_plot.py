@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.runs import make_run
 
-from slm_lab.experiment import analysis, plot
+from slm_lab.experiment import analysis, draw, plot
 from slm_lab.lib.layout import Layout
 
 
@@ -36,7 +36,7 @@ def figures(monkeypatch):
         saved[path] = figure
         path.write_bytes(b"")
 
-    monkeypatch.setattr(plot, "save", keep)
+    monkeypatch.setattr(draw, "save", keep)
     return saved
 
 
@@ -153,7 +153,7 @@ def test_tick_labels_of_a_search_never_overlap(layout, points):
         path.write_bytes(b"")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plot, "save", keep)
+        patch.setattr(draw, "save", keep)
         plot.plot_experiment(layout, points, scores, [False] * trials, env_name="CartPole-v1")
     figure.draw_without_rendering()
     for axes in figure.axes:

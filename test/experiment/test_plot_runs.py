@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from support.runs import make_run
 
-from slm_lab.experiment import plot
+from slm_lab.experiment import draw
 from slm_lab.experiment.history import read_history
 from slm_lab.experiment.plot_runs import plot_runs
 from slm_lab.lib.errors import LabError
@@ -19,7 +19,7 @@ def figures(monkeypatch):
         saved[path] = figure
         path.write_bytes(b"")
 
-    monkeypatch.setattr(plot, "save", keep)
+    monkeypatch.setattr(draw, "save", keep)
     return saved
 
 

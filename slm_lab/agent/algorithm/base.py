@@ -170,7 +170,7 @@ class Algorithm(ABC):
         return Recall(recurrent, self.info.num_envs, horizon, self.setting.device)
 
     def learner_data(self, rollout: Rollout, *fields: Tensor) -> tuple[Tensor, ...]:
-        """Observations and further fields of a rollout, as the losses of the Learner want them.
+        """Observations and further fields of a rollout, in the form that the losses of the Learner take.
 
         Args:
             rollout: of T steps; recurrent nets have run over it (`Recall.run`)

@@ -143,7 +143,7 @@ class VanillaDQN(Algorithm):
         return CategoricalHead(self.spec.v_min, self.spec.v_max, self.spec.atoms, masked=self.info.masked)
 
     def prioritized(self) -> bool:
-        """Whether the memory is told how wrong predictions were."""
+        """Whether the memory gets the errors of predictions."""
         return bool(getattr(lookup("memory", self.setting.spec.memory.name), "prioritized", False))
 
     @property

@@ -17,7 +17,7 @@ class Noisy(Protocol):
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
-        """The chance that a batch of that shape wants, on the CPU."""
+        """The random numbers for a batch of that shape, on the CPU."""
         ...
 
 

@@ -111,7 +111,7 @@ class Rainbow(VanillaDQN):
         return 1 if "multi_step" in self._without else int(self.spec.num_step_returns)
 
     def prioritized(self) -> bool:
-        """Whether the memory is told how wrong predictions were: else all keep the priority they came with."""
+        """Whether the memory gets the errors of predictions; else transitions keep their first priority."""
         return "prioritized" not in self._without and super().prioritized()
 
     def next_return(self, next_obs: Tensor) -> Tensor:

@@ -189,8 +189,7 @@ class SoftActorCritic(Algorithm):
         """See Algorithm."""
         if not example:
             self.acted += steps * self.info.num_envs
-        noise = self.noise.ahead(steps, example=example)
-        return (noise,)
+        return (self.noise.ahead(steps, example=example),)
 
     def allowed(self, obs: Tensor) -> Tensor | None:
         """[N, *O] -> [N, n] bool, which discrete actions the env allows; None: all."""
@@ -252,19 +251,7 @@ class SoftActorCritic(Algorithm):
         alpha: Tensor,
         subset: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """What the critics say of the present, and what the next state is worth.
-
-        Args:
-            obs: [B, *O]
-            action: [B, *A]
-            next_obs: [B, *O]
-            noise: [B, dim] for continuous actions
-            alpha: 0-d
-            subset: [M] critics whose lowest counts; None: all
-
-        Returns:
-            Q_i(s, a) [B] of each critic, and last V(s') [B], a constant
-        """
+        """Q_i(s, a) [B] of each critic, last V(s') [B], a constant; action [B, *A], the rest: see `soft_value`."""
         assert self.target is not None
         with torch.no_grad():
             next_value, _ = self.soft_value(self.target.net, next_obs, noise, alpha, subset)

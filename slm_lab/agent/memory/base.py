@@ -13,7 +13,7 @@ from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Mixed, Mul
 
 
 class Owner(Protocol):
-    """What a memory wants to know of the agent it belongs to."""
+    """What a memory reads of its agent."""
 
     info: EnvInfo
     seed: int

@@ -19,7 +19,7 @@ class OnPolicyBatchReplaySpec(WithReturnReplaySpec):
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """[T, N, *O]. Channels of images are innermost, as convolutions want them: turned once, not in every epoch."""
+    """[T, N, *O]. Channels of images are innermost, as convolutions prefer: transposed once, not in every epoch."""
     if len(shape) != 5:
         return torch.zeros(shape, dtype=dtype)
     t, n, c, h, w = shape
@@ -59,7 +59,7 @@ class OnPolicyBatchReplay(Memory):
         self._t = 0
 
     def place_(self, device: torch.device) -> None:
-        """Lie on a device from now on: steps are written into `tensors` and `successors`, and told by `advance`."""
+        """Move to a device: steps are written into `tensors` and `successors`, and counted by `advance`."""
         self.tensors = {k: v.to(device) for k, v in self.tensors.items()}
         t, n = self.tensors["reward"].shape
         self.successors = torch.zeros_like(self.tensors["obs"][:t])

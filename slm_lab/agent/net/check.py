@@ -44,4 +44,4 @@ _CHECKS: dict[str, Callable[[Any, str], list[str]]] = {
     "optim_spec": optim_faults,
     "lr_scheduler_spec": schedule_faults,
 }
-"""Key -> what tells the faults of its value."""
+"""Key -> the check of its value."""

@@ -51,7 +51,7 @@ class ConvNet(Net):
             names = ", ".join(part.name for part in obs_shape.parts)
             raise SpecError([f"agent.net.type: ConvNet reads one image, not parts ({names}): say MultiInputNet"])
         if len(obs_shape) != 3:
-            raise SpecError([f"agent.net.type: ConvNet wants images [channels, height, width] (got {list(obs_shape)})"])
+            raise SpecError([f"agent.net.type: ConvNet needs images [channels, height, width] (got {list(obs_shape)})"])
         channels = obs_shape[0]
         layers: list[nn.Module] = []
         for i, (out, kernel, stride, padding, dilation) in enumerate(spec.conv_hid_layers):

@@ -79,7 +79,7 @@ def gain(activation_name: str) -> float:
 
 
 def init_function(name: str, key: str = "agent.net.init_fn") -> Callable[..., Tensor]:
-    """A function of torch.nn.init that can fill weights without being told more than their gain.
+    """A function of torch.nn.init that fills weights and needs no more than their gain.
 
     Args:
         name: `orthogonal_`, `xavier_uniform_`, `kaiming_normal_` ...

@@ -25,10 +25,10 @@ _UNFIT = {
 }
 _UNFIT_SCHEDULES = {
     "ReduceLROnPlateau": "follows a loss, not the frames",
-    "LambdaLR": "wants a function of Python",
-    "MultiplicativeLR": "wants a function of Python",
-    "SequentialLR": "wants other schedules",
-    "ChainedScheduler": "wants other schedules",
+    "LambdaLR": "needs a Python function",
+    "MultiplicativeLR": "needs a Python function",
+    "SequentialLR": "needs other schedules",
+    "ChainedScheduler": "needs other schedules",
 }
 _KEY = "agent.net.optim_spec"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slm_lab.experiment.curves import Curve, average, thin
-from slm_lab.experiment.plot import PALETTE
+from slm_lab.experiment.draw import PALETTE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

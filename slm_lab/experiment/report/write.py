@@ -1,8 +1,8 @@
 """Reads runs and writes their page."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -64,7 +64,26 @@ def write_report(
         raise LabError(
             f"report: {', '.join(given)}: only a page that compares several runs takes this; 1 run was given"
         )
-    output = output or (layouts[0].root / PAGE if len(layouts) == 1 else Path(PAGE))
+    with _page_file(output or (layouts[0].root / PAGE if len(layouts) == 1 else Path(PAGE))) as path:
+        histories, left_out = read_histories(layouts, strict=labels is not None)
+        if len(layouts) > 1:
+            found = compare(histories, metric=metric, at=at, target=target, labels=labels)
+            page = several_page(histories, found)
+            page.missing += left_out
+        else:
+            page = _one(histories[0], path, video=video, evaluate=evaluate)
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        footer = f"Made by slm-lab {slm_lab.__version__} on {now}, from the tables in info/."
+        try:
+            write_atomic(path, render(page, footer=footer, refresh=refresh))
+        except OSError as e:
+            raise LabError(f"report: {path} can't be written: {e.strerror}") from e
+    return path
+
+
+@contextmanager
+def _page_file(output: Path) -> Iterator[Path]:
+    """The file of a page, known to be writable before the work begins; a new one is removed if the work fails."""
     if output.is_dir():
         output /= PAGE
     if output.suffix.lower() not in (".html", ".htm"):
@@ -76,24 +95,11 @@ def write_report(
         raise LabError(f"report: {output} can't be written: {e.strerror}") from e
     new = output.stat().st_size == 0
     try:
-        histories, left_out = read_histories(layouts, strict=labels is not None)
-        if len(layouts) > 1:
-            found = compare(histories, metric=metric, at=at, target=target, labels=labels)
-            page = several_page(histories, found)
-            page.missing += left_out
-        else:
-            page = _one(histories[0], output, video=video, evaluate=evaluate)
-        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        footer = f"Made by slm-lab {slm_lab.__version__} on {now}, from the tables in info/."
-        try:
-            write_atomic(output, render(page, footer=footer, refresh=refresh))
-        except OSError as e:
-            raise LabError(f"report: {output} can't be written: {e.strerror}") from e
+        yield output
     except BaseException:
         if new:
             output.unlink(missing_ok=True)
         raise
-    return output
 
 
 def watch(

@@ -31,7 +31,7 @@ OBJECT_STORE = 100 * 2**20
 REACH = 10.0
 """Seconds until an address that does not answer is given up."""
 PATIENCE = 20.0
-"""Seconds that a search has to save and stop, when it is told to."""
+"""Seconds that a search has to save and stop when asked."""
 _ENVIRON = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # paths of a spec are those of the folder that the search was started in

@@ -1,4 +1,4 @@
-"""Run a search: draw values, hand trials to Ray, keep the journal, tell what was found."""
+"""Run a search: draw values, hand trials to Ray, keep the journal, report the results."""
 
 import dataclasses
 import math

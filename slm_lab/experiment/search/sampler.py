@@ -51,7 +51,7 @@ class Sampler(Searcher):
                 self._tell(trial, metric)
         for record in journal.records.values():
             if record.ended:
-                # the search was killed before it could be told
+                # the search was killed before the sampler got the result
                 self._learn(record.trial)
         self._waiting = [record.trial for record in journal.records.values() if not record.ended]
         self._next = max(journal.records, default=-1) + 1

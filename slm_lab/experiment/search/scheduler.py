@@ -101,7 +101,7 @@ class Scheduler(TrialScheduler):
         return TrialScheduler.STOP if self._take(index, result.get("rows", ())) else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
-        """The trial came to its end, or crashed in a way that it told."""
+        """The trial ended, or reported its crash."""
         index = trial.config["trial"]
         if reason := result.get("crash"):
             self._journal.ended(index, TrialStatus.CRASHED, reason=reason, misuse=bool(result.get("misuse")))
@@ -138,7 +138,7 @@ class Scheduler(TrialScheduler):
                 record.frame, record.metric = row["frame"], row["total_reward_ma"]
                 continue
             if row["frame"] < record.frame:
-                # a resumed trial tells again what is known; ASHA has judged it
+                # a resumed trial reports rows again that ASHA has judged
                 if self._rungs is not None:
                     self._rungs.stops(index, row)
                 continue

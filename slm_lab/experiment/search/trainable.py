@@ -220,7 +220,7 @@ class SearchTrial(tune.Trainable):
                 listen=lambda session, row: events.put((session, row)),
             )
             self._result = trial.run()
-        except Exception as e:  # noqa: BLE001  told by the step that waits for it
+        except Exception as e:  # noqa: BLE001  raised by the step that waits for it
             self._result = e
 
     def _wait(self) -> list[Report]:

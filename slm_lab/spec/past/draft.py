@@ -38,7 +38,7 @@ class Draft:
         return self.spec, self.notes + dead_note(self.dropped)
 
     def note(self, path: str, text: str) -> None:
-        """Tell the user something of a key."""
+        """Add a note about a key."""
         self.notes.append(f"{path}: {text}")
 
     def drop(self, path: str, key: str) -> None:

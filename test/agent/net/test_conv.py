@@ -63,7 +63,7 @@ def test_batch_norm_uses_running_statistics_where_no_gradient_is_taken() -> None
 
 
 def test_no_image_and_nothing_left_of_one() -> None:
-    with pytest.raises(SpecError, match=r"ConvNet wants images \[channels, height, width\] \(got \[4\]\)"):
+    with pytest.raises(SpecError, match=r"ConvNet needs images \[channels, height, width\] \(got \[4\]\)"):
         make((4,))
     with pytest.raises(SpecError, match=r"nothing is left of an image of \[4, 20, 20\]"):
         make((4, 20, 20), **NATURE)
