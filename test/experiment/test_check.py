@@ -48,6 +48,7 @@ SAME = "agent.net.use_same_optim"
         ({SAME: "true", "agent.net.critic_hid_layers": "[4]"}, None, None, ["critic_hid_layers", f"{SAME} counts"]),
         ({"agent.net.shared": "true", "agent.net.critic_optim_spec.lr": "1"}, None, None, ["agent.net.shared counts"]),
         ({"agent.net.critic_gpu": "true"}, None, None, [NO_READER]),
+        ({"agent.net.log_std_init": "0.0"}, None, None, ["agent.net.log_std_init", NO_READER]),
         ({"agent.net.update_frequency": "3"}, PPO, None, [NO_READER]),
         ({"agent.net.actor_polyak_coef": "0.1"}, PPO, None, [NO_READER]),
         ({"agent.net.polyak_coef": "0.1"}, DQN, REPLAY, ["it would with agent.net.update_type 'polyak'"]),

@@ -30,6 +30,7 @@ SCORES = [
     ("td3/td3_pendulum.json", "td3_pendulum", -250),
     ("td3/ddpg_pendulum.json", "ddpg_pendulum", -300),
     ("tqc/tqc_pendulum.json", "tqc_pendulum", -250),
+    ("xqc/xqc_pendulum.json", "xqc_pendulum", -300),
     ("a3c/a3c_cartpole.json", "a3c_cartpole", 400),
 ]
 

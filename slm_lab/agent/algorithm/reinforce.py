@@ -20,7 +20,7 @@ from torch import Tensor
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
-from slm_lab.agent.net.actor_critic import Policy, policy_head_size
+from slm_lab.agent.net.actor_critic import Policy, free_log_std, policy_head_size
 from slm_lab.agent.net.optim import Optim
 from slm_lab.functional.distributions import distribution_for
 from slm_lab.functional.losses import policy_gradient_loss
@@ -63,9 +63,10 @@ class Reinforce(Algorithm):
         spec, info = setting.spec, setting.info
         dist = distribution_for(self.spec.action_pdtype, info.action)
         net_spec: Any = spec.net.for_role("actor")
-        head = policy_head_size(dist, info.action, net_spec.log_std_init)
+        log_std_init = free_log_std(net_spec, dist, info.action)
+        head = policy_head_size(dist, info.action, log_std_init)
         net = lookup("net", spec.net.type)(net_spec, info.obs_shape, {"policy": head})
-        self.policy = Policy(net, dist, info.action, net_spec.log_std_init).to(setting.device)
+        self.policy = Policy(net, dist, info.action, log_std_init).to(setting.device)
         self.noise = NoiseStream(dist, info.action, info.num_envs, setting.generator)
         self.nets = {"net": self.policy}
         self.optims = {"net": Optim(self.policy, net_spec, self.spec.lr)}

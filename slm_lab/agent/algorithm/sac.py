@@ -52,7 +52,7 @@ from slm_lab.agent.algorithm.noise import NoiseStream
 from slm_lab.agent.algorithm.soft_spec import SoftActorCriticSpec, policy_distribution
 from slm_lab.agent.algorithm.temperature import Temperature, temperature_optim, temperature_schedules
 from slm_lab.agent.memory.replay import Replay
-from slm_lab.agent.net.actor_critic import Policy, policy_head_size
+from slm_lab.agent.net.actor_critic import Policy, free_log_std, policy_head_size
 from slm_lab.agent.net.critic import Critics
 from slm_lab.agent.net.init import loss_function
 from slm_lab.agent.net.masked import HeadMask
@@ -107,9 +107,10 @@ class SoftActorCritic(Algorithm):
         self.discrete = isinstance(action, Discrete)
         actor_spec, critic_spec = spec.net.for_role("actor"), spec.net.for_role("critic")
         net_class: Any = lookup("net", spec.net.type)
-        head = policy_head_size(dist, action, actor_spec.log_std_init)
+        log_std_init = free_log_std(actor_spec, dist, action)
+        head = policy_head_size(dist, action, log_std_init)
         net = net_class(actor_spec, self.info.obs_shape, {"policy": head})
-        self.policy = Policy(net, dist, action, actor_spec.log_std_init).to(device)
+        self.policy = Policy(net, dist, action, log_std_init).to(device)
         self.critics = Critics(
             net_class, critic_spec, self.info.obs_shape, action, self.spec.num_critics, self.critic_outputs
         ).to(device)

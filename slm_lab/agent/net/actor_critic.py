@@ -6,8 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import Net
+from slm_lab.functional.continuous_distributions import Normal, TanhNormal
 from slm_lab.functional.distributions import Distribution
 from slm_lab.types import ActionSpace, Continuous, Sequences
+
+
+def free_log_std(spec: Any, dist: type[Distribution], action: ActionSpace) -> float | None:
+    """Where a free log standard deviation starts; None where the distribution has none: then the key is not read.
+
+    Args:
+        spec: NetSpec, as the policy's role sees it
+        dist: distribution class of the policy
+        action: action space
+    """
+    fits = isinstance(action, Continuous) and issubclass(dist, Normal | TanhNormal)
+    return cast("float | None", spec.log_std_init) if fits else None
 
 
 class Policy(nn.Module):
@@ -17,7 +30,7 @@ class Policy(nn.Module):
         net: has a head `policy` first
         dist: distribution class
         action: action space
-        log_std_init: a free log standard deviation in place of the head's, where actions are continuous
+        log_std_init: start of a free log standard deviation in place of the head's, see `free_log_std`
     """
 
     def __init__(self, net: Net, dist: type[Distribution], action: ActionSpace, log_std_init: float | None) -> None:
@@ -25,7 +38,8 @@ class Policy(nn.Module):
         self.net = net
         self.dist = dist
         self.log_std = None
-        if log_std_init is not None and isinstance(action, Continuous):
+        if log_std_init is not None:
+            assert isinstance(action, Continuous)
             self.log_std = nn.Parameter(torch.full((action.dim,), float(log_std_init)))
 
     def distribution(self, raw: Tensor) -> Distribution:
@@ -57,7 +71,8 @@ class DeterministicPolicy(nn.Module):
 
 def policy_head_size(dist: type[Distribution], action: ActionSpace, log_std_init: float | None) -> int:
     """Width of the policy head; the free log standard deviation is no part of it."""
-    if log_std_init is not None and isinstance(action, Continuous):
+    if log_std_init is not None:
+        assert isinstance(action, Continuous)
         return action.dim
     return dist.head_size(action)
 
@@ -78,9 +93,10 @@ class ActorCriticNet(nn.Module):
     ) -> None:
         super().__init__()
         actor_spec, critic_spec = spec.for_role("actor"), spec.for_role("critic")
-        width = policy_head_size(dist, action, actor_spec.log_std_init)
+        log_std_init = free_log_std(actor_spec, dist, action)
+        width = policy_head_size(dist, action, log_std_init)
         heads = {"policy": width, "value": 1} if spec.shared else {"policy": width}
-        self.actor = Policy(net_class(actor_spec, obs_shape, heads), dist, action, actor_spec.log_std_init)
+        self.actor = Policy(net_class(actor_spec, obs_shape, heads), dist, action, log_std_init)
         self.critic = None if spec.shared else net_class(critic_spec, obs_shape, {"value": 1})
         if spec.shared and critic_spec.init_std is not None:
             value_head = cast(nn.Linear, self.actor.net.heads["value"])
