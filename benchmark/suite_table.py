@@ -69,6 +69,18 @@ def solved(row: Row, found: Summary) -> bool | None:
     return found.score.low > row.target and found.failing <= FAILING_SHARE * found.seeds
 
 
+def verdict(row: Row, found: Summary) -> str:
+    """`solved` in words; a single seed has no interval, so that it can't decide unless it fails."""
+    is_solved = solved(row, found)
+    if is_solved is None:
+        return ""
+    if is_solved:
+        return "yes"
+    if found.seeds == 1 and found.failing == 0:
+        return "open (one seed)"
+    return f"no ({found.failing} below {row.target:g})"
+
+
 def mark(reference: float | None, interval: Estimate) -> str:
     """ahead or behind where the interval does not hold the reference; level where it does.
 
@@ -93,8 +105,7 @@ def row_text(row: Row, results: list[Result]) -> str:
     def interval(of: Estimate) -> str:
         return f"[{number(of.low)}, {number(of.high)}]"
 
-    verdict = solved(row, found)
-    is_solved = "" if verdict is None else "yes" if verdict else f"no ({found.failing} below {row.target:g})"
+    is_solved = verdict(row, found)
     against = mark(row.reference, found.score)
     return (
         f"{begin}| {found.frames:,} | {found.seeds} | {number(found.score.value)} | {interval(found.score)} "

@@ -60,6 +60,11 @@ class ActionMap:
             made = made.astype(self.env_dtype)
         return made if self.shape == self.env_shape else made.reshape(len(made), *self.env_shape)
 
+    def each(self, action: Array) -> Any:
+        """From the agent's actions [K, *A] to K actions, each as its env takes it: of a Box without axes an array, too."""
+        made = self.decode(action)
+        return made if self.env_shape or self.low is None else [np.asarray(one) for one in made]
+
     @property
     def paths(self) -> list[tuple[str | int, ...]]:
         """Where in an action of the env each part lies: keys of dicts, places in tuples."""
@@ -88,7 +93,7 @@ class MixedMap(ActionMap):
         columns = []
         for part, numbers in zip(self.parts, np.split(action, ends, -1), strict=True):
             own = numbers.astype(part.dtype)
-            columns.append(part.decode(own[:, 0] if part.shape == () else own))
+            columns.append(part.each(own[:, 0] if part.shape == () else own))
         return [_build(self.tree, [column[k] for column in columns]) for k in range(len(action))]
 
     @property
@@ -161,7 +166,7 @@ def _map_part(space: spaces.Space[Any], env: str) -> ActionMap:
         case spaces.MultiBinary():
             n, kind = int(np.prod(space.shape)), np.dtype(space.dtype)
             return ActionMap(MultiBinary(n), (n,), integers, tuple(space.shape), kind, start=np.zeros(n, np.int64))
-        case spaces.Box() if space.shape and 0 not in space.shape and np.dtype(space.dtype).kind in "fiu":
+        case spaces.Box() if 0 not in space.shape and np.dtype(space.dtype).kind in "fiu":
             return _map_box(space)
     raise LabError(
         f"env.name: {env} takes actions from {space}, which no algorithm can choose "

@@ -108,9 +108,11 @@ def _get(obs: Any, path: tuple[str | int, ...]) -> Any:
 
 def _are_several(obs: Any, key: str | int) -> bool:
     """Whether this is a list of observations that have this key, and not one of them."""
-    if isinstance(key, str):
-        return isinstance(obs, list | tuple) and len(obs) > 0 and isinstance(obs[0], dict)
-    return isinstance(obs, list) and len(obs) > 0 and isinstance(obs[0], tuple)
+    if not isinstance(obs, list | tuple) or not obs:
+        return False
+    if isinstance(obs[0], dict):
+        return key in obs[0]
+    return isinstance(key, int) and isinstance(obs, list) and isinstance(obs[0], tuple)
 
 
 def map_obs(space: spaces.Space[Any], env: str, seen: Seen = ALL) -> ObsMap:

@@ -141,7 +141,7 @@ class LocalRows:
 
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
         """See Rows."""
-        steps, decoded, write = self._steps, self.actions.decode(action), self._write
+        steps, decoded, write = self._steps, self.actions.each(action), self._write
 
         def one(i: int) -> None:
             told = steps[i](decoded[i])
@@ -164,7 +164,7 @@ class LocalRows:
         returns = []
         for i, seeded in enumerate(self._seeded):
             seen, ret = seeded.begin(seeds[i]), 0.0
-            for one in self.actions.decode(actions[i]):
+            for one in self.actions.each(actions[i]):
                 seen, gain, *_ = self._steps[i](one)
                 ret += self._number(gain)
             self.observations.write(obs[i, ...], seen)

@@ -92,6 +92,17 @@ def test_verdict_against_the_original() -> None:
     assert suite_table.mark(8.1, Estimate(7.0, 6.0, 8.0)) == "behind"
 
 
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [([6.0], "open (one seed)"), ([4.0], "no (1 below 5)"), ([6.0, 7.0], "yes"), ([4.5, 9.0], "no (1 below 5)")],
+)
+def test_one_seed_does_not_decide_whether_a_row_is_solved(scores: list[float], words: str) -> None:
+    row = Row(**ROW)  # type: ignore[arg-type]
+    results = [result(1000 + i, score) for i, score in enumerate(scores)]
+    assert f"| {words} |" in suite_table.row_text(row, results)
+    assert "|  |" in suite_table.row_text(row.model_copy(update={"target": None}), results)
+
+
 def test_a_row_without_results_says_so() -> None:
     row = Row(**ROW | {"skip": "takes a week"})  # type: ignore[arg-type]
     assert "takes a week" in suite_table.row_text(row, [])

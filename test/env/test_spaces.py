@@ -108,6 +108,15 @@ def test_infinite_bounds_are_passed_on_as_they_are(echo):
     assert made[0].got[0].tolist() == [-7, 3, 3]
 
 
+def test_a_box_without_axes_gets_arrays_without_axes(echo):
+    env, made = echo(spaces.Dict(x=spaces.Box(0, 4, ()), y=spaces.Box(-1, 1, (), np.float64)))
+    env.step(np.array([[0.5, 2]], np.float32))
+    assert env.info.action.widths == (1, 1)
+    (x, y) = made[0].got[0].values()
+    assert (x, y) == (3, 1)
+    assert (x.shape, x.dtype, type(x), y.dtype) == ((), np.float32, np.ndarray, np.float64)
+
+
 def test_double_precision_actions(echo):
     env, made = echo(spaces.Box(-2, 2, (1,), np.float64))
     env.step(np.array([[0.5]], np.float32))

@@ -77,6 +77,8 @@ OBSERVATIONS = [
         far=spaces.Box(0, 1, (8, 6, 2)),
         few=spaces.Box(0, 255, (3,), np.uint8),
     ),
+    spaces.Dict({3: spaces.Box(-1, 1, (2,)), 7: spaces.Discrete(3)}),
+    spaces.Tuple([spaces.Dict(a=spaces.Box(-1, 1, (2,))), spaces.Discrete(3)]),
 ]
 
 
@@ -357,6 +359,8 @@ def test_only_vectors_of_parts_are_normalized(shows):
         (spaces.Box(10, 14, (1, 2), np.uint8), [-1, 0.26], [[10, 13]]),
         (spaces.Box(-(2**63), 2**63 - 1, (2,), np.int64), [-1, 0], [-(2**63), -512]),
         (spaces.Box(-1, 1, (1,), np.float16), [0.5], [0.5]),
+        (spaces.Box(-2, 4, (), np.float32), [0.5], 2.5),
+        (spaces.Box(-3, 9, (), np.int32), [0.5], 6),
     ],
     ids=str,
 )

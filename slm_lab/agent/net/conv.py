@@ -41,7 +41,7 @@ class ConvNetSpec(NetSpec):
 
 @register("net")
 class ConvNet(Net):
-    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head."""
+    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head. Images [H, W] have one channel."""
 
     Spec = ConvNetSpec
 
@@ -50,8 +50,12 @@ class ConvNet(Net):
         if isinstance(obs_shape, PackedShape):
             names = ", ".join(part.name for part in obs_shape.parts)
             raise SpecError([f"agent.net.type: ConvNet reads one image, not parts ({names}): say MultiInputNet"])
+        self._is_plane = len(obs_shape) == 2
+        if self._is_plane:
+            obs_shape = (1, *obs_shape)
         if len(obs_shape) != 3:
-            raise SpecError([f"agent.net.type: ConvNet needs images [channels, height, width] (got {list(obs_shape)})"])
+            known = "[channels, height, width] or [height, width]"
+            raise SpecError([f"agent.net.type: ConvNet reads images {known} (got {list(obs_shape)})"])
         channels = obs_shape[0]
         layers: list[nn.Module] = []
         for i, (out, kernel, stride, padding, dilation) in enumerate(spec.conv_hid_layers):
@@ -70,7 +74,9 @@ class ConvNet(Net):
         self.add_heads([width, *spec.fc_hid_layers][-1])
 
     def features(self, obs: Tensor) -> Tensor:
-        """[B, C, H, W] uint8 or real -> [B, F]"""
+        """[B, C, H, W] or [B, H, W], uint8 or real -> [B, F]"""
+        if self._is_plane:
+            obs = obs.unsqueeze(1)
         # channels innermost in memory: convolutions on a CPU take two thirds of the time, and bytes are quickly moved
         x = obs.contiguous(memory_format=torch.channels_last)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())

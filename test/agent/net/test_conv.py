@@ -1,5 +1,6 @@
 """ConvNet by itself, and every algorithm on a tiny world of images."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,20 @@ def test_batch_norm_uses_running_statistics_where_no_gradient_is_taken() -> None
     assert not torch.allclose(net(x[:4])[0], together[:4])
 
 
+def test_an_image_without_channels_has_one() -> None:
+    torch.manual_seed(0)
+    plane = make((9, 8))
+    torch.manual_seed(0)
+    image = make((1, 9, 8))
+    x = torch.randint(0, 256, (5, 9, 8), dtype=torch.uint8)
+    assert torch.equal(plane(x)[0], image(x.unsqueeze(1))[0])
+
+
 def test_no_image_and_nothing_left_of_one() -> None:
-    with pytest.raises(SpecError, match=r"ConvNet needs images \[channels, height, width\] \(got \[4\]\)"):
-        make((4,))
+    known = r"\[channels, height, width\] or \[height, width\]"
+    for shape in ((4,), (2, 4, 20, 20)):
+        with pytest.raises(SpecError, match=rf"ConvNet reads images {known} \(got {re.escape(str([*shape]))}\)"):
+            make(shape)
     with pytest.raises(SpecError, match=r"nothing is left of an image of \[4, 20, 20\]"):
         make((4, 20, 20), **NATURE)
 
