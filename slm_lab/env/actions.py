@@ -61,7 +61,7 @@ class ActionMap:
         return made if self.shape == self.env_shape else made.reshape(len(made), *self.env_shape)
 
     def each(self, action: Array) -> Any:
-        """From the agent's actions [K, *A] to K actions, each as its env takes it: of a Box without axes an array, too."""
+        """From the agent's actions [K, *A] to K actions, each as its env takes it: of a Box without axes an array."""
         made = self.decode(action)
         return made if self.env_shape or self.low is None else [np.asarray(one) for one in made]
 

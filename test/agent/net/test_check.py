@@ -46,7 +46,7 @@ STEP = {"name": "StepLR", "step_size": 10}
         ({"lr_scheduler_spec": {"name": "LRScheduler"}}, "lr_scheduler_spec.name: unknown schedule 'LRScheduler'"),
         (
             {"lr_scheduler_spec": {"name": "LambdaLR"}},
-            "lr_scheduler_spec.name: LambdaLR can't be used here: it wants a",
+            "lr_scheduler_spec.name: LambdaLR can't be used here: it needs a",
         ),
         ({"lr_scheduler_spec": STEP | {"step_size": 0}}, "lr_scheduler_spec: StepLR can't work with these argum"),
         (
