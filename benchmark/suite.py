@@ -3,6 +3,7 @@
 uv run benchmark/suite.py run classic --parallel 2      # what is missing or changed, on every core
 uv run benchmark/suite.py status classic                # what is done, what it will take
 uv run benchmark/suite.py table                         # writes the tables of BENCHMARKS.md
+uv run benchmark/suite.py curves classic                # keeps the curves of the run folders, which the docs draw
 uv run benchmark/suite.py try classic --only CartPole-v1,DQN -s agent.net.optim_spec.lr=1e-3   # on seeds of tuning
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
+import suite_curves
 import suite_jobs
 import suite_table
 import typer
@@ -144,6 +146,20 @@ def table(
             typer.echo(f"{path}: is not what the results say; write it: uv run benchmark/suite.py table", err=True)
             raise typer.Exit(1)
         path.write_text(content, encoding="utf-8")
+
+
+@app.command()
+def curves(suite: Name, only: Only = None, out: Out = Path("data/suites")) -> None:
+    """Keep the learning curves of the run folders: one small CSV, from which the docs draw."""
+    plan = Suite.read(suite)
+    path = suite_curves.path_of(plan)
+    kept = suite_curves.read(path)
+    for row in plan.only(only):
+        if row.skip or row.packages or (found := suite_curves.row_curve(row, plan, out)) is None:
+            continue
+        kept[row.key] = found
+        typer.echo(f"{row.env} {row.algorithm}: {found[0]} sessions")
+    suite_curves.write(path, kept)
 
 
 @app.command()

@@ -9,8 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import suite_curves
+import suite_table
 from pydantic import BaseModel
+from suite_rows import Result, Results, Row, Suite
 
+from slm_lab.experiment.draw import Line, draw_panels
 from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.model import AgentSpec, EnvSpec, MetaSpec, Spec
 
@@ -114,10 +118,43 @@ def algorithm_page(module: ModuleType) -> str:
     if equations.exists():
         parts += ["## Equations", equations.read_text(encoding="utf-8")]
     path = Path(inspect.getfile(module)).relative_to(SOURCE.parent)
-    parts += [f"The code is `{path}`; scores are in BENCHMARKS.md.", "## Keys"]
+    parts += [f"The code is `{path}`.", *_scores(slug, _classes(module)), "## Keys"]
     for cls in _classes(module):
         parts += [f"### {cls.__name__}", inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0], keys(cls.Spec)]
     return "\n\n".join(parts) + "\n"
+
+
+def _scores(slug: str, classes: list[type]) -> list[str]:
+    """What the suites of `benchmark/` measured of these algorithms: a table, and curves where they were kept."""
+    names, measured, panels = {cls.__name__ for cls in classes}, list[tuple[Row, list[Result]]](), {}
+    for suite in map(Suite.read, Suite.names()):
+        results, curves = Results(suite.csv).read(), suite_curves.read(suite_curves.path_of(suite))
+        for row in suite.rows:
+            own = [r for r in results if r.key == row.key]
+            if not own or _algorithm_of(row) not in names:
+                continue
+            measured.append((row, own))
+            if row.key in curves:
+                curve = curves[row.key][1]
+                line = Line(curve.x, curve.mean, (curve.low, curve.high), label=row.algorithm)
+                panels.setdefault(row.env, []).append(line)
+    if not measured:
+        return ["## Scores", "Not measured yet."]
+    about = (
+        "Means over seeds of `total_reward_ma`, unless BENCHMARKS.md says otherwise; the method and all rows are there."
+    )
+    parts = ["## Scores", about, suite_table.short_table(measured)]
+    picture = HERE / "generated" / "algorithms" / f"{slug}.svg"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    labels = ("total_reward, moving average", "frames")
+    if draw_panels(picture, panels, "Learning curves", "mean over seeds and 95 % bootstrap interval", *labels):
+        parts.append(f"![Learning curves of {slug}]({picture.name})")
+    return parts
+
+
+def _algorithm_of(row: Row) -> str:
+    specs = json.loads((SOURCE.parent / "specs" / row.spec_file).read_text(encoding="utf-8"))
+    return str(specs[row.spec_name]["agent"]["algorithm"]["name"])
 
 
 def _fenced(text: str) -> str:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import suite
+import suite_curves
 import suite_jobs
 import suite_rows
 import suite_table
@@ -220,6 +222,16 @@ def test_a_killed_session_goes_on(tmp_path: Path) -> None:
     assert [p for p in job.folder.iterdir() if p.is_dir()] == [folder]
     whole = suite_jobs.measure(suite_jobs.job(row, 1000, tmp_path / "whole", 2))
     assert {**found, "seconds": 0} == {**whole, "seconds": 0}
+    # and its curve is kept, from the session that is there
+    plan = Suite(name="whole", title="", source="", seeds=2, episodes=2, rows=[row])
+    kept = suite_curves.row_curve(row, plan, tmp_path)
+    assert kept is not None
+    assert (kept[0], kept[1].x[-1]) == (1, 400)
+    suite_curves.write(tmp_path / "curves.csv", {row.key: kept})
+    count, curve = suite_curves.read(tmp_path / "curves.csv")[row.key]
+    assert count == 1
+    np.testing.assert_allclose(curve, kept[1], rtol=1e-3)
+    assert suite_curves.row_curve(row, plan, tmp_path / "elsewhere") is None
 
 
 def test_a_row_of_another_package_names_it_and_refuses_other_versions() -> None:

@@ -182,11 +182,26 @@ def test_links_between_pages_lead_somewhere(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def reference() -> str:
-    sys.path.insert(0, str(ROOT / "docs"))
+def generated() -> Any:
+    """The module that writes the generated pages."""
+    sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "benchmark")]
     import generate
 
-    return str(generate.reference())
+    return generate
+
+
+@pytest.fixture(scope="module")
+def reference(generated: Any) -> str:
+    return str(generated.reference())
+
+
+def test_the_page_of_an_algorithm_has_its_scores_and_curves(generated: Any) -> None:
+    page = generated.algorithm_page(generated.algorithm_modules()["dqn"])
+    for spec in ("dqn/dqn_cartpole.json` `dqn_cartpole", "dqn/ddqn_per_cartpole.json` `ddqn_per_cartpole"):
+        assert f"| CartPole-v1 | `{spec}` | 200,000 | 10 |" in page
+    assert "![Learning curves of dqn](dqn.svg)" in page
+    assert (ROOT / "docs/generated/algorithms/dqn.svg").read_text().startswith("<?xml")
+    assert "Not measured yet" in generated.algorithm_page(generated.algorithm_modules()["random"])
 
 
 def test_the_reference_names_every_key(reference: str) -> None:
