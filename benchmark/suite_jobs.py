@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -101,6 +102,24 @@ def success_rate(policy: Any, episodes: int, seed: int) -> float:
     return succeeded / episodes
 
 
+def shares(cores: list[int], parallel: int) -> list[list[int]]:
+    """The cores of each of so many sessions: no core is another's, as long as there are enough.
+
+    >>> shares([0, 1, 2, 3], 2), shares([0, 1], 3)
+    ([[0, 2], [1, 3]], [[0], [1], [0]])
+    """
+    if parallel >= len(cores):
+        return [[cores[i % len(cores)]] if cores else [] for i in range(parallel)]
+    return [cores[i::parallel] for i in range(parallel)]
+
+
+def _measure_on(cores: list[int], job: Job) -> dict[str, Any]:
+    """Measure on these cores alone: sessions that share cores spin while they wait for each other's threads."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+    return measure(job)
+
+
 def run(jobs: list[Job], parallel: int, ray_address: str | None = None) -> Iterator[tuple[Job, dict[str, Any] | str]]:
     """Measure; gives each job as it ends, with the fields of its result or the reason why it has none."""
     if ray_address is not None:
@@ -108,20 +127,24 @@ def run(jobs: list[Job], parallel: int, ray_address: str | None = None) -> Itera
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
+    free = shares(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [], parallel)
     with ProcessPoolExecutor(parallel, mp_context=context, max_tasks_per_child=1) as pool:
-        waiting: dict[Future[dict[str, Any]], Job] = {}
+        waiting: dict[Future[dict[str, Any]], tuple[Job, list[int]]] = {}
         todo = iter(jobs)
         try:
             while True:
                 # not all at once: what is interrupted has few sessions to wait for
                 while len(waiting) < parallel and (job := next(todo, None)) is not None:
-                    waiting[pool.submit(measure, job)] = job
+                    own = free.pop()
+                    waiting[pool.submit(_measure_on, own, job)] = job, own
                 if not waiting:
                     return
                 ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in ended:
+                    job, own = waiting.pop(future)
+                    free.append(own)
                     error = future.exception()
-                    yield waiting.pop(future), f"{error}" if error is not None else future.result()
+                    yield job, f"{error}" if error is not None else future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

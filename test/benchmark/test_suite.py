@@ -298,3 +298,10 @@ def test_success_is_what_the_last_step_of_an_episode_says() -> None:
 
     assert suite_jobs.success_rate(Policy(), 4, 1000) == 0.5
     assert suite_jobs.success_rate(Policy(), 1, 1001) == 0.0
+
+
+def test_sessions_side_by_side_have_cores_of_their_own() -> None:
+    assert suite_jobs.shares([0, 1, 2, 3], 2) == [[0, 2], [1, 3]]
+    assert suite_jobs.shares([4, 5], 1) == [[4, 5]]
+    assert suite_jobs.shares([4, 5], 3) == [[4], [5], [4]]
+    assert suite_jobs.shares([], 2) == [[], []]
