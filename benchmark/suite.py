@@ -155,10 +155,9 @@ def curves(suite: Name, only: Only = None, out: Out = Path("data/suites")) -> No
     path = suite_curves.path_of(plan)
     kept = suite_curves.read(path)
     for row in plan.only(only):
-        if row.skip or row.packages or (found := suite_curves.row_curve(row, plan, out)) is None:
-            continue
-        kept[row.key] = found
-        typer.echo(f"{row.env} {row.algorithm}: {found[0]} sessions")
+        if (found := suite_curves.row_curve(row, plan, out)) is not None:
+            kept[row.key] = found
+            typer.echo(f"{row.env} {row.algorithm}: {found[0]} sessions")
     suite_curves.write(path, kept)
 
 

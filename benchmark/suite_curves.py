@@ -4,8 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import suite_jobs
-from suite_rows import Row, Suite
+from suite_rows import Results, Row, Suite
 
 from slm_lab.experiment.curves import Curve, average, moving_average
 from slm_lab.experiment.history import read_history
@@ -25,15 +24,19 @@ def path_of(suite: Suite) -> Path:
 
 
 def row_curve(row: Row, suite: Suite, out: Path) -> tuple[int, Curve] | None:
-    """The curve of total_reward's moving average over the run folders of a row's present spec; None: there are none."""
+    """The curve of total_reward's moving average over the sessions that the row's score is made of.
+
+    None: there is no score, or not every one of these sessions has its run folder here.
+    """
     xs, ys = [], []
-    for seed in suite.seeds_of(row):
-        folder = suite_jobs.job(row, seed, out / suite.name, suite.episodes).folder
-        for run in sorted(folder.glob("*/info"))[-1:]:
-            train = read_history(Layout.open(run.parent)).judged[0].train
-            if train["frame"][-1] >= row.frames:
-                xs.append(train["frame"])
-                ys.append(moving_average(train["total_reward"]))
+    for result in Results(suite.csv).read():
+        if result.key == row.key:
+            folders = sorted((out / suite.name).glob(f"{row.slug}_{result.seed}_{result.spec}/*/info"))
+            if not folders:
+                return None
+            train = read_history(Layout.open(folders[-1].parent)).judged[0].train
+            xs.append(train["frame"])
+            ys.append(moving_average(train["total_reward"]))
     return (len(xs), average(xs, ys, points=POINTS)) if xs else None
 
 

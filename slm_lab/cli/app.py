@@ -114,24 +114,31 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     from slm_lab.cli.run import Command, main
 
     if stop_ray:
-        from slm_lab.cli.stop import main as stop
-
-        raise typer.Exit(stop())
-    fields = ["seed", "start_from", "render", "device", "cuda_offset", "log_metrics", "profile", "keep", "out"]
-    settings = {name: ctx.params[name] for name in fields}
-    typed = (name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE")
+        raise typer.Exit(_stop())
+    settings = {
+        "seed": seed,
+        "start_from": start_from,
+        "render": render,
+        "device": device,
+        "cuda_offset": cuda_offset,
+        "log_level": log_level.value,
+        "log_metrics": log_metrics,
+        "profile": profile,
+        "keep": keep,
+        "ray_address": ray_address or None,
+        "out": out,
+    }
     command = Command(
         words=[word for word in (spec_file, spec_name, mode) if word is not None],
         sets=_pairs(sets),
-        settings=settings | {"log_level": log_level.value, "ray_address": ray_address or None},
+        settings=settings,
         job=job,
         episodes=episodes,
         video=video,
         folder=folder,
         upload=upload_hf,
         upload_every=upload_every,
-        typed=frozenset(typed),
-        commands=list(getattr(ctx.parent and ctx.parent.command, "commands", ())),
+        **_seen(ctx),
     )
     raise typer.Exit(main(command))
 
@@ -240,6 +247,21 @@ def pull(
     from slm_lab.cli.hub import pull_runs
 
     pull_runs(pattern, out, force=force)
+
+
+def _stop() -> int:
+    from slm_lab.cli.stop import main
+
+    return main()
+
+
+def _seen(ctx: typer.Context) -> dict[str, Any]:
+    """Which options are on the command line, not from the environment or a default; and the names of all commands."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {
+        "typed": frozenset(name for name, source in sources.items() if getattr(source, "name", "") == "COMMANDLINE"),
+        "commands": list(getattr(ctx.parent and ctx.parent.command, "commands", ())),
+    }
 
 
 def _pairs(sets: list[str] | None) -> dict[str, str]:

@@ -222,8 +222,10 @@ def test_a_killed_session_goes_on(tmp_path: Path) -> None:
     assert [p for p in job.folder.iterdir() if p.is_dir()] == [folder]
     whole = suite_jobs.measure(suite_jobs.job(row, 1000, tmp_path / "whole", 2))
     assert {**found, "seconds": 0} == {**whole, "seconds": 0}
-    # and its curve is kept, from the session that is there
-    plan = Suite(name="whole", title="", source="", seeds=2, episodes=2, rows=[row])
+    # and the curve of the sessions that were scored is kept, if all of them are here
+    plan = Suite(name="whole", title="", source="", seeds=2, episodes=2, rows=[row], folder=tmp_path)
+    assert suite_curves.row_curve(row, plan, tmp_path) is None
+    Results(plan.csv).add(result(1000, spec=job.prints[0]))
     kept = suite_curves.row_curve(row, plan, tmp_path)
     assert kept is not None
     assert (kept[0], kept[1].x[-1]) == (1, 400)
@@ -231,7 +233,8 @@ def test_a_killed_session_goes_on(tmp_path: Path) -> None:
     count, curve = suite_curves.read(tmp_path / "curves.csv")[row.key]
     assert count == 1
     np.testing.assert_allclose(curve, kept[1], rtol=1e-3)
-    assert suite_curves.row_curve(row, plan, tmp_path / "elsewhere") is None
+    Results(plan.csv).add(result(1001, spec=job.prints[0]))
+    assert suite_curves.row_curve(row, plan, tmp_path) is None
 
 
 def test_a_row_of_another_package_names_it_and_refuses_other_versions() -> None:
@@ -305,3 +308,13 @@ def test_sessions_side_by_side_have_cores_of_their_own() -> None:
     assert suite_jobs.shares([4, 5], 1) == [[4, 5]]
     assert suite_jobs.shares([4, 5], 3) == [[4], [5], [4]]
     assert suite_jobs.shares([], 2) == [[], []]
+
+
+@pytest.mark.parametrize("name", Suite.names())
+def test_every_curve_is_one_of_the_sessions_that_were_scored(name: str) -> None:
+    plan = Suite.read(name)
+    results = Results(plan.csv).read()
+    for key, (count, curve) in suite_curves.read(suite_curves.path_of(plan)).items():
+        own = [r for r in results if r.key == key]
+        assert count == len(own)
+        assert curve.x[-1] == max(r.frames for r in own)
