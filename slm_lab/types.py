@@ -299,23 +299,6 @@ class Evaluated(NamedTuple):
     """[T, N] V of the true successor where truncated, else 0"""
 
 
-class Minibatch(NamedTuple):
-    """Transitions of a rollout, flattened time-major to [B]."""
-
-    obs: Tensor
-    """[B, *O]"""
-    action: Tensor
-    """[B, *A]"""
-    log_prob: Tensor
-    """[B] under the policy that acted"""
-    value: Tensor
-    """[B] V(obs) before the update"""
-    advantage: Tensor
-    """[B]"""
-    ret: Tensor
-    """[B] the target of the value function"""
-
-
 class Transition(NamedTuple):
     """A batch drawn from a replay memory."""
 

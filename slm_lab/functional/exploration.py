@@ -108,20 +108,6 @@ EXPLORATION: dict[str, type[Exploration]] = {"epsilon_greedy": EpsilonGreedy, "b
 """By the names of `action_policy`."""
 
 
-def action_count(action: ActionSpace) -> int:
-    """n of discrete actions.
-
-    Raises:
-        TypeError: there is no counting these actions
-
-    >>> action_count(Discrete(3))
-    3
-    """
-    if not isinstance(action, Discrete):
-        raise TypeError(f"actions must be discrete, not {action}")
-    return action.n
-
-
 def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
     """`clip(a + clip(std * noise, -c, c), -1, 1)`: the next action of a target. Fujimoto et al. 2018, (14).
 

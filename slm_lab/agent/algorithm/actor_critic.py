@@ -287,7 +287,7 @@ class ActorCritic(Algorithm):
         return evaluated.log_prob, evaluated.value[:-1], advantage, ret
 
     def learn(self, data: tuple[Tensor, ...]) -> None:
-        """Take gradient steps on what `learner_data` gave: the fields of a Minibatch, [T * N, ...] each."""
+        """Take gradient steps on what `learner_data` gave: the arguments of `loss` before `coefs`, [T * N, ...]."""
         self.learner.step(data, None, self.coefs())
 
     def coefs(self) -> tuple[Tensor, ...]:

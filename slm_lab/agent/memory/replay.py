@@ -9,17 +9,15 @@ from torch import Tensor
 
 from slm_lab.agent.memory.base import Memory, Owner, action_array
 from slm_lab.agent.memory.mirror import mirrors, to_device
-from slm_lab.agent.memory.obs_store import Index, PlainObs, Pool, StackedObs, look_up, looks_stacked
+from slm_lab.agent.memory.obs_store import Index, PlainObs, StackedObs, look_up, looks_stacked
+from slm_lab.agent.memory.outcomes import Outcomes
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.registry import register
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import Count, MemorySpec
-from slm_lab.types import Floats, Normalizer, Played, Step, Transition
-
-CUT = -2
-"""An end of an episode that is no true end, behind which the next row's observation is the successor all the same."""
+from slm_lab.types import Normalizer, Played, Step, Transition
 
 
 class ReplaySpec(MemorySpec):
@@ -71,7 +69,6 @@ class Replay(Memory):
         self._agent = agent
         self._generator = torch.Generator().manual_seed(derive(agent.seed, 2))
         self._device = agent.device
-        self._asked: str = memory_spec.device
         self._mirrored = False
         """Whether the store has a mirror on the device."""
         self._batch = int(memory_spec.batch_size)
@@ -106,27 +103,22 @@ class Replay(Memory):
         """Bytes of all arrays; 0 before the first step."""
         if self._store is None:
             return 0
-        own = self._action.nbytes + self._reward.nbytes + self._end.nbytes
-        return own + self._store.nbytes + self._final.array.nbytes
+        return self._action.nbytes + self._outcomes.nbytes + self._store.nbytes
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Store one vector step: [N, *O], [N, *A] and what came of it."""
         if step.raw is not None:
             obs, step, self._normalizer = step.raw
-        if self._store is None:
-            self._allocate(obs.dtype.name, stacked=looks_stacked(obs, step.final_obs))
-        store, head = self._store, self._head
-        assert store is not None
+        store = self._store or self._allocate(obs.dtype.name, stacked=looks_stacked(obs, step.final_obs))
+        head = self._head
         if obs.tobytes() != self._next:
             self._begin(obs)
         self._action[head] = action
-        self._reward[head] = step.reward
-        end = self._end[head]
+        self._outcomes.reward[head] = step.reward
         if self._size == self._steps:
-            self._forget(end)
-        end[:] = 0
+            self._outcomes.clear(head)
         if 1 in step.terminated.tobytes() or 1 in step.truncated.tobytes():
-            self._close(end, step)
+            self._outcomes.close(head, step)
         self._head = head = (head + 1) % self._rows
         store.put(head, step.obs)
         self._moved(1, step.obs)
@@ -143,23 +135,16 @@ class Replay(Memory):
             self._begin(obs[0])
         rows = (self._head + np.arange(count)) % self._rows
         self._action[rows] = played.action
-        self._reward[rows] = played.reward
-        self._forget(self._end[rows])
-        self._end[rows] = 0
+        self._outcomes.reward[rows] = played.reward
+        self._outcomes.clear(rows)
         done = played.terminated | played.truncated
         if done.any():
             for k, step in enumerate(played.steps()):
                 if done[k].any():
-                    self._close(self._end[rows[k]], step)
+                    self._outcomes.close(int(rows[k]), step)
         self._head = (self._head + count) % self._rows
         store.put((rows + 1) % self._rows, obs[1:])
         self._moved(count, obs[-1])
-
-    def _close(self, end: NDArray[np.int32], step: Step) -> None:
-        """Write down in a row of `_end` which episodes the step has ended."""
-        end += step.terminated
-        self._keep_final(end, step.final_obs, step.obs)
-        end[(end == 0) & step.truncated] = CUT
 
     def _moved(self, count: int, obs: NDArray[Any]) -> None:
         """So many rows were written; the observation is to be acted on next."""
@@ -233,7 +218,8 @@ class Replay(Memory):
         """Arrays of what came from the env, by name; places that hold nothing hold zeros, or what was there before."""
         if self._store is None:
             return {}
-        return {"observations": [*self._store.arrays, self._final.array], "rewards": [self._reward]}
+        outcomes = self._outcomes
+        return {"observations": [*self._store.arrays, outcomes.pool.array], "rewards": [outcomes.reward]}
 
     def update_priority(self, index: Tensor, error: Tensor) -> None:
         """Tell how wrong the predictions for these transitions were, [B] each; a uniform memory does not care."""
@@ -255,8 +241,8 @@ class Replay(Memory):
                 "raw": self.info.normalized,
                 "stacked": isinstance(self._store, StackedObs),
                 "obs": self._store.state_dict(rows),
-                "final": self._final.state_dict(),
-                **{k: torch.from_numpy(v[:rows].copy()) for k, v in self._named().items()},
+                "action": torch.from_numpy(self._action[:rows].copy()),
+                **self._outcomes.state_dict(rows),
             }
         return state
 
@@ -277,9 +263,8 @@ class Replay(Memory):
             )
         store = self._allocate(str(arrays["final"]["array"].numpy().dtype), stacked=arrays["stacked"])
         store.load_state_dict(arrays["obs"])
-        self._final.load_state_dict(arrays["final"])
-        for key, value in self._named().items():
-            value[: len(arrays[key])] = arrays[key].numpy()
+        self._outcomes.load_state_dict(arrays)
+        self._action[: len(arrays["action"])] = arrays["action"].numpy()
         self._next = store.take(self._row(self._head)).tobytes()
 
     def _allocate(self, obs_dtype: str, *, stacked: bool) -> PlainObs | StackedObs:
@@ -289,18 +274,11 @@ class Replay(Memory):
         self._rows = self._steps + (info.obs_shape[0] if stacked else 1)
         self._total = self._rows * n
         self._store = make(self._rows, n, info.obs_shape, obs_dtype)
-        self._mirrored = mirrors(self._asked, self._device, self._store.nbytes, normalized=info.normalized)
+        self._mirrored = mirrors(self.spec.device, self._device, self._store.nbytes, normalized=info.normalized)
         self._action = action_array((self._rows, n), info.action)
         self._flat_action = self._action.reshape(self._total, *self._action.shape[2:])
-        self._reward = np.zeros((self._rows, n), np.float32)
-        # 0: the episode goes on, the successor is the next row's. Else it ended: bit 0: terminated; the bits above, if
-        # not 0: 1 + place of the true successor, which is the next row's in CUT too
-        self._end = np.zeros((self._rows, n), np.int32)
-        self._final = Pool(info.obs_shape, obs_dtype)
+        self._outcomes = Outcomes(self._rows, n, info.obs_shape, obs_dtype)
         return self._store
-
-    def _named(self) -> dict[str, NDArray[Any]]:
-        return {"action": self._action, "reward": self._reward, "end": self._end}
 
     def _row(self, row: int) -> Index:
         return np.arange(row * self._n, (row + 1) * self._n)
@@ -309,23 +287,9 @@ class Replay(Memory):
         """What is acted on is not what the last step gave (or there was none): the env was reset from outside."""
         assert self._store is not None
         if self._size:
-            end = self._end[(self._head - 1) % self._rows]
-            self._keep_final(end, self._store.take(self._row(self._head)), obs, only=end < 2)
-            end[end == 0] = CUT
+            successor = self._store.take(self._row(self._head))
+            self._outcomes.cut((self._head - 1) % self._rows, successor, obs)
         self._store.put(self._head, obs)
-
-    def _keep_final(self, end: NDArray[np.int32], final_obs: NDArray[Any], obs: NDArray[Any], only: Any = True) -> None:
-        """Keep true successors where they differ from the observation of the next row."""
-        differs = (final_obs != obs).reshape(self._n, -1).any(1) & only
-        places = np.flatnonzero(differs)
-        if len(places):
-            end[places] = (end[places] & 1) + 2 * (self._final.put(final_obs[places]) + 1)
-
-    def _forget(self, end: NDArray[np.int32]) -> None:
-        """A row is about to be overwritten."""
-        kept = end[end > 1]
-        if len(kept):
-            self._final.drop((kept >> 1).astype(np.int64) - 1)
 
     def _oldest(self) -> int:
         """First row that holds a transition."""
@@ -344,47 +308,12 @@ class Replay(Memory):
         """Importance weights of a batch, [B] f32."""
         return self._ones[: len(index)]
 
-    def _walk(self, index: Index, steps: int, gamma: float) -> tuple[Index, Floats, Floats]:
-        """Up to n steps on from each place, within its episode.
-
-        Args:
-            index: [B]
-            steps: n
-            gamma: discount per step
-
-        Returns:
-            places of the last steps [B], discounted sums of rewards [B], discounts of the last rewards [B]
-        """
-        last, reward = index.copy(), self._rewards(index)
-        discount = np.ones(len(index), np.float32)
-        newest = (self._head - 1) % self._rows
-        for _ in range(steps - 1):
-            on = (self._end.take(last) == 0) & (last // self._n != newest)
-            if not on.any():
-                break
-            last[on] = (last[on] + self._n) % self._total
-            discount[on] *= gamma
-            reward[on] += discount[on] * self._rewards(last[on])
-        return last, reward, discount
-
-    def _rewards(self, index: Index) -> Floats:
-        reward = self._reward.take(index)
-        return reward if self._normalizer is None else self._normalizer.normalize_reward(reward)
-
     def _take(self, index: Index, steps: int = 1, gamma: float = 1.0) -> Transition:
         assert self._store is not None
-        if steps == 1:
-            last, reward = index, self._rewards(index)
-        else:
-            last, reward, discount = self._walk(index, steps, gamma)
+        newest = (self._head - 1) % self._rows
+        reward, last, terminated, apart, final = self._outcomes.look_up(index, steps, gamma, newest, self._normalizer)
         next_index = last + self._n
         next_index %= self._total
-        end = self._end.take(last)
-        apart = (end > 1).nonzero()[0]
-        final = self._final.take((end[apart] >> 1).astype(np.int64) - 1) if len(apart) else None
-        terminated = (end & 1).astype(np.float32)
-        if steps > 1:
-            terminated = 1 - discount * (1 - terminated)
         tensor = torch.from_numpy
         obs, next_obs = look_up(self._store, index, next_index, apart, final, self._device if self._mirrored else None)
         if self._normalizer is not None:
