@@ -1,11 +1,14 @@
 """What the README shows works, and it stays short."""
 
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from support.pages import block, page, run_python
 
+from slm_lab.cli.runs import check_folder
 from slm_lab.spec.load import load_spec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +50,17 @@ def test_the_map_of_the_package_names_files_that_exist() -> None:
     named = re.findall(r"`((?:\w+/)+\w+\.py)`", page("slm_lab/README.md"))
     assert len(named) > 15
     assert [name for name in named if not (ROOT / "slm_lab" / name).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_commands_that_train_bundled_specs_are_accepted(name: str) -> None:
+    for line in re.findall(r"^uv run slm-lab (?:run )?(\w+/\w+\.json .*)", page(name), re.MULTILINE):
+        file, spec_name, *rest = shlex.split(line, comments=True)
+        given = list(pairwise(rest))
+        load_spec(file, spec_name, sets=dict(value.split("=", 1) for key, value in given if key in ("-s", "--set")))
+        for key, value in given:
+            if key == "--folder":
+                check_folder(value, spec_name)
 
 
 def test_bundled_specs_that_are_named_exist() -> None:
