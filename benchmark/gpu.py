@@ -153,7 +153,7 @@ def machine(device: str) -> dict[str, Any]:
     """Card, driver, versions and command: what a figure is worth nothing without."""
     import torch
 
-    from slm_lab.experiment import runs
+    from slm_lab.experiment.records import runs
 
     found = {**runs.machine(), **runs.versions(), "cuda": torch.version.cuda, "command": " ".join(sys.argv)}
     if device.startswith("cuda"):

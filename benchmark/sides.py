@@ -125,8 +125,13 @@ def run_spec(
     import torch
     from loguru import logger
 
-    from slm_lab.experiment.run import Mode, Options, Run
-    from slm_lab.experiment.session import Session
+    try:
+        from slm_lab.experiment.session.run import Mode, Options, Run
+        from slm_lab.experiment.session.session import Session
+    except ImportError:  # the side `base`, from before `experiment` had rooms
+        from slm_lab.experiment.run import Mode, Options, Run
+
+        from slm_lab.experiment.session import Session
     from slm_lab.lib.layout import Layout
     from slm_lab.spec.load import load_spec
 

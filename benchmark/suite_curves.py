@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from suite_rows import Results, Row, Suite
 
-from slm_lab.experiment.curves import Curve, average, moving_average
-from slm_lab.experiment.history import read_history
+from slm_lab.experiment.records.curves import Curve, average, moving_average
+from slm_lab.experiment.records.history import read_history
 from slm_lab.lib.layout import Layout
 
 POINTS = 40

@@ -14,7 +14,7 @@ from typing import Any
 import suite_rows
 from suite_rows import Result, Row
 
-PRELOAD = ["slm_lab.api", "slm_lab.experiment.session", "torch", "gymnasium"]
+PRELOAD = ["slm_lab.api", "slm_lab.experiment.session.session", "torch", "gymnasium"]
 """Imported once, before the processes of the sessions are forked."""
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from suite_rows import Result, Results, Row, Suite
 
-from slm_lab.experiment.baselines import baselines
-from slm_lab.experiment.statistics import Estimate, estimate, iqm, mean, normalize
+from slm_lab.experiment.records.baselines import baselines
+from slm_lab.experiment.records.statistics import Estimate, estimate, iqm, mean, normalize
 from slm_lab.lib.errors import SpecError
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "BENCHMARKS.md"

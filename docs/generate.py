@@ -14,7 +14,7 @@ import suite_table
 from pydantic import BaseModel
 from suite_rows import Result, Results, Row, Suite
 
-from slm_lab.experiment.draw import Line, draw_panels
+from slm_lab.experiment.graphs.draw import Line, draw_panels
 from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.model import AgentSpec, EnvSpec, MetaSpec, Spec
 

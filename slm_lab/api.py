@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from slm_lab.agent.metrics import Row
-from slm_lab.experiment import compare as comparison
 from slm_lab.experiment import launch
-from slm_lab.experiment import measure as measurement
-from slm_lab.experiment.callbacks import Callbacks, Episode
-from slm_lab.experiment.check import load_spec
-from slm_lab.experiment.compare import Comparison
-from slm_lab.experiment.enjoy import SavedPolicy
-from slm_lab.experiment.history import read_histories
-from slm_lab.experiment.measure import Evaluation
-from slm_lab.experiment.plot_runs import plot_runs
-from slm_lab.experiment.policy import Policy
+from slm_lab.experiment.graphs.plot_runs import plot_runs
+from slm_lab.experiment.play import measure as measurement
+from slm_lab.experiment.play.enjoy import SavedPolicy
+from slm_lab.experiment.play.measure import Evaluation
+from slm_lab.experiment.play.policy import Policy
+from slm_lab.experiment.records import compare as comparison
+from slm_lab.experiment.records.compare import Comparison
+from slm_lab.experiment.records.history import read_histories
+from slm_lab.experiment.records.runs import find_run
 from slm_lab.experiment.report.write import write_report
-from slm_lab.experiment.results import RunResult
-from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.runs import find_run
+from slm_lab.experiment.session.callbacks import Callbacks, Episode
+from slm_lab.experiment.session.results import RunResult
+from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.experiment.trial.check import load_spec
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import adopt_console, silenced

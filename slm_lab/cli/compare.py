@@ -9,9 +9,9 @@ from rich.text import Text
 
 from slm_lab.cli.report import print_table, show
 from slm_lab.cli.runs import find_all
-from slm_lab.experiment.compare import Comparison, compare, to_json
-from slm_lab.experiment.history import read_histories
-from slm_lab.experiment.wording import NAMES, env_table, interval, number
+from slm_lab.experiment.records.compare import Comparison, compare, to_json
+from slm_lab.experiment.records.history import read_histories
+from slm_lab.experiment.records.wording import NAMES, env_table, interval, number
 from slm_lab.lib.files import plain
 
 

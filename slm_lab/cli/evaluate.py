@@ -9,8 +9,8 @@ from rich.table import Table
 
 from slm_lab.cli.report import print_table, show
 from slm_lab.cli.runs import find_local_plugins, locate
-from slm_lab.experiment.measure import Evaluation, evaluate
-from slm_lab.experiment.wording import coarse, interval, number
+from slm_lab.experiment.play.measure import Evaluation, evaluate
+from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.lib.files import plain
 from slm_lab.lib.log import setup
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from slm_lab.cli.runs import find_local_plugins, locate
-from slm_lab.experiment.enjoy import SavedPolicy
-from slm_lab.experiment.export import ENVS, STEPS, export
-from slm_lab.experiment.measure import choose
+from slm_lab.experiment.play.enjoy import SavedPolicy
+from slm_lab.experiment.play.export import ENVS, STEPS, export
+from slm_lab.experiment.play.measure import choose
 from slm_lab.lib.log import setup
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from slm_lab.cli.report import fits, print_table
-from slm_lab.experiment.describe import describe
-from slm_lab.experiment.runs import list_layouts
+from slm_lab.experiment.records.describe import describe
+from slm_lab.experiment.records.runs import list_layouts
 
 _COLOURS = {"completed": "green", "running": "cyan", "stopped": "yellow", "killed": "yellow", "crashed": "bold red"}
 

@@ -73,7 +73,7 @@ def _effective(migrated: Migrated, name: str) -> Migrated:
     if not migrated.notes:
         return migrated
     try:
-        from slm_lab.experiment.check import without_idle
+        from slm_lab.experiment.trial.check import without_idle
     except ModuleNotFoundError as e:
         if not is_core_only(e):
             raise

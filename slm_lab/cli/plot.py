@@ -6,8 +6,8 @@ from typing import Any
 
 from slm_lab.cli.report import show
 from slm_lab.cli.runs import find_all
-from slm_lab.experiment.history import read_histories
-from slm_lab.experiment.plot_runs import plot_runs
+from slm_lab.experiment.graphs.plot_runs import plot_runs
+from slm_lab.experiment.records.history import read_histories
 from slm_lab.lib.errors import LabError
 
 

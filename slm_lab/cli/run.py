@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from slm_lab.cli.modes import LATEST, MODES, Request, parse_words, read_job
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
-from slm_lab.experiment.resources import needs_inductor, use_compile
+from slm_lab.experiment.session.resources import needs_inductor, use_compile
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
@@ -27,7 +27,7 @@ from slm_lab.spec.variables import apply_sets, short_env
 
 if TYPE_CHECKING:
     from slm_lab.cli.upload import Upload
-    from slm_lab.experiment.results import RunResult
+    from slm_lab.experiment.session.results import RunResult
 
 OK, CRASHED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -179,7 +179,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
     if request.mode == "search":
-        from slm_lab.experiment.check import require_search
+        from slm_lab.experiment.trial.check import require_search
 
         for spec in specs:
             require_search(spec, settings["device"], cluster=settings["ray_address"] is not None)
@@ -194,7 +194,7 @@ def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
     _start_compiler(request, command)
-    from slm_lab.experiment.check import load_specs  # imports torch: not for a wrong file name
+    from slm_lab.experiment.trial.check import load_specs  # imports torch: not for a wrong file name
 
     return load_specs(request.file, request.name, sets=command.sets, search=False)
 
@@ -233,7 +233,7 @@ def _start_compiler(request: Request, command: Command) -> None:
 
 
 def _options(command: Command) -> Any:
-    from slm_lab.experiment.run import Options
+    from slm_lab.experiment.session.run import Options
 
     return Options(**command.settings)
 
@@ -248,7 +248,7 @@ def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> 
     """Run a spec; or go on with the run folder that was named, where there is one, here or on the hub."""
     from slm_lab.cli.profile import profiled
     from slm_lab.experiment.launch import resume, run_spec
-    from slm_lab.experiment.run import Mode
+    from slm_lab.experiment.session.run import Mode
 
     beside = None if upload is None else upload.beside
     options, folder = _options(command), command.folder
@@ -270,7 +270,7 @@ def _uploaded(command: Command, work: "Callable[[Upload | None], RunResult]") ->
     if not command.upload:
         return _tell(work(None), command)
     from slm_lab.cli.upload import Upload
-    from slm_lab.experiment.stopping import StopRequest
+    from slm_lab.experiment.trial.stopping import StopRequest
 
     # outside the training, too, a first signal must not end the process: the last upload is to be whole
     with StopRequest() as stop:
@@ -300,7 +300,7 @@ def _resume(request: Request, command: Command) -> int:
 
 def _enjoy(request: Request, command: Command) -> int:
     from slm_lab.experiment.launch import enjoy
-    from slm_lab.experiment.runs import find_run
+    from slm_lab.experiment.records.runs import find_run
 
     out = command.settings["out"]
     target: str | Path = locate(request.target or LATEST, out)

@@ -8,7 +8,7 @@ from typing import Any
 from slm_lab.cli.modes import parse_mode
 from slm_lab.cli.report import is_core_only, show
 from slm_lab.cli.runs import check_folder, find_local_plugins
-from slm_lab.experiment.runs import git_commit
+from slm_lab.experiment.records.runs import git_commit
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
@@ -108,7 +108,7 @@ def _raw(path: Path, command: RemoteCommand) -> dict[str, Any]:
     if faults:
         raise SpecError(faults, f"{path}: {command.spec}")
     try:
-        from slm_lab.experiment.check import load_specs
+        from slm_lab.experiment.trial.check import load_specs
 
         load_specs(path, command.spec, sets=command.sets)
     except ModuleNotFoundError as e:

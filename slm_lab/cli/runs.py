@@ -52,7 +52,7 @@ def find_folder(word: str, out: Path) -> Path:
     Raises:
         LabError: there is none.
     """
-    from slm_lab.experiment.runs import find_run, list_layouts  # imports torch
+    from slm_lab.experiment.records.runs import find_run, list_layouts  # imports torch
 
     finished = [x.root for x in list_layouts(out) if x.name == word and x.trial_metrics(0).exists()]
     if finished and not Path(word).exists():

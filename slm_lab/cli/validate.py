@@ -12,7 +12,7 @@ from rich.text import Text
 
 from slm_lab.cli.report import print_table
 from slm_lab.cli.runs import find_local_plugins
-from slm_lab.experiment.check import check_spec
+from slm_lab.experiment.trial.check import check_spec
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.files import bundled_folder, expand, find_file, holds_specs, spec_files
 from slm_lab.spec.load import open_file, read_file

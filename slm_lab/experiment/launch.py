@@ -12,19 +12,19 @@ from typing import NamedTuple
 
 from loguru import logger
 
-from slm_lab.experiment.callbacks import Callbacks
-from slm_lab.experiment.check import require, require_change, require_search
-from slm_lab.experiment.enjoy import enjoy
-from slm_lab.experiment.extend import extended, rewritten, tell_changes
-from slm_lab.experiment.origin import open_origin, save_origin
-from slm_lab.experiment.pool import Pool
-from slm_lab.experiment.resources import needs_inductor, use_compile
-from slm_lab.experiment.results import RunResult, TrialResult
-from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.runs import RunFile, Status, find_run, is_search, locked, versions
-from slm_lab.experiment.stopping import StopRequest
-from slm_lab.experiment.trial import Trial, session_count, worker_count
-from slm_lab.experiment.wording import block
+from slm_lab.experiment.play.enjoy import enjoy
+from slm_lab.experiment.records.runs import RunFile, Status, find_run, is_search, locked, versions
+from slm_lab.experiment.records.wording import block
+from slm_lab.experiment.session.callbacks import Callbacks
+from slm_lab.experiment.session.extend import extended, rewritten, tell_changes
+from slm_lab.experiment.session.resources import needs_inductor, use_compile
+from slm_lab.experiment.session.results import RunResult, TrialResult
+from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.experiment.trial.check import require, require_change, require_search
+from slm_lab.experiment.trial.origin import open_origin, save_origin
+from slm_lab.experiment.trial.pool import Pool
+from slm_lab.experiment.trial.stopping import StopRequest
+from slm_lab.experiment.trial.trial import Trial, session_count, worker_count
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
-from slm_lab.experiment.describe import RunLine
+from slm_lab.experiment.records.describe import RunLine
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.remote.hub import Hub

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from loguru import logger
 
-from slm_lab.experiment.runs import locked
+from slm_lab.experiment.records.runs import locked
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout

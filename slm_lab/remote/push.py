@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from loguru import logger
 
-from slm_lab.experiment.describe import describe
+from slm_lab.experiment.records.describe import describe
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog

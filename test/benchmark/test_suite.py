@@ -14,8 +14,8 @@ import yaml
 from suite_rows import Result, Results, Row, Session, Suite
 
 from slm_lab import api
-from slm_lab.experiment.session import Session as Training
-from slm_lab.experiment.statistics import Estimate
+from slm_lab.experiment.records.statistics import Estimate
+from slm_lab.experiment.session.session import Session as Training
 from slm_lab.lib.errors import SpecError
 
 ROW = {

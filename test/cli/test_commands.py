@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from slm_lab import __version__
 from slm_lab.cli.app import app
-from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.runs import RunFile, Status, locked
+from slm_lab.experiment.records.runs import RunFile, Status, locked
+from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.layout import Layout
 
 SCRIPT = Path(sys.executable).with_name("slm-lab")

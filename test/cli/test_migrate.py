@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slm_lab.experiment.check import without_idle
+from slm_lab.experiment.trial.check import without_idle
 
 OLD = Path(__file__).resolve().parent.parent / "golden" / "old"
 YAML = """\

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from slm_lab.experiment import launch
-from slm_lab.experiment.results import Crash, RunResult
-from slm_lab.experiment.run import Options
+from slm_lab.experiment.session.results import Crash, RunResult
+from slm_lab.experiment.session.run import Options
 from slm_lab.lib.errors import LabError
 
 Calls = list[tuple[Any, ...]]

@@ -9,7 +9,7 @@ from typer.testing import Result
 from slm_lab.cli.app import app
 from slm_lab.cli.modes import DEFAULT_FILE, DEFAULT_NAME, MODES, Request, parse_mode, parse_words
 from slm_lab.cli.route import route
-from slm_lab.experiment.run import Mode
+from slm_lab.experiment.session.run import Mode
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.files import find_file
 from slm_lab.spec.load import load_spec

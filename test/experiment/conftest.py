@@ -8,7 +8,7 @@ import pytest
 from loguru import logger
 from support.specs import TINY
 
-from slm_lab.experiment.run import Mode, Options, Run
+from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec, replace

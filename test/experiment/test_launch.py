@@ -11,9 +11,9 @@ import gymnasium as gym
 import pytest
 
 from slm_lab.experiment import launch
-from slm_lab.experiment.results import SessionResult, TrialResult
-from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.runs import RunFile, Status, locked
+from slm_lab.experiment.records.runs import RunFile, Status, locked
+from slm_lab.experiment.session.results import SessionResult, TrialResult
+from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import plain
 from slm_lab.lib.layout import Layout
@@ -130,7 +130,7 @@ def test_what_only_building_tells_leaves_no_folder(tiny: Tiny, options: Options,
     assert not options.out.exists()
 
 
-@pytest.mark.parametrize("place", ["slm_lab.experiment.launch.write_json", "slm_lab.experiment.runs.write_json"])
+@pytest.mark.parametrize("place", [f"slm_lab.experiment.{p}.write_json" for p in ("launch", "records.runs")])
 def test_a_disk_that_is_full_from_the_start_leaves_no_folder(
     tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -144,8 +144,8 @@ def test_a_disk_that_becomes_full(
     tiny: Tiny, options: Options, log_text: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The session crashes; that neither its crash nor the run's end can be written is told, and breaks nothing."""
-    monkeypatch.setattr("slm_lab.experiment.checkpoint.save", full)
-    monkeypatch.setattr("slm_lab.experiment.contain.write_atomic", full)
+    monkeypatch.setattr("slm_lab.experiment.session.checkpoint.save", full)
+    monkeypatch.setattr("slm_lab.experiment.trial.contain.write_atomic", full)
     monkeypatch.setattr(RunFile, "ended", full)
     done = launch.run_spec(tiny(), Mode.TRAIN, options)
     [crash] = done.crashed
@@ -203,7 +203,7 @@ def test_graphs_that_fail_do_not_take_the_run_with_them(
     def fail(*args: object, **kwargs: object) -> list[Path]:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("slm_lab.experiment.plot.plot_session", fail)
+    monkeypatch.setattr("slm_lab.experiment.graphs.plot.plot_session", fail)
     done = launch.run_spec(tiny(), Mode.TRAIN, options)
     assert done.metrics
     assert any("could not be drawn" in line for line in log_text)

@@ -124,7 +124,7 @@ def test_what_travels_is_enough(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     found = unpacked(archive(pack(spec, {"meta": {"plugins": ["mine.algos"]}}, tmp_path)))
     assert {"requirements.lock", "job/my spec.json", "mine/algos.py", "slm_lab/__main__.py"} <= set(found)
-    assert "slm_lab/experiment/baselines.json" in found
+    assert "slm_lab/experiment/records/baselines.json" in found
     assert not [p for p in found if ".env" in p or "data/" in p or "link" in p or "__pycache__" in p]
     there = tmp_path / "there"
     for path, data in found.items():

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment import checkpoint
+from slm_lab.experiment.session import checkpoint
 from slm_lab.lib.layout import Layout
 
 MAX_FRAME = 16_000

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment import checkpoint, launch
-from slm_lab.experiment.resources import available_cores, session_threads
-from slm_lab.experiment.results import RunResult
-from slm_lab.experiment.run import Mode, Options, Run
-from slm_lab.experiment.runs import RunFile, Status
-from slm_lab.experiment.session import Session
-from slm_lab.experiment.trial import Trial
+from slm_lab.experiment import launch
+from slm_lab.experiment.records.runs import RunFile, Status
+from slm_lab.experiment.session.resources import available_cores, session_threads
+from slm_lab.experiment.session.results import RunResult
+from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.session import Session, checkpoint
+from slm_lab.experiment.trial.trial import Trial
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec

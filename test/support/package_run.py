@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from slm_lab import api
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.run import Mode, Options, Run
-from slm_lab.experiment.session import Session
+from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.session import Session
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec

@@ -1,5 +1,8 @@
 """One HTML page about a run, a search or several runs, with everything inside: `write.write_report`.
 
-Reads what a run has left and computes nothing that `compare` or `analysis` computes already. `page` alone imports
-plotly; only filming needs torch.
+- Which page: `single`, `search`, `several`; `policy` plays, films and scores what was learned.
+- What it is made of: `figures`, `html`, `page`.
+
+Reads what a run has left and computes nothing that `records` computes already. `page` alone imports plotly; only
+filming needs torch.
 """

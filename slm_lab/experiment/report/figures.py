@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slm_lab.experiment.curves import Curve, average, thin
-from slm_lab.experiment.draw import PALETTE
+from slm_lab.experiment.graphs.draw import PALETTE
+from slm_lab.experiment.records.curves import Curve, average, thin
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from slm_lab.experiment.statistics import Estimate
+    from slm_lab.experiment.records.statistics import Estimate
 
 CLOCKS = {"frame": "frames", "wall_t": "wall time (s)"}
 """Columns that curves are drawn over, and what the axis says."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from slm_lab.experiment.records.wording import interval, number
 from slm_lab.experiment.report.html import Markup, Section, table, tag
-from slm_lab.experiment.wording import interval, number
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 
@@ -60,7 +60,7 @@ def final_evaluation(layout: Layout, episodes: int | None) -> tuple[list[Markup]
         command = shlex.join(["slm-lab", "eval", str(layout.root), "--all-sessions"])
         return [tag("p", "Many greedy episodes of the best policies:", cls="note"), tag("pre", command)], None
     try:
-        from slm_lab.experiment.measure import evaluate
+        from slm_lab.experiment.play.measure import evaluate
 
         found = evaluate(layout.root, episodes, all_sessions=True)
     except Exception as e:  # noqa: BLE001  the page has all else to show
@@ -129,8 +129,8 @@ def make_film(layout: Layout) -> tuple[Path | None, str | None]:
         return None, "no video: the model folder holds no checkpoint"
     path = _film(layout)
     try:
-        from slm_lab.experiment.enjoy import enjoy
-        from slm_lab.experiment.run import Options
+        from slm_lab.experiment.play.enjoy import enjoy
+        from slm_lab.experiment.session.run import Options
 
         with warnings.catch_warnings(), _without_screen():
             warnings.simplefilter("ignore")  # renderers have much to say where there is no screen

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from slm_lab.experiment.curves import moving_average
-from slm_lab.experiment.history import History, get, score
+from slm_lab.experiment.records.curves import moving_average
+from slm_lab.experiment.records.history import History, get, score
+from slm_lab.experiment.records.wording import number
 from slm_lab.experiment.report.figures import Figure, colour, encode, points_for, points_trace, table_trace
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag
 from slm_lab.experiment.report.single import STATUS, about
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
-from slm_lab.experiment.wording import number
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
 from slm_lab.spec.search import LISTS, Axis

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slm_lab.experiment.compare import Comparison, Method, compare, differences, spec_key
-from slm_lab.experiment.curves import moving_average
-from slm_lab.experiment.history import History
+from slm_lab.experiment.records.compare import Comparison, Method, compare, differences, spec_key
+from slm_lab.experiment.records.curves import moving_average
+from slm_lab.experiment.records.history import History
+from slm_lab.experiment.records.statistics import Estimate, bootstrap_interval, performance_profile
+from slm_lab.experiment.records.wording import NAMES, coarse, env_table, interval, number
 from slm_lab.experiment.report.figures import (
     Figure,
     average_traces,
@@ -20,8 +22,6 @@ from slm_lab.experiment.report.figures import (
 )
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag
 from slm_lab.experiment.report.single import STATUS
-from slm_lab.experiment.statistics import Estimate, bootstrap_interval, performance_profile
-from slm_lab.experiment.wording import NAMES, coarse, env_table, interval, number
 
 THRESHOLDS = 81
 """Points of a performance profile."""

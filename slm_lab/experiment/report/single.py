@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from slm_lab.experiment import statistics
-from slm_lab.experiment.compare import flatten
-from slm_lab.experiment.curves import moving_average
-from slm_lab.experiment.history import SCALARS, History, Session, get, score
-from slm_lab.experiment.references import reference
+from slm_lab.experiment.records import statistics
+from slm_lab.experiment.records.compare import flatten
+from slm_lab.experiment.records.curves import moving_average
+from slm_lab.experiment.records.history import SCALARS, History, Session, get, score
+from slm_lab.experiment.records.references import reference
+from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.experiment.report.figures import (
     INK,
     Figure,
@@ -22,7 +23,6 @@ from slm_lab.experiment.report.figures import (
     table_trace,
 )
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag, text
-from slm_lab.experiment.wording import coarse, interval, number
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.files import bundled_files
 from slm_lab.spec.load import read_file

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import slm_lab
-from slm_lab.experiment.compare import compare
-from slm_lab.experiment.describe import read_status
-from slm_lab.experiment.history import History, NoRowError, read_histories
+from slm_lab.experiment.records.compare import compare
+from slm_lab.experiment.records.describe import read_status
+from slm_lab.experiment.records.history import History, NoRowError, read_histories
 from slm_lab.experiment.report.html import Page, Section
 from slm_lab.experiment.report.page import render
 from slm_lab.experiment.report.policy import final_evaluation, video_section

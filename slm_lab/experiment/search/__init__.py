@@ -2,5 +2,5 @@
 
 Which trials there are: `plan`, `sampler`, `scheduler`. Who runs them: `launch`, `cluster`, `trainable`. What is
 remembered: `journal`, `store`. What comes out: `table`, `findings`, `importance`. Imported only when a search runs; a
-trial is trained by `experiment.trial`, never by code of its own.
+trial is trained by `experiment.trial.trial`, never by code of its own.
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.env.names import find
-from slm_lab.experiment.analysis import Metrics, save_session, save_trial
+from slm_lab.experiment.records.analysis import Metrics, save_session, save_trial
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.lib.files import write_atomic, write_json
 from slm_lab.lib.layout import Layout
@@ -111,7 +111,7 @@ def save_best(layout: Layout, spec: Spec, record: Record, metrics: Metrics) -> N
 
 def draw(layout: Layout, journal: Journal, found: Found, paths: Sequence[str], env_name: str) -> None:
     """Draw the experiment graph and the multi-trial graph."""
-    from slm_lab.experiment.plot import plot_experiment, plot_trials  # not before something is drawn
+    from slm_lab.experiment.graphs.plot import plot_experiment, plot_trials  # not before something is drawn
 
     ranked = ranking(journal, found)
     points = {path: [record.values.get(path) for record in ranked] for path in paths}

@@ -11,10 +11,8 @@ from loguru import logger
 from ray import tune
 
 from slm_lab.env.names import find
-from slm_lab.experiment.resources import choose_device, share_faults
-from slm_lab.experiment.results import Crash, RunResult
-from slm_lab.experiment.run import Options
-from slm_lab.experiment.runs import locked
+from slm_lab.experiment.records.runs import locked
+from slm_lab.experiment.records.wording import block
 from slm_lab.experiment.search import findings
 from slm_lab.experiment.search.cluster import Cluster, connected
 from slm_lab.experiment.search.journal import Journal, TrialStatus
@@ -24,8 +22,10 @@ from slm_lab.experiment.search.scheduler import Rungs, Scheduler
 from slm_lab.experiment.search.store import start_receiver
 from slm_lab.experiment.search.table import SearchTable
 from slm_lab.experiment.search.trainable import SearchTrial
-from slm_lab.experiment.trial import pool_size
-from slm_lab.experiment.wording import block
+from slm_lab.experiment.session.resources import choose_device, share_faults
+from slm_lab.experiment.session.results import Crash, RunResult
+from slm_lab.experiment.session.run import Options
+from slm_lab.experiment.trial.trial import pool_size
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.seeding import derive

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from slm_lab.experiment.run import Options
+from slm_lab.experiment.session.run import Options
 
 
 @dataclass(frozen=True)

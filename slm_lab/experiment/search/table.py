@@ -9,8 +9,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from slm_lab.experiment.progress import LiveTable, duration
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
+from slm_lab.experiment.trial.progress import LiveTable, duration
 from slm_lab.spec.explain import shorten
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from ray import tune
 
 from slm_lab.agent.metrics import Row
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.pool import Pool
-from slm_lab.experiment.results import TrialResult
-from slm_lab.experiment.run import Mode
-from slm_lab.experiment.runs import locked
+from slm_lab.experiment.records.runs import locked
 from slm_lab.experiment.search.plan import Plan
 from slm_lab.experiment.search.scheduler import Report
 from slm_lab.experiment.search.store import Store
-from slm_lab.experiment.trial import Trial, pool_size
+from slm_lab.experiment.session.results import TrialResult
+from slm_lab.experiment.session.run import Mode
+from slm_lab.experiment.trial.pool import Pool
+from slm_lab.experiment.trial.trial import Trial, pool_size
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout

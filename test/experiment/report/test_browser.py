@@ -11,10 +11,10 @@ from support.runs import make_run, make_search
 from support.specs import TINY
 
 from slm_lab import api
-from slm_lab.experiment.history import read_history
+from slm_lab.experiment.records.history import read_history
 from slm_lab.experiment.report.write import write_report
-from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.trial import Trial
+from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.experiment.trial.trial import Trial
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
 

@@ -15,8 +15,8 @@ import pytest
 from support.runs import make_run, make_search, write_session
 
 from slm_lab.agent.sinks import read_table
+from slm_lab.experiment.records.runs import locked
 from slm_lab.experiment.report.write import watch, write_report
-from slm_lab.experiment.runs import locked
 from slm_lab.experiment.search.importance import importances
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.search import Axis
@@ -122,7 +122,7 @@ def test_video_that_is_there(tmp_path: Path) -> None:
 
 
 def test_what_the_env_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from slm_lab.experiment import enjoy, measure
+    from slm_lab.experiment.play import enjoy, measure
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no\nscreen")

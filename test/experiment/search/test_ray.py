@@ -23,12 +23,12 @@ from support.browser import CHROMIUM, WHY, Browser
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.launch import resume, run_spec
+from slm_lab.experiment.records.runs import RunFile, Status
 from slm_lab.experiment.report.write import write_report
-from slm_lab.experiment.resources import available_cores
-from slm_lab.experiment.results import RunResult
-from slm_lab.experiment.run import Mode, Options
-from slm_lab.experiment.runs import RunFile, Status
 from slm_lab.experiment.search.journal import Journal, TrialStatus
+from slm_lab.experiment.session.resources import available_cores
+from slm_lab.experiment.session.results import RunResult
+from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec

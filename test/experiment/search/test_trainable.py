@@ -10,9 +10,9 @@ import pytest
 
 from slm_lab.agent.metrics import Row
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.run import Options
 from slm_lab.experiment.search.plan import Plan
 from slm_lab.experiment.search.trainable import Merge, SearchTrial
+from slm_lab.experiment.session.run import Options
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.model import Spec
 
@@ -80,7 +80,7 @@ def make(searched: Callable[..., Spec], tmp_path: Path) -> Iterator[Make]:
 def workers() -> list[psutil.Process]:
     """Processes of sessions; this one may have others, of other tests."""
     alive = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in alive if any("slm_lab.experiment.worker" in word for word in p.cmdline())]
+    return [p for p in alive if any("slm_lab.experiment.trial.worker" in word for word in p.cmdline())]
 
 
 def layout_of(trial: SearchTrial) -> Layout:

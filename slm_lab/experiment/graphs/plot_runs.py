@@ -1,0 +1,99 @@
+"""Runs compared in one file: a curve a method with its interval, a graph an env."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from slm_lab.experiment.graphs.draw import Line, draw_panels
+from slm_lab.experiment.graphs.plot import INTERVAL, LABELS
+from slm_lab.experiment.records.compare import group
+from slm_lab.experiment.records.curves import average, moving_average
+from slm_lab.experiment.records.history import History, Session, check_column
+from slm_lab.lib.errors import LabError
+
+PLOTS = (".png", ".svg", ".pdf")
+"""Kinds of file, by suffix."""
+CLOCKS = {"frames": ("frame", "frames"), "time": ("wall_t", "wall time (s)")}
+"""Horizontal axes: name -> column and label."""
+
+
+def plot_runs(
+    histories: Sequence[History],
+    *,
+    output: Path,
+    metric: str = "total_reward",
+    x: str = "frames",
+    title: str | None = None,
+    legends: Sequence[str] | None = None,
+) -> Path:
+    """Draw runs: the mean over the sessions of each method and its 95 % interval, a graph for each env.
+
+    Runs of one spec count as sessions of one method; a search counts with its best trial.
+
+    Args:
+        histories: of the runs.
+        output: a file of PLOTS; its folder is made.
+        metric: a column of the tables; `total_reward` is drawn as its moving average.
+        x: a name of CLOCKS.
+        title: above the graph.
+        legends: one a run; None: by their specs.
+
+    Returns:
+        `output`
+
+    Raises:
+        LabError: no such column, nothing to draw, not as many legends as runs, `output` can't be written.
+    """
+    output = Path(output)
+    if output.suffix.lower() not in PLOTS:
+        raise LabError(f"plot: can't write {output.name} (known: {', '.join(PLOTS)})")
+    if x not in CLOCKS:
+        raise LabError(f"plot: no axis '{x}' (known: {', '.join(CLOCKS)})")
+    check_column(metric, [s for h in histories for s in h.judged])
+    clock, xlabel = CLOCKS[x]
+    methods = group(histories, legends)
+    several = len({env for env, _ in methods}) > 1
+    panels: dict[str, list[Line]] = {}
+    counts = []
+    for (env, label), found in methods.items():
+        line, count = _line([s for h in found for s in h.judged], metric, clock)
+        # a label is a colour in all graphs, so it can't hold what differs between them
+        name = label if several else f"{label} ({_sessions(count, count)})"
+        panels.setdefault(env, []).append(replace(line, label=name))
+        counts.append(count)
+    head = title if title is not None else ("Comparison of runs" if several else f"Runs on {next(iter(panels))}")
+    note = f"mean over sessions and {INTERVAL}" if max(counts) > 1 else "1 session, no interval"
+    note += f", {_sessions(min(counts), max(counts))} each" if several and max(counts) > 1 else ""
+    smooth = metric in ("total_reward", "total_reward_ma")
+    ylabel = LABELS["mean_returns_ma"] if smooth else LABELS.get(metric, metric)
+    if several and smooth:
+        ylabel = "total_reward, moving average"
+    shown = panels if several else {"": next(iter(panels.values()))}
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        drawn = draw_panels(output, shown, head, note, ylabel, xlabel)
+    except OSError as e:
+        raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
+    if not drawn:
+        raise LabError(f"plot: no run has a value of {metric}, nothing to draw")
+    return output
+
+
+def _sessions(low: int, high: int) -> str:
+    count = str(low) if low == high else f"{low} to {high}"
+    return f"{count} session" if high == 1 else f"{count} sessions"
+
+
+def _line(sessions: Sequence[Session], metric: str, clock: str) -> tuple[Line, int]:
+    """The mean of the sessions that know the metric, and how many do."""
+    xs, ys = [], []
+    for session in sessions:
+        column = session.train.get("total_reward" if metric == "total_reward_ma" else metric)
+        if column is None or clock not in session.train or not np.isfinite(column).any():
+            continue
+        xs.append(session.train[clock])
+        ys.append(moving_average(column) if metric.startswith("total_reward") else column)
+    curve = average(xs, ys)
+    return Line(curve.x, curve.mean, (curve.low, curve.high) if len(xs) > 1 else None), len(xs)

@@ -1,0 +1,198 @@
+"""The score of saved policies: many episodes on envs of their own, and how sure their mean is."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from slm_lab.experiment.play.enjoy import SavedPolicy, best_checkpoint, indices
+from slm_lab.experiment.records.runs import find_run
+from slm_lab.experiment.records.statistics import Estimate, estimate, mean
+from slm_lab.experiment.session.evaluate import play
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.seeding import derive
+from slm_lab.lib.suggest import did_you_mean
+
+ENV, ACTIONS = 0, 1
+"""What the seed of an evaluation is split into."""
+WHICH = ("best", "latest")
+
+
+@dataclass(frozen=True)
+class PolicyScore:
+    """What one policy did."""
+
+    session: int
+    frame: int
+    """Frames it had learned from."""
+    checkpoint: Path
+    returns: list[float]
+    """Undiscounted."""
+    lengths: list[int]
+    """Steps of each episode."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """Mean return with its 95 % interval: how much it would move with other episodes of this policy."""
+        return estimate(mean, [self.returns])
+
+
+class Evaluation(list[float]):
+    """Returns of all episodes, as a list, and what else was measured.
+
+    Args:
+        policies: one a session.
+    """
+
+    def __init__(self, policies: Iterable[PolicyScore]) -> None:
+        self.policies = list(policies)
+        super().__init__(ret for policy in self.policies for ret in policy.returns)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of all episodes, in the order of the returns."""
+        return [length for policy in self.policies for length in policy.lengths]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Mean return with its 95 % interval.
+
+        Of one policy over its episodes; of several over their means, since what varies between runs is the seed.
+        """
+        if len(self.policies) == 1:
+            return self.policies[0].estimate
+        return estimate(mean, [[policy.estimate.value for policy in self.policies]])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            **_interval(self.estimate),
+            "sessions": [
+                {
+                    "session": p.session,
+                    "frame": p.frame,
+                    "checkpoint": str(p.checkpoint),
+                    **_interval(p.estimate),
+                    "returns": p.returns,
+                    "lengths": p.lengths,
+                }
+                for p in self.policies
+            ],
+        }
+
+
+def _interval(e: Estimate) -> dict[str, float]:
+    return {"mean": e.value, "low": e.low, "high": e.high}
+
+
+def evaluate(
+    target: str | Path,
+    episodes: int = 100,
+    *,
+    out: Path = Path("data"),
+    num_envs: int = 16,
+    stochastic: bool = False,
+    seed: int = 0,
+    which: str = "best",
+    all_sessions: bool = False,
+    device: str = "cpu",
+) -> Evaluation:
+    """Play episodes with the policies of a run.
+
+    Args:
+        target: a run folder, or `latest` of `out`; or a checkpoint file, whatever `which` says.
+        episodes: of each policy.
+        out: where `latest` looks.
+        num_envs: stepped together.
+        stochastic: actions are drawn from the policy, as at the end of training; else its likeliest ones are taken.
+        seed: of envs and actions; the same seed gives the same episodes.
+        which: `best`, `latest`, or a frame at which `meta.keep_checkpoints` kept a policy.
+        all_sessions: the policy of every session; else of the best one.
+        device: torch name.
+
+    Raises:
+        LabError: no such run or policy; its env can't be made.
+    """
+    paths = choose(target, which, out=out, all_sessions=all_sessions)
+    policies = [SavedPolicy.open(path) for path in paths]
+    return Evaluation(measure(policy, episodes, num_envs, seed, stochastic, device) for policy in policies)
+
+
+def measure(
+    policy: SavedPolicy,
+    episodes: int,
+    num_envs: int = 16,
+    seed: int = 0,
+    stochastic: bool = False,
+    device: str = "cpu",
+) -> PolicyScore:
+    """Play episodes with one policy; arguments as for `evaluate`."""
+    if episodes < 1 or num_envs < 1:
+        raise LabError(f"episodes and envs must be at least 1 (got {episodes} and {num_envs})")
+    env = policy.env(min(num_envs, episodes))
+    try:
+        agent = policy.agent(env, device, seed=derive(seed, ACTIONS))
+        returns, lengths = play(agent, env, episodes, derive(seed, ENV), explore=stochastic)
+    finally:
+        env.close()
+    return PolicyScore(policy.session, policy.frame, policy.path, returns, lengths)
+
+
+def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = False) -> list[Path]:
+    """Checkpoint files that are meant; arguments as for `evaluate`."""
+    path = Path(target).expanduser()
+    if path.is_file() and path.suffix == ".pt":
+        return [path]
+    return find_checkpoints(find_run(target, out), which, all_sessions=all_sessions)
+
+
+def find_checkpoints(layout: Layout, which: str, *, all_sessions: bool) -> list[Path]:
+    """Checkpoints of the best session of a run, or of all sessions of its trial.
+
+    Raises:
+        LabError: there is none.
+    """
+    best = best_checkpoint(layout)
+    trial, session = indices(layout, best)
+    if which == "best" and not all_sessions:
+        return [_said(best, session)]
+    found = sorted({s for path in layout.root.glob("model/*_ckpt*.pt") if (s := _session(layout, path, trial)) >= 0})
+    sessions = found if all_sessions else [session]
+    return [_checkpoint(layout, trial, s, which) for s in sessions]
+
+
+def _session(layout: Layout, path: Path, trial: int) -> int:
+    its_trial, session = indices(layout, path)
+    return session if its_trial == trial else -1
+
+
+def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
+    latest = layout.checkpoint(trial, session)
+    paths = {"best": [layout.best(trial, session), latest], "latest": [latest]}
+    if which in WHICH:
+        candidates = paths[which]
+    elif which.isdigit():
+        candidates = [layout.kept(trial, session, int(which))]
+    else:
+        known = f"{', '.join(WHICH)}, or a frame"
+        raise LabError(f"--checkpoint: unknown '{which}'{did_you_mean(which, WHICH)} (known: {known})")
+    for path in candidates:
+        if path.exists():
+            return _said(path, session) if which == "best" else path
+    frames = sorted(int(p.stem.rpartition("-")[2]) for p in layout.root.glob(f"{_stem(layout, trial, session)}[0-9]*"))
+    kept = f" (kept at: {', '.join(map(str, frames))})" if frames else ""
+    raise LabError(f"{layout.root}: session {session} has no checkpoint '{which}'{kept}")
+
+
+def _said(path: Path, session: int) -> Path:
+    """A path that is to be the best policy's; warns where it is the latest one's."""
+    if not path.name.endswith("_ckpt-best.pt"):
+        logger.warning("session {} has no best policy yet: {} is the latest one", session, path.name)
+    return path
+
+
+def _stem(layout: Layout, trial: int, session: int) -> str:
+    return f"model/{layout.s(trial, session)}_ckpt-"

@@ -1,0 +1,334 @@
+"""Several runs side by side: scores of each method in each env with intervals, and who is better with what probability.
+
+Runs of one spec are seeds of one method. In one env the numbers are in the env's own unit. Over several envs scores are
+normalized first: 0 is a random policy (baselines.json), 1 a stated reference (references.json; where that has none, the
+best method compared here). Scores of an env without a baseline are not normalized.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from slm_lab.experiment.records import statistics
+from slm_lab.experiment.records.baselines import baselines
+from slm_lab.experiment.records.curves import first_reached, moving_average
+from slm_lab.experiment.records.history import History, Session, check_metric, score
+from slm_lab.experiment.records.references import Reference, no_reference, reference
+from slm_lab.experiment.records.statistics import FEW, Estimate
+from slm_lab.lib.errors import LabError
+
+AGGREGATES = {
+    "iqm": statistics.iqm,
+    "median": statistics.median,
+    "mean": statistics.mean,
+    "optimality_gap": statistics.optimality_gap,
+}
+_BESIDE = ("name", "meta.", "search.")
+"""Keys, or beginnings of them, that make no other method: seeds, logging, the search."""
+_SHARE = 0.9
+"""Of the way from random to the best method: the target whose frames are counted, where none is given."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What was run in one env: the sessions of all runs of one spec."""
+
+    label: str
+    env: str
+    histories: list[History]
+    sessions: list[Session]
+    scores: list[float]
+    """A score a session that has one."""
+    mean: Estimate
+    median: Estimate
+    iqm: Estimate
+    frames_to_target: list[float] = field(default_factory=list)
+    """Of each session; infinite where it never got there."""
+    seconds_to_target: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    metric: str
+    at: int | None
+    envs: list[str]
+    labels: list[str]
+    methods: list[Method]
+    """Env by env."""
+    targets: dict[str, float]
+    """Env -> return that sample efficiency asks for."""
+    references: dict[str, Reference]
+    """Env -> what its scores are normalized by, where that is known; empty for other metrics than the return."""
+    aggregates: dict[str, dict[str, Estimate]]
+    """Label -> estimates of AGGREGATES over the envs of `references`; of the methods that ran in all of these.
+
+    Of a single env there is no median over envs."""
+    improvement: dict[tuple[str, str], Estimate]
+    """(a, b) -> probability that a run of a beats one of b."""
+    notes: list[str]
+
+    def of(self, env: str) -> list[Method]:
+        """The methods in an env."""
+        return [method for method in self.methods if method.env == env]
+
+    def normalized(self, label: str) -> list["statistics.Floats"] | None:
+        """Scores of a method in each env of `references`, on the common scale; None where it lacks one."""
+        by_env = {m.env: m for m in self.methods if m.label == label and m.scores}
+        if not self.references or not set(self.references) <= set(by_env):
+            return None
+        return [statistics.normalize(by_env[e].scores, *r[:2]) for e, r in self.references.items()]
+
+
+def compare(
+    histories: Sequence[History],
+    *,
+    metric: str = "total_reward",
+    at: int | None = None,
+    target: float | None = None,
+    labels: Sequence[str] | None = None,
+) -> Comparison:
+    """Compare runs.
+
+    Args:
+        histories: of the runs; a search counts with its best trial.
+        metric: a column of the tables (the mean of its last 100 rows), or a metric of whole sessions.
+        at: only rows up to this frame count; None: all that there are.
+        target: return whose first reaching is timed; None: 90 % of the way from random (without a baseline: from the
+            first rows) to the best method of the env.
+        labels: one a run; runs of the same label and env are one method. None: by their specs.
+
+    Raises:
+        LabError: no such metric; not as many labels as runs.
+    """
+    check_metric(metric, (s for h in histories for s in h.judged))
+    notes: list[str] = []
+    groups = group(histories, labels)
+    methods = [_method(label, env, found, metric, at) for (env, label), found in groups.items()]
+    envs = list(dict.fromkeys(m.env for m in methods))
+    is_return = metric in ("total_reward", "total_reward_ma", "final_total_reward")
+    targets = {e: target if target is not None else _target([m for m in methods if m.env == e], at) for e in envs}
+    for method in methods:
+        _time_to_target(method, targets[method.env], at)
+    references = {}
+    for env in envs if is_return else ():
+        if ref := reference(env, [m.mean.value for m in methods if m.env == env]):
+            references[env] = ref
+        else:
+            notes.append(f"{env}: {no_reference(env)}, so scores are not normalized and not part of the aggregates")
+    names = list(dict.fromkeys(m.label for m in methods))
+    found = Comparison(metric, at, envs, names, methods, targets, references, {}, {}, notes)
+    _aggregate(found)
+    _improve(found)
+    notes += _notes(found)
+    return found
+
+
+def to_json(found: Comparison) -> dict[str, Any]:
+    """All numbers as plain data; intervals as [low, high]."""
+
+    def plain(e: Estimate) -> dict[str, Any]:
+        return {"value": e.value, "interval": [e.low, e.high]}
+
+    return {
+        "metric": found.metric,
+        "at": found.at,
+        "level": statistics.LEVEL,
+        "methods": [
+            {
+                "label": m.label,
+                "env": m.env,
+                "runs": [h.layout.root.name for h in m.histories],
+                "sessions": len(m.scores),
+                "scores": m.scores,
+                "mean": plain(m.mean),
+                "median": plain(m.median),
+                "iqm": plain(m.iqm),
+                "frames_to_target": m.frames_to_target,
+                "seconds_to_target": m.seconds_to_target,
+            }
+            for m in found.methods
+        ],
+        "targets": found.targets,
+        "references": {e: r._asdict() for e, r in found.references.items()},
+        "aggregates": {label: {k: plain(v) for k, v in e.items()} for label, e in found.aggregates.items()},
+        "improvement": [{"better": a, "than": b, **plain(e)} for (a, b), e in found.improvement.items()],
+        "notes": found.notes,
+    }
+
+
+def spec_key(history: History) -> dict[str, Any]:
+    """Key path -> value of what makes a run a method of its own: not seeds, logging and the like."""
+    leaves = flatten(history.spec)
+    return {k: v for k, v in leaves.items() if k == "meta.distributed" or not k.startswith(_BESIDE)}
+
+
+def flatten(data: Any, path: str = "") -> dict[str, Any]:
+    """Leaves of a nested dict by key path; lists are leaves.
+
+    >>> flatten({"env": {"name": "A"}, "agent": {"net": {"hid_layers": [64]}}})
+    {'env.name': 'A', 'agent.net.hid_layers': [64]}
+    """
+    if not isinstance(data, dict) or not data:
+        return {path: data} if path else {}
+    leaves: dict[str, Any] = {}
+    for key, value in data.items():
+        leaves |= flatten(value, f"{path}.{key}" if path else str(key))
+    return leaves
+
+
+def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Keys whose value is not the same everywhere -> the values, None where a spec lacks it.
+
+    >>> differences([{"a": 1, "b": 2}, {"a": 1, "c": 3}])
+    {'b': [2, None], 'c': [None, 3]}
+    """
+    keys = dict.fromkeys(key for spec in specs for key in spec)
+    rows = {key: [spec.get(key) for spec in specs] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def group(histories: Sequence[History], labels: Sequence[str] | None) -> dict[tuple[str, str], list[History]]:
+    """Runs by env and method, envs together; labels: one a run, None: by their specs.
+
+    Raises:
+        LabError: not as many labels as runs.
+    """
+    if labels is not None and len(labels) != len(histories):
+        raise LabError(f"{len(histories)} runs, but {len(labels)} labels (one each, in their order)")
+    if labels is None:
+        labels = _labels(histories)
+    groups: dict[tuple[str, str], list[History]] = {}
+    for history, label in zip(histories, labels, strict=True):
+        mine = groups.setdefault((history.env, label), [])
+        # a run counts once, however often it was named
+        if history.layout.root not in [known.layout.root for known in mine]:
+            mine.append(history)
+    envs = list(dict.fromkeys(env for env, _ in groups))
+    return dict(sorted(groups.items(), key=lambda item: envs.index(item[0][0])))
+
+
+def _labels(histories: Sequence[History]) -> list[str]:
+    """The shortest kind of label that distinguishes the specs run in one env."""
+    keys = [json.dumps(spec_key(h), sort_keys=True, default=str) for h in histories]
+    several = len({h.env for h in histories}) > 1
+    names = [h.layout.name for h in histories]
+    agents = [h.algorithm for h in histories]
+    for labels in (agents, names) if several else (names, agents):
+        if _tell_apart(histories, keys, labels):
+            return labels
+    labels = []
+    for i, history in enumerate(histories):
+        rivals = [spec_key(h) for h in histories if h.env == history.env and h.layout.name == names[i]]
+        own = {k: spec_key(history).get(k) for k in differences(rivals)}
+        told = ", ".join(f"{k.rpartition('.')[2]}={_short(v)}" for k, v in list(own.items())[:3])
+        labels.append(f"{names[i]} ({told})" if told else names[i])
+    return labels if _tell_apart(histories, keys, labels) else [h.layout.root.name for h in histories]
+
+
+def _tell_apart(histories: Sequence[History], keys: Sequence[str], labels: Sequence[str]) -> bool:
+    specs: dict[tuple[str, str], set[str]] = {}
+    for history, key, label in zip(histories, keys, labels, strict=True):
+        specs.setdefault((history.env, label), set()).add(key)
+    return all(len(found) == 1 for found in specs.values())
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 24 else text[:23] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _method(label: str, env: str, histories: list[History], metric: str, at: int | None) -> Method:
+    sessions = [s for h in histories for s in h.judged]
+    scores = [v for s in sessions if np.isfinite(v := score(s.train, metric, env=env, at=at))]
+    nothing = Estimate(np.nan, np.nan, np.nan)
+    mean, median, iqm = (
+        statistics.estimate(statistic, [scores]) if scores else nothing
+        for statistic in (statistics.mean, lambda tasks: np.median(tasks[0], axis=-1), statistics.iqm)
+    )
+    return Method(label, env, histories, sessions, scores, mean, median, iqm)
+
+
+def _target(methods: Sequence[Method], at: int | None) -> float:
+    """A return near the best method's that one session reached at least; NaN where no episode ended."""
+    curves = [[y[np.isfinite(y)] for s in m.sessions if np.isfinite(y := _averages(s, at)).any()] for m in methods]
+    known = [y for found in curves for y in found]
+    if not known:
+        return np.nan
+    best = max(float(np.mean([y[-1] for y in found])) for found in curves if found)
+    random = baselines().get(methods[0].env)
+    low = float(random["mean"] if random else np.mean([y[0] for y in known]))
+    return min(low + _SHARE * (best - low), max(float(y.max()) for y in known))
+
+
+def _averages(session: Session, at: int | None) -> "statistics.Floats":
+    """Moving average of a session's returns up to a frame, [rows]."""
+    frame = session.train["frame"]
+    stop = frame.size if at is None else int(np.searchsorted(frame, at, side="right"))
+    return moving_average(session.train.get("total_reward", np.full_like(frame, np.nan))[:stop])
+
+
+def _time_to_target(method: Method, target: float, at: int | None) -> None:
+    for session in method.sessions:
+        frame, returns = session.train["frame"], _averages(session, at)
+        method.frames_to_target.append(first_reached(frame[: returns.size], returns, target))
+        wall = session.train.get("wall_t", np.full_like(frame, np.nan))
+        method.seconds_to_target.append(first_reached(wall[: returns.size], returns, target))
+
+
+def _aggregate(found: Comparison) -> None:
+    for label in found.labels:
+        if (tasks := found.normalized(label)) is not None:
+            # of a single env the median over envs is the mean
+            chosen = {k: f for k, f in AGGREGATES.items() if len(tasks) > 1 or k != "median"}
+            found.aggregates[label] = {k: statistics.estimate(f, tasks) for k, f in chosen.items()}
+
+
+def _improve(found: Comparison) -> None:
+    """Ranks need no common scale, so the envs that both methods ran in are enough."""
+    scores = {(m.label, m.env): m.scores for m in found.methods if m.scores}
+    for a in found.labels:
+        for b in found.labels:
+            envs = [e for e in found.envs if (a, e) in scores and (b, e) in scores]
+            if a != b and envs:
+                x, y = ([scores[label, e] for e in envs] for label in (a, b))
+                found.improvement[a, b] = statistics.improvement(x, y)
+
+
+def _notes(found: Comparison) -> list[str]:
+    few = [f"{m.label} in {m.env} ({len(m.scores)})" for m in found.methods if 0 < len(m.scores) < FEW]
+    notes = [f"fewer than {FEW} sessions give coarse intervals, one gives none: {', '.join(few)}"] if few else []
+    for m in found.methods:
+        where = f"{m.label} in {m.env}"
+        if not m.scores:
+            notes.append(f"{where}: no session has a value of {found.metric}")
+        elif lacking := len(m.sessions) - len(m.scores):
+            notes.append(
+                f"{where}: {lacking} of {len(m.sessions)} sessions left out, without a value of {found.metric}"
+            )
+        frames = [min(s.frames, found.at) if found.at is not None else s.frames for s in m.sessions]
+        if frames and min(frames) < 0.99 * max(frames):
+            notes.append(f"{where}: sessions reached {min(frames):,} to {max(frames):,} frames; --at compares at one")
+        crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
+        counted = sum(s.crash is not None for s in m.sessions)
+        if crashed > counted:
+            notes.append(f"{where}: {_crashed(crashed - counted)} left out")
+        if counted:
+            notes.append(f"{where}: {_crashed(counted)} counted as far as they got: all sessions of their run crashed")
+        searched = [h.layout.root.name for h in m.histories if h.is_search]
+        notes += [f"{name} is a search: its best trial counts, which was chosen by its strength" for name in searched]
+    for env in found.envs:
+        reached = {max((s.frames for s in m.sessions), default=0) for m in found.of(env)}
+        if found.at is None and len(reached) > 1 and min(reached) < 0.99 * max(reached):
+            notes.append(f"{env}: methods had {min(reached):,} to {max(reached):,} frames; --at compares at one")
+    absent = [label for label in found.labels if found.references and label not in found.aggregates]
+    notes += [f"{label} has no score in all envs: no aggregate" for label in absent]
+    return notes
+
+
+def _crashed(count: int) -> str:
+    return f"{count} crashed session{'s' * (count > 1)}"

@@ -1,0 +1,100 @@
+"""What a run folder shows of its run, at any stage; imports no torch."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from slm_lab.agent.sinks import read_rows
+from slm_lab.experiment.records.runs import RunFile, Status, locked
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.load import read_file
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run, as its folder shows it."""
+
+    folder: str
+    spec: str
+    env: str | None
+    algorithm: str | None
+    sessions: int
+    """That have a row, of all trials."""
+    frames: int | None
+    """Of the session that is furthest."""
+    total_reward_ma: float | None
+    """Mean over sessions."""
+    status: str
+    """running, completed, stopped, crashed; killed: it was running, but no process is at it any more."""
+
+
+def describe(layout: Layout) -> RunLine:
+    """What the files of a run folder say; None for what they do not."""
+    spec = read_spec(layout)
+    frames, score = _progress(layout)
+    return RunLine(
+        layout.root.name,
+        layout.name,
+        _get(spec, "env", "name"),
+        _get(spec, "agent", "algorithm", "name"),
+        sum(_has_row(table) for table in _tables(layout)),
+        frames,
+        score,
+        read_status(layout),
+    )
+
+
+def read_spec(layout: Layout) -> Any:
+    """The spec that the run began with, as it stands in its file; None where it can't be read."""
+    with suppress(LabError):
+        return next(iter(read_file(layout.spec()).values()), None)
+    return None
+
+
+def _get(data: Any, *keys: str) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _progress(layout: Layout) -> tuple[int | None, float | None]:
+    """Frames and total_reward_ma: of the finished trial, else of the sessions' tables so far."""
+    with suppress(LabError):
+        scalars = read_json(layout.trial_scalar(0))
+        return scalars.get("frame"), scalars.get("total_reward_ma")
+    last = []
+    for table in _tables(layout):
+        with suppress(OSError, ValueError, LabError):
+            last += read_rows(table)[-1:]
+    frames = [int(frame) for row in last if (frame := row.get("frame")) is not None]
+    scores = [float(score) for row in last if (score := row.get("total_reward_ma")) is not None]
+    return max(frames, default=None), sum(scores) / len(scores) if scores else None
+
+
+def _tables(layout: Layout) -> list[Path]:
+    return sorted((layout.root / "info").glob("*_session_df_train.csv"))
+
+
+def _has_row(table: Path) -> bool:
+    with suppress(OSError), table.open("rb") as file:
+        return len(list(islice(file, 2))) == 2
+    return False
+
+
+def read_status(layout: Layout) -> str:
+    """Status of the run, as `RunLine.status`; ? if unknown."""
+    try:
+        status = RunFile.open(layout).status
+    except LabError:
+        return "?"
+    if status is not Status.RUNNING:
+        return status.value
+    try:
+        with locked(layout):
+            return "killed"
+    except (LabError, OSError):
+        return status.value

@@ -1,0 +1,266 @@
+"""Run folders: what each one's run file says, which is the latest, and that no two processes work on one."""
+
+import dataclasses
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import slm_lab
+from slm_lab.experiment.session.resources import available_cores
+from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import write_json
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.suggest import did_you_mean
+
+LATEST = "latest"
+_STAMP = re.compile(r"_(\d{4}_\d\d_\d\d_\d{6})(?:_(\d+))?$")
+
+
+class Status(StrEnum):
+    """What became of a run. `running` in the file of a run that no process holds: it was killed."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    COMPLETED = "completed"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The run file, `info/<name>_run.json`."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def create(cls, layout: Layout, mode: Mode, options: Options) -> "RunFile":
+        """Write the file of a run that begins."""
+        content = {
+            "mode": mode.value,
+            "options": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()},
+            "versions": versions(),
+            "machine": machine(),
+            "git_commit": git_commit(Path.cwd()),
+            "command": sys.argv,
+            "started": _now(),
+            "status": Status.RUNNING.value,
+            "ended": None,
+            "resumed": [],
+        }
+        file = cls(layout.run_file(), content)
+        write_json(file.path, content)
+        return file
+
+    @classmethod
+    def open(cls, layout: Layout) -> "RunFile":
+        """Read it.
+
+        Raises:
+            LabError: there is none, or it can't be read.
+        """
+        path = layout.run_file()
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            Mode(content["mode"]), Status(content["status"]), Options(**content["options"])
+        except FileNotFoundError:
+            raise LabError(f"{layout.root}: can't be resumed, it has no {path.relative_to(layout.root)}") from None
+        except (ValueError, KeyError, TypeError) as e:
+            raise LabError(f"{path}: not a run file of this slm_lab ({e})") from None
+        return cls(path, content)
+
+    @property
+    def mode(self) -> Mode:
+        """dev or train."""
+        return Mode(self.content["mode"])
+
+    @property
+    def status(self) -> Status:
+        """As last written."""
+        return Status(self.content["status"])
+
+    @property
+    def options(self) -> Options:
+        """What the command line said."""
+        options = self.content["options"]
+        return Options(**{**options, "out": Path(options["out"])})
+
+    def resumed(self, changes: dict[str, tuple[Any, Any]] | None = None) -> "RunFile":
+        """Note that the run goes on; changes: keys of the spec, each with its old and its new value."""
+        again: dict[str, Any] = {"started": _now(), "versions": versions(), "command": sys.argv}
+        if changes:
+            again["changes"] = {key: list(values) for key, values in changes.items()}
+        return self._with(status=Status.RUNNING.value, ended=None, resumed=[*self.content["resumed"], again])
+
+    def ended(self, status: Status) -> "RunFile":
+        """Note how the run ended."""
+        return self._with(status=status.value, ended=_now())
+
+    def _with(self, **changes: Any) -> "RunFile":
+        content = {**self.content, **changes}
+        write_json(self.path, content)
+        return RunFile(self.path, content)
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers; releases of mujoco and ale-py change the envs themselves."""
+    import torch  # what only lists or moves runs goes without
+
+    found = {"slm_lab": slm_lab.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    for name in ("numpy", "gymnasium", "mujoco", "ale-py", "jax", "mujoco-mjx", "playground"):
+        with suppress(PackageNotFoundError):
+            found[name.replace("-", "_")] = version(name)
+    return found
+
+
+def machine() -> dict[str, str | int]:
+    """Processor, cores and GPUs, as far as the system shows them without a library."""
+    found: dict[str, str | int] = {"system": f"{platform.system()} {platform.machine()}"}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        found |= {"processor": names[0]} if names else {}
+    found["cores"] = available_cores()
+    gpus = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            gpus += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    if gpus:
+        found["gpu"] = ", ".join(gpus)
+        with suppress(OSError):
+            driver = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+            found["driver"] = " ".join(driver.partition("\n")[0].removeprefix("NVRM version:").split())
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit checked out where the run is started; None outside a repository or without git.
+
+    SLM_LAB_COMMIT tells it where the code came without its repository.
+    """
+    if told := os.environ.get("SLM_LAB_COMMIT"):
+        return told
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def list_layouts(out: Path) -> list[Layout]:
+    """All run folders in a folder by the time in their names, oldest first; names of specs do not matter."""
+    found = []
+    for folder in Path(out).iterdir() if Path(out).is_dir() else ():
+        if match := _STAMP.search(folder.name):
+            try:
+                found.append((match[1], int(match[2] or 1), folder.name, Layout.open(folder)))
+            except FileNotFoundError:
+                continue
+    return [layout for *_, layout in sorted(found, key=lambda entry: entry[:3])]
+
+
+def find_run(
+    target: str | Path,
+    out: Path,
+    spec_name: str | None = None,
+    *,
+    fits: Callable[[Layout], bool] = lambda layout: True,
+) -> Layout:
+    """The run folder that is meant.
+
+    Args:
+        target: `latest`, a run folder, or a file in one (a spec, a checkpoint).
+        out: where `latest` looks.
+        spec_name: takes only runs of that spec for `latest`.
+        fits: takes only runs for which it is true, for `latest`.
+
+    Raises:
+        LabError: there is none.
+    """
+    if str(target) == LATEST:
+        layouts = [layout for layout in list_layouts(out) if fits(layout)]
+        mine = [layout for layout in layouts if spec_name in (None, layout.name)]
+        if mine:
+            return mine[-1]
+        if not layouts:
+            raise LabError(f"{LATEST}: no run in {Path(out).resolve()}")
+        names = sorted({layout.name for layout in layouts})
+        hint = did_you_mean(spec_name or "", names)
+        known = f"runs of: {', '.join(names)}"
+        raise LabError(f"{LATEST}: no run of '{spec_name}' in {Path(out).resolve()}{hint} ({known})")
+    path = Path(target).expanduser().resolve()
+    if not path.exists():
+        raise LabError(f"{target}: no such run folder")
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and folder.name == "model":
+        folder = folder.parent
+    try:
+        return Layout.open(folder)
+    except FileNotFoundError as e:
+        raise LabError(str(e)) from None
+
+
+def is_search(layout: Layout) -> bool:
+    """Whether the run is a search; false where its run file can't be read."""
+    try:
+        return RunFile.open(layout).mode is Mode.SEARCH
+    except LabError:
+        return False
+
+
+@contextmanager
+def locked(
+    layout: Layout, patience: float = 0.0, *, workers: bool = False, shared: bool = False
+) -> Iterator[list[int]]:
+    """Hold a run folder, so that no other process works on it.
+
+    The system drops the lock when the last process that has it ends, however it ends.
+
+    Args:
+        layout: of the run.
+        patience: seconds to wait: the workers of a run that was killed need a moment to save and stop.
+        workers: hold what the processes that work on a search's trials hold, not the run itself.
+        shared: together with others that hold it so.
+
+    Yields:
+        File descriptors to hand on to the processes that work on the run.
+
+    Raises:
+        LabError: another process holds it.
+    """
+    try:
+        import fcntl  # not on Windows, which goes without
+    except ImportError:
+        yield []
+        return
+    path = layout.workers_lock() if workers else layout.run_file().with_suffix(".lock")
+    with path.open("w", encoding="utf-8") as file:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise LabError(f"{layout.root}: another process is working on this run") from None
+                time.sleep(0.1)
+        yield [file.fileno()]
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,75 @@
+"""Which session this is: passed explicitly to whoever needs it; no lab mode in env variables, no index in the spec."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from slm_lab.experiment.session.resources import available_cores
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.seeding import session_seed
+from slm_lab.spec.model import Spec
+
+
+class Mode(StrEnum):
+    """What is done with the spec."""
+
+    DEV = "dev"
+    TRAIN = "train"
+    SEARCH = "search"
+    ENJOY = "enjoy"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the spec. Saved with the run; none of it changes the mathematics but `seed`."""
+
+    out: Path = field(default_factory=lambda: Path("data"))
+    """Folder that run folders are made in."""
+    seed: int | None = None
+    """Over meta.random_seed."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto: what the net's `gpu` key says, where a GPU is present."""
+    cuda_offset: int = 0
+    render: bool = False
+    log_level: str = "INFO"
+    log_metrics: bool = False
+    """Log strength, efficiency, stability, gradient norms."""
+    profile: bool = False
+    keep: int = 3
+    """Trials of a search whose models are kept; -1: all."""
+    progress: bool = True
+    """Live display where there is a terminal; log lines otherwise."""
+    start_from: str | None = None
+    """Run folder, checkpoint or `latest`: sessions start from its weights and normalizer."""
+    ray_address: str | None = None
+    """Of the Ray cluster that a search runs on; None: one is started here, for the search."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One session of one trial."""
+
+    spec: Spec
+    mode: Mode
+    layout: Layout
+    trial: int = 0
+    session: int = 0
+    threads: int = 1
+    """torch threads of the session's process."""
+    options: Options = Options()
+    cores: int = field(default_factory=available_cores)
+    """That the trial may use, all its sessions together."""
+    shared_fd: int | None = None
+    """Number of the open file with what the sessions of a distributed trial have in common."""
+    report_episodes: bool = False
+    """Someone listens to each episode."""
+
+    @property
+    def seed(self) -> int:
+        """From --seed, else meta.random_seed, else 0; and from trial and session index."""
+        return self.seed_of(self.session)
+
+    def seed_of(self, session: int) -> int:
+        """The seed of another session of the trial."""
+        given = self.options.seed
+        return session_seed(self.spec.meta.random_seed if given is None else given, self.trial, session)

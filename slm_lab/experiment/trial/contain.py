@@ -1,0 +1,189 @@
+"""Runs one session so that any failure is reported and recorded, and harms nothing else."""
+
+import dataclasses
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from loguru import logger
+
+from slm_lab.experiment.session import checkpoint
+from slm_lab.experiment.session.results import Crash, Outcome
+from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.session import Session
+from slm_lab.experiment.trial.pool import Job
+from slm_lab.lib.compile import CompileInterrupted
+from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.files import write_atomic
+from slm_lab.lib.layout import Layout
+from slm_lab.lib.log import FILE_FORMAT, check_level
+from slm_lab.lib.registry import import_plugins
+from slm_lab.spec.model import Spec
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+Event = dict[str, Any]
+"""What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...}, {"kind": "episodes", "episodes":
+[...]} or {"kind": "log", "level": ..., "message": ...}."""
+
+_TOO_LARGE = re.compile(
+    r"can't allocate memory|overflow when unpacking long|storage size calculation overflowed|array is too big"
+    r"|maximum supported dimension|maximum allowed dimension|too large to convert to c"
+    r"|out of memory|RESOURCE_EXHAUSTED|_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+"""What torch, numpy, CUDA and JAX say of sizes that no memory has, or that no 64 bits hold."""
+
+
+def to_job(run: Run) -> Job:
+    """The run as plain data, for a worker.
+
+    The spec goes as the user wrote it: classes of plugins can't be unpickled before they are imported.
+    """
+    return {
+        "index": run.session,
+        "spec": run.spec.to_dict(),
+        "mode": run.mode.value,
+        "root": str(run.layout.root),
+        "name": run.layout.name,
+        "trial": run.trial,
+        "session": run.session,
+        "threads": run.threads,
+        "options": dataclasses.asdict(run.options),
+        "cores": run.cores,
+        "shared_fd": run.shared_fd,
+        "report_episodes": run.report_episodes,
+    }
+
+
+def from_job(job: Job) -> Run:
+    """The run that `to_job` packed."""
+    import_plugins(job["spec"]["meta"].get("plugins", []))
+    return Run(
+        spec=Spec.model_validate(job["spec"]),
+        mode=Mode(job["mode"]),
+        layout=Layout(Path(job["root"]), job["name"]),
+        trial=job["trial"],
+        session=job["session"],
+        threads=job["threads"],
+        options=Options(**job["options"]),
+        cores=job["cores"],
+        shared_fd=job["shared_fd"],
+        report_episodes=job["report_episodes"],
+    )
+
+
+def run_contained(
+    run: Run, *, report: Callable[[Event], None], stop: Callable[[], bool], forward: bool = True
+) -> Outcome:
+    """Run a session; an exception becomes a crash, with its traceback in the run folder.
+
+    Args:
+        run: which session.
+        report: called with its events.
+        stop: true asks it to save and stop.
+        forward: report warnings of the log as events too; for a process whose own log nobody sees.
+    """
+    crash_file = run.layout.crash(run.trial, run.session)
+    report({"kind": "begin"})
+    session = Session(run, report=report, stop=stop)
+    with _logging(run, report if forward else None):
+        try:
+            with _process(run.threads):
+                result = session.run()
+        except CompileInterrupted:
+            # what it was in the middle of can't be saved; its last checkpoint, if any, is whole
+            return Outcome(run.session)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, the other sessions go on
+            e = out_of_memory(error, run.spec) or error
+            # a user error says all there is to say; anything else needs its traceback
+            text = str(e) if isinstance(e, LabError) else traceback.format_exc()
+            write_crash(crash_file, text)
+            reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
+            logger.debug("session {} crashed: {}", run.session, reason)
+            misuse = isinstance(e, SpecError) or (isinstance(e, LabError) and not session.begun)
+            return Outcome(run.session, crash=Crash(run.session, reason, crash_file, misuse))
+        crash_file.unlink(missing_ok=True)
+        return Outcome(run.session, result=result)
+
+
+def write_crash(path: Path, text: str) -> None:
+    """Record a crash; if the disk is full, in the log only."""
+    try:
+        write_atomic(path, text.rstrip("\n") + "\n")
+    except OSError as e:
+        logger.error("{}: can't be written: {}\n{}", path, e.strerror, text.rstrip("\n"))
+
+
+def out_of_memory(error: BaseException, spec: Spec) -> LabError | None:
+    """What to say of an allocation that failed; None where something else did.
+
+    An error of the spec: what a run needs is allocated when it is built, or in its first steps.
+    """
+    text = str(error)
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _TOO_LARGE.search(text):
+        return None
+    found = re.search(r"allocat(?:e|ing) ([\d.]+) ?(bytes|[KMGTPE]iB)", text)
+    size = f"{found[1]} {found[2]} more" if found else "more"
+    if found and found[2] == "bytes":
+        size = f"{float(found[1]) / 2**30:,.1f} GiB more"
+    on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search(r"CUDA|CUBLAS|CUDNN|RESOURCE_EXHAUSTED", text)
+    keys = (
+        ("algorithm", "time_horizon"),
+        ("algorithm", "training_frequency"),
+        ("algorithm", "minibatch_size"),
+        ("memory", "batch_size"),
+        ("memory", "max_size"),
+    )
+    given = {f"agent.{part}.{key}": getattr(getattr(spec.agent, part), key, None) for part, key in keys}
+    sizes = [f"{key} ({n:,})" for key, n in {"env.num_envs": spec.env.num_envs, **given}.items() if n is not None]
+    text = f"not enough memory{' on the GPU' if on_gpu else ''}: {size} would be needed; it grows with "
+    text += f"{', '.join(sizes)} and the net"
+    if on_gpu:
+        text += "; fewer sessions at a time, or --device cpu, would do too"
+    return SpecError([text])
+
+
+@contextmanager
+def _process(threads: int) -> Iterator[None]:
+    """Settings of the process that a session needs, put back for whoever else uses the process."""
+    before, rng = torch.get_num_threads(), checkpoint.get_rng()
+    torch.set_num_threads(threads)
+    # weights and moments that fade to denormal numbers would slow the arithmetic down
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+        checkpoint.set_rng(rng)
+
+
+@contextmanager
+def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]:
+    """The session's own log file, beside what the process logs anyway; or instead, where its warnings are reported."""
+    level = check_level(run.options.log_level)
+    if report is not None:
+        logger.remove()
+
+        def forward(message: "Message") -> None:
+            record = message.record
+            report({"kind": "log", "level": record["level"].name, "message": record["message"]})
+
+        handlers = [logger.add(forward, level="WARNING", format="{message}", backtrace=False, diagnose=False)]
+    else:
+        handlers = []
+    path = run.layout.log(run.layout.s(run.trial, run.session))
+    handlers.append(
+        logger.add(path, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
+    )
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.remove(handler)

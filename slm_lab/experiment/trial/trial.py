@@ -1,0 +1,252 @@
+"""Trial: a spec run from several seeds, side by side."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+
+from loguru import logger
+
+from slm_lab.agent.metrics import Row
+from slm_lab.experiment.records.analysis import Metrics, save_trial, trial_metrics
+from slm_lab.experiment.session.callbacks import Callbacks
+from slm_lab.experiment.session.commons import Commons
+from slm_lab.experiment.session.resources import available_cores, parallel_sessions, session_threads
+from slm_lab.experiment.session.results import Crash, Outcome, SessionResult, TrialResult
+from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.trial.contain import Event, run_contained, to_job, write_crash
+from slm_lab.experiment.trial.pool import Job, Pool
+from slm_lab.experiment.trial.progress import Progress
+from slm_lab.experiment.trial.stopping import StopRequest
+from slm_lab.lib.layout import Layout
+from slm_lab.spec.model import Spec
+
+
+def session_count(spec: Spec, mode: Mode) -> int:
+    """Sessions of a trial: one in dev mode, else `meta.max_session`."""
+    return 1 if mode is Mode.DEV else spec.meta.max_session
+
+
+def worker_count(spec: Spec, mode: Mode) -> int:
+    """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial.
+
+    In a search it is 0 too: the trials have theirs.
+    """
+    if mode is Mode.SEARCH:
+        return 0
+    return 0 if session_count(spec, mode) == 1 else pool_size(spec, available_cores())
+
+
+def pool_size(spec: Spec, cores: int) -> int:
+    """Sessions that run at a time."""
+    # what one distributed session learns is of use to the others only while they run
+    return spec.meta.max_session if spec.meta.distributed else parallel_sessions(spec.meta.max_session, cores)
+
+
+def _told(stop: Callable[[], bool]) -> Callable[[], bool]:
+    """`stop`, which is said to be heard when it is first true: to save and end may take a while."""
+    told = False
+
+    def ask() -> bool:
+        nonlocal told
+        if not stop():
+            return False
+        if not told:
+            told = True
+            logger.warning("stopping: sessions save and end; a second Ctrl-C stops at once")
+        return True
+
+    return ask
+
+
+class Trial:
+    """Runs the sessions, then analyses and draws what they found.
+
+    Sessions that have a checkpoint go on from it, so running a trial of an existing folder again resumes it.
+
+    Args:
+        spec: is run as it is.
+        mode: dev, train or search.
+        layout: where files go; its folders must exist.
+        options: what the command line says beside the spec.
+        trial: index.
+        pool: workers that were started early; by default the trial starts its own.
+        stop: asked now and then; true makes the sessions save and stop. By default SIGINT and SIGTERM do.
+        cores: that the trial may use; by default all of the machine.
+        listen: called with each session and row, and with None where a session crashed.
+        callbacks: of whoever began the run.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        mode: Mode,
+        layout: Layout,
+        options: Options,
+        trial: int = 0,
+        *,
+        pool: Pool | None = None,
+        stop: Callable[[], bool] | None = None,
+        cores: int | None = None,
+        listen: Callable[[int, Row | None], None] | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> None:
+        self.spec = spec
+        self.layout = layout
+        self.trial = trial
+        self.options = options
+        self._mode = mode
+        self._pool = pool
+        self._stop = stop
+        self._listen = listen or (lambda session, row: None)
+        self._callbacks = callbacks or Callbacks()
+        cores = cores or available_cores()
+        threads = session_threads(spec, cores)
+        self.runs = [
+            Run(
+                *(spec, mode, layout, trial, session, threads, options, cores),
+                report_episodes=self._callbacks.wants_episodes,
+            )
+            for session in range(session_count(spec, mode))
+        ]
+        self._workers = worker_count(spec, mode)
+        self._outcomes: dict[int, Outcome] = {}
+        self._said: set[str] = set()
+        self._painter: ThreadPoolExecutor | None = None
+        self._drawn: list[Future[None]] = []
+        self._progress = Progress(
+            [run.session for run in self.runs],
+            spec.env.max_frame,
+            live=options.progress,
+            # there every row is logged
+            quiet=mode is Mode.DEV,
+        )
+
+    def run(self) -> TrialResult:
+        """Run the sessions to their end, or until a stop."""
+        with ExitStack() as stack:
+            stop = _told(self._stop or stack.enter_context(StopRequest()).is_set)
+            with self._progress:
+                if self._workers or self._pool is not None:
+                    # this process is idle while others train; matplotlib is for one thread at a time
+                    self._painter = stack.enter_context(ThreadPoolExecutor(1))
+                    pool = self._pool or stack.enter_context(Pool(self._workers))
+                    self._run_in(pool, stop)
+                else:
+                    self._run_here(stop)
+            return self._finish()
+
+    def _run_here(self, stop: Callable[[], bool]) -> None:
+        for run in self.runs:
+            if stop():
+                break
+            report = functools.partial(self._on_event, run.session)
+            self._on_outcome(run_contained(run, report=report, stop=stop, forward=False))
+
+    def _run_in(self, pool: Pool, stop: Callable[[], bool]) -> None:
+        def on_death(job: Job, reason: str, output: str) -> None:
+            file = self.layout.crash(self.trial, job["index"])
+            write_crash(file, f"{reason}\n\n{output}")
+            if self.spec.meta.distributed:
+                Commons(pool.shared_fd, job["index"], len(self.runs)).leave()
+            self._on_outcome(Outcome(job["index"], crash=Crash(job["index"], reason, file)))
+
+        runs = self.runs
+        if self.spec.meta.distributed:
+            os.ftruncate(pool.shared_fd, 0)
+            runs = [dataclasses.replace(run, shared_fd=pool.shared_fd) for run in runs]
+        pool.run(
+            [to_job(run) for run in runs],
+            on_event=lambda job, event: self._on_event(job["index"], event),
+            on_done=lambda job, outcome: self._on_outcome(outcome),
+            on_death=on_death,
+            should_stop=stop,
+        )
+
+    def _on_event(self, session: int, event: Event) -> None:
+        if event["kind"] == "row":
+            self._progress.row(session, event["row"])
+            self._listen(session, event["row"])
+            self._callbacks.row(session, event["row"])
+        elif event["kind"] == "episodes":
+            self._callbacks.episodes(session, event["episodes"])
+        elif event["kind"] == "begin":
+            self._progress.state(session, "starting")
+        elif event["message"] not in self._said:
+            # what is true of one session is mostly true of all: once is enough
+            self._said.add(event["message"])
+            logger.log(event["level"], "session {}: {}", session, event["message"])
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.session] = outcome
+        if outcome.crash is not None:
+            self._progress.state(outcome.session, "crashed")
+            self._listen(outcome.session, None)
+            self._tell(outcome.crash)
+        else:
+            self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
+        if outcome.result is not None and not self._spare(outcome.stopped):
+            self._draw(functools.partial(self._draw_session, outcome.result))
+
+    def _tell(self, crash: Crash) -> None:
+        # a fault of the spec fails every session: the caller reports it once
+        if not crash.misuse:
+            logger.error("session {} crashed: {}\n  see {}", crash.session, crash.reason, crash.file)
+
+    def _finish(self) -> TrialResult:
+        outcomes = [self._outcomes.get(run.session, Outcome(run.session)) for run in self.runs]
+        results = [o.result for o in outcomes if o.result is not None]
+        crashed = [o.crash for o in outcomes if o.crash is not None]
+        stopped = any(o.stopped for o in outcomes)
+        if not results:
+            return TrialResult(self.trial, {}, results, crashed, stopped)
+        found = [r.metrics for r in results]
+        # metrics are of a trial that ended; the graphs show how far a stopped one got
+        metrics = trial_metrics(found) if stopped else save_trial(self.layout, self.trial, found)
+        if not self._spare(stopped):
+            self._draw(functools.partial(self._draw_trial, metrics))
+        for drawing in self._drawn:
+            drawing.result()
+        return TrialResult(self.trial, {} if stopped else metrics["scalar"], results, crashed, stopped)
+
+    def _spare(self, stopped: bool) -> bool:
+        """A search stops many trials, and draws them together."""
+        return stopped and self._mode is Mode.SEARCH
+
+    def _draw(self, draw: Callable[[], None]) -> None:
+        def safely() -> None:
+            try:
+                draw()
+            except OSError as e:
+                logger.warning("the graphs could not be drawn: {}", e)
+            except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a training with it
+                logger.opt(exception=e).warning("the graphs could not be drawn")
+
+        if self._painter is None:
+            safely()
+        else:
+            self._drawn.append(self._painter.submit(safely))
+
+    def _draw_session(self, r: SessionResult) -> None:
+        from slm_lab.experiment.graphs.plot import plot_session  # not before something is drawn
+
+        kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
+        for kind, found in kinds.items():
+            plot_session(
+                self.layout,
+                r.trial,
+                r.session,
+                self.layout.session_df(r.trial, r.session, kind),
+                found,
+                env_name=self.spec.env.name,
+                log_metrics=self.options.log_metrics,
+                kind=kind,
+            )
+
+    def _draw_trial(self, metrics: Metrics) -> None:
+        from slm_lab.experiment.graphs.plot import plot_trial
+
+        env_name, extra = self.spec.env.name, self.options.log_metrics
+        plot_trial(self.layout, self.trial, metrics, env_name=env_name, log_metrics=extra)
