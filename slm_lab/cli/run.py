@@ -16,6 +16,7 @@ from slm_lab.cli.modes import LATEST, MODES, Request, parse_words, read_job
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
 from slm_lab.experiment.session.resources import needs_inductor, use_compile
+from slm_lab.experiment.trial import nursery
 from slm_lab.lib.compiler import start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
@@ -193,7 +194,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
 def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
-    _start_compiler(request, command)
+    _start_ahead(request, command)
     from slm_lab.experiment.trial.check import load_specs  # imports torch: not for a wrong file name
 
     return load_specs(request.file, request.name, sets=command.sets, search=False)
@@ -212,22 +213,22 @@ def _find(file: str, command: Command) -> None:
         raise e
 
 
-def _start_compiler(request: Request, command: Command) -> None:
-    """Before torch is imported here, where the spec as it stands looks as if it will be compiled."""
+def _start_ahead(request: Request, command: Command) -> None:
+    """Before torch is imported here: the processes that the spec, as it stands, looks as if it will need."""
     assert request.file is not None
     specs = read_file(request.file)
     raw = specs.get(request.name or next(iter(specs), ""))
     # the trials of a search are other processes
-    if raw is None or command.settings["device"] not in ("auto", "cpu") or request.mode == "search":
+    if raw is None or request.mode == "search":
         return
     filled, _ = apply_sets(raw, command.sets)
-    env, meta = filled.get("env"), filled.get("meta")
-    frames = env.get("max_frame") if isinstance(env, dict) else None
-    setting = meta.get("compile", "auto") if isinstance(meta, dict) else "off"
-    agent = filled.get("agent")
-    net = agent.get("net") if isinstance(agent, dict) else None
-    if not isinstance(net, dict) or not needs_inductor(net):
+    env, meta, agent = (part if isinstance(part := filled.get(key), dict) else {} for key in ("env", "meta", "agent"))
+    frames, sessions, net = env.get("max_frame"), meta.get("max_session", 1), agent.get("net")
+    if request.mode == "train" and isinstance(sessions, int) and sessions > 1:
+        nursery.start_ahead()
+    if command.settings["device"] not in ("auto", "cpu") or not isinstance(net, dict) or not needs_inductor(net):
         return
+    setting = meta.get("compile", "auto") if meta else "off"
     if isinstance(frames, int | float) and use_compile(setting, frames):
         start_ahead(json.dumps(filled, sort_keys=True, default=str))
 

@@ -1,16 +1,13 @@
 """Worker processes that run sessions one after another, and survive each other's death.
 
-Imports nothing but the standard library and one small leaf of the lab, so that workers can be started before the parent
-has loaded torch: their imports then run beside its own. A worker is a fresh interpreter (no fork: threads and locks of
-the parent stay behind) and does not import the parent's main module: scripts need no `if __name__ == "__main__"`, and
-notebooks work.
+Imports nothing but the standard library and small leaves of the lab, so that workers can be started before the parent
+has loaded torch: their imports then run beside its own. A worker is a fork of a `nursery`, never of the parent: threads
+and locks of the parent stay behind, and its main module is not imported: scripts need no `if __name__ == "__main__"`,
+and notebooks work.
 """
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,19 +17,13 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Self
 
+from slm_lab.experiment.trial.nursery import Nursery, read_end, take
 from slm_lab.lib.files import unnamed_file
 
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    " from slm_lab.experiment.trial.worker import main; main(int(sys.argv[2]))"
-)
 _TICK = 0.2
 """Seconds after which the parent looks whether it is asked to stop."""
 _PATIENCE = 10.0
 """Seconds that a worker has to end when asked."""
-
-_OUTPUT_KEPT = 1_000_000
-"""Bytes of a worker's output that are passed on."""
 
 Job = dict[str, Any]
 """Plain data; `index` says which one it is."""
@@ -41,23 +32,14 @@ Job = dict[str, Any]
 class _Worker:
     """One process, the pipe to it, and what it is doing."""
 
-    def __init__(self, threads: int, pass_fds: Sequence[int]) -> None:
+    def __init__(self, nursery: Nursery, keep: Sequence[int]) -> None:
         self.job: Job | None = None
         self.heard = False
         """It has sent something: its imports are over."""
         self.output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         self.conn, child = Pipe()
-        with child, _SigintBlocked():
-            command = [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(child.fileno())]
-            count = str(threads)
-            self.process = subprocess.Popen(
-                command,
-                env={**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count},
-                stdin=subprocess.DEVNULL,
-                stdout=self.output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[child.fileno(), *pass_fds],
-            )
+        with child:
+            self.process = nursery.fork(child.fileno(), self.output.fileno(), keep)
 
     def send(self, message: tuple[str, Any]) -> None:
         # a dead worker is noticed where its messages are read
@@ -76,12 +58,6 @@ class _Worker:
         name = signal.Signals(-code).name
         return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
-    def read_output(self) -> str:
-        """The end of what it printed."""
-        size = self.output.seek(0, os.SEEK_END)
-        self.output.seek(max(0, size - _OUTPUT_KEPT))
-        return self.output.read().decode(errors="replace")
-
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -90,6 +66,7 @@ class _Worker:
     def close(self) -> None:
         self.conn.close()
         self.output.close()
+        self.process.close()
 
 
 class Pool:
@@ -97,16 +74,15 @@ class Pool:
 
     Args:
         size: processes.
-        threads: numeric threads of each, until a job sets its own.
         pass_fds: open files that the workers keep open as long as they live.
     """
 
-    def __init__(self, size: int, threads: int = 1, pass_fds: Sequence[int] = ()) -> None:
-        self._threads = threads
+    def __init__(self, size: int, pass_fds: Sequence[int] = ()) -> None:
         self._shared = unnamed_file()
         self.shared_fd = self._shared.fileno()
         """A file that all workers have open, under this number; empty, and for those who give them work to fill."""
-        self._pass_fds = [*pass_fds, self.shared_fd]
+        self._keep = [*pass_fds, self.shared_fd]
+        self._nursery = take()
         self._workers: list[_Worker] = []
         self.output: list[str] = []
         """What each ended worker printed, where it printed something."""
@@ -187,7 +163,7 @@ class Pool:
                     on_event(job, content)
 
     def _start(self) -> _Worker:
-        return _Worker(self._threads, self._pass_fds)
+        return _Worker(self._nursery, self._keep)
 
     def _next(self, worker: _Worker, waiting: deque[Job]) -> None:
         worker.job = waiting.popleft() if waiting else None
@@ -196,7 +172,8 @@ class Pool:
 
     def _bury(self, worker: _Worker, on_death: Callable[[Job, str, str], None], job: Job) -> None:
         reason = worker.death()
-        output = worker.read_output()
+        # of one that was never born the nursery knows why
+        output = read_end(worker.output) or read_end(self._nursery.output)
         self._workers.remove(worker)
         worker.close()
         on_death(job, reason, output)
@@ -211,21 +188,9 @@ class Pool:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-            if text := worker.read_output():
-                self.output.append(text)
+            self.output += filter(None, [read_end(worker.output)])
             worker.close()
         self._workers.clear()
+        self.output += filter(None, [read_end(self._nursery.output)])
+        self._nursery.close()
         self._shared.close()
-
-
-class _SigintBlocked:
-    """A child started inside has SIGINT blocked until it lifts that itself.
-
-    So no Ctrl-C can hit it while it starts up. One for this process waits until the end of the block.
-    """
-
-    def __enter__(self) -> None:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,9 +22,9 @@ from slm_lab.experiment.session.resources import take_device
 from slm_lab.experiment.session.results import Crash, RunResult
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.session.session import Session
-from slm_lab.experiment.trial import pool as pool_module
-from slm_lab.experiment.trial.contain import out_of_memory
-from slm_lab.experiment.trial.pool import Pool
+from slm_lab.experiment.trial import nursery as nursery_module
+from slm_lab.experiment.trial.contain import out_of_memory, to_job
+from slm_lab.experiment.trial.pool import Job, Pool
 from slm_lab.experiment.trial.trial import Trial, session_count, worker_count
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.model import Spec
@@ -277,24 +277,71 @@ def test_a_stopped_trial_leaves_its_graphs(tiny: Tiny, options: Options) -> None
 
 
 def test_a_worker_that_still_starts_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_START", "import time; time.sleep(60)")
+    monkeypatch.setattr(nursery_module, "_START", "import time; time.sleep(60)")
     begun = time.monotonic()
     with Pool(1) as pool:
         pool.run([{"index": 0}], *[pytest.fail] * 3, should_stop=lambda: True)
     assert time.monotonic() - begun < 30
 
 
-def test_leaving_a_pool_in_a_hurry_ends_its_workers() -> None:
+@pytest.mark.parametrize("born", [True, False])
+def test_leaving_a_pool_in_a_hurry_ends_its_workers(born: bool) -> None:
     pids: list[int] = []
 
     def leave() -> None:
         with Pool(2) as pool:
-            pids.extend(w.process.pid for w in pool._workers)
+            pids.append(pool._nursery.process.pid)
+            if born:
+                for worker in pool._workers:
+                    while worker.process.pid is None:
+                        time.sleep(0.05)
+                    pids.append(worker.process.pid)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         leave()
-    assert len(pids) == 2
+    assert len(pids) == (3 if born else 1)
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, signal.SIG_DFL)
+
+
+def job_of(layout: Layout, tiny: Tiny, options: Options, session: int) -> Job:
+    return to_job(Run(tiny(), Mode.TRAIN, layout, 0, session, options=options))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the nursery imports nothing")
+def test_sessions_share_one_import_and_outlive_its_process(tiny: Tiny, options: Options) -> None:
+    layout = Layout.new(options.out, "tiny")
+    layout.make_folders()
+    done: list[int] = []
+    with Pool(1) as pool:
+        first = pool._nursery.process.pid
+
+        def on_event(job: Job, event: dict[str, Any]) -> None:
+            if event["kind"] == "begin" and job["index"] == 0:
+                # a process with threads can't be forked safely
+                assert len(list(Path(f"/proc/{first}/task").iterdir())) == 1
+                maps = Path(f"/proc/{first}/maps").read_text()
+                assert "libtorch_cpu" in maps
+                os.kill(first, signal.SIGKILL)
+
+        jobs = [job_of(layout, tiny, options, session) for session in (0, 1)]
+        pool.run(jobs, on_event, lambda job, outcome: done.append(job["index"]), pytest.fail)
+        assert done == [0, 1]
+        os.kill(pool._workers[0].process.pid or 0, signal.SIGKILL)
+        pool.run([job_of(layout, tiny, options, 2)], on_event, pytest.fail, lambda job, *why: done.append(job["index"]))
+        pool.fill(1)
+        pool.run(
+            [job_of(layout, tiny, options, 3)], on_event, lambda job, outcome: done.append(job["index"]), pytest.fail
+        )
+        assert done == [0, 1, 2, 3]
+        assert pool._nursery.process.pid != first
+
+
+def test_why_no_worker_was_born_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nursery_module, "_START", "raise SystemExit('no torch here')")
+    deaths: list[tuple[str, str]] = []
+    with Pool(1) as pool:
+        pool.run([{"index": 0}], pytest.fail, pytest.fail, lambda job, *why: deaths.append(why))
+    assert deaths == [("its process ended with exit code 1", "no torch here\n")]

@@ -1,0 +1,258 @@
+"""A process that imports the lab once, and forks workers that have it: the sessions of a trial share one import.
+
+torch alone takes seconds to import. The nursery does nothing but import: no thread is started and no kernel called
+before a fork, so a worker begins as a fresh interpreter would. Like `pool` it needs the standard library alone, so it
+is started before its parent has loaded torch, and both import side by side.
+"""
+
+import atexit
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import IO
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from slm_lab.experiment.trial.nursery import main; main(int(sys.argv[2]))"
+)
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Numeric threads of each worker, until its job sets its own."""
+_NUMBER = struct.Struct("=i")
+"""What a nursery writes of each worker, into a pipe of its own: the process id, and once it has ended its exit code."""
+_FDS, _FDS_FROM = 64, 128
+"""Files that one worker can be given, and the numbers they have meanwhile."""
+_OUTPUT_KEPT = 1_000_000
+"""Bytes of a process's output that are passed on."""
+
+
+def read_end(output: IO[bytes]) -> str:
+    """The end of what a process printed into a file."""
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - _OUTPUT_KEPT))
+    return output.read().decode(errors="replace")
+
+
+class Child:
+    """A worker as the nursery's parent sees it; used like `subprocess.Popen`.
+
+    Args:
+        nursery: the process that forks it.
+        told: pipe on which the nursery tells of it.
+    """
+
+    def __init__(self, nursery: subprocess.Popen[bytes], told: IO[bytes]) -> None:
+        self._nursery = nursery
+        self._told = told
+        self._pid: int | None = None
+        self._code: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None as long as the nursery imports."""
+        if self._pid is None:
+            self._pid = self._read(0.0)
+        return self._pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit code, negative where a signal ended it; that of the nursery where no worker was born.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended.
+        """
+        if self._code is None:
+            self._pid = self._pid or self._read(timeout)
+            self._code = self._read(timeout)
+        return self._code if self._code is not None else self._nursery.wait(timeout)
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        self._told.close()
+
+    def kill(self) -> None:
+        """End it on the spot; one that is not born yet with its nursery, and whoever waits there too."""
+        if self._code is not None:
+            return
+        if (pid := self.pid) is None:
+            self._nursery.kill()
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _read(self, timeout: float | None) -> int | None:
+        """The next number; None where the nursery has ended, or, with a timeout of 0, has not told it yet."""
+        if not select.select([self._told], [], [], timeout)[0]:
+            if timeout == 0.0 and self._pid is None:
+                return None
+            raise subprocess.TimeoutExpired("worker", timeout or 0.0)
+        content = self._told.read(_NUMBER.size)
+        return _NUMBER.unpack(content)[0] if content else None
+
+
+class Nursery:
+    """The parent's side: begins the process, and begins another where that one has died."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the nursery
+        with theirs, _SigintBlocked():
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
+                env={**os.environ, **_ONE_THREAD},
+                stdin=subprocess.DEVNULL,
+                stdout=self.output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def fork(self, conn: int, output: int, keep: Sequence[int]) -> Child:
+        """Have a worker forked, as soon as the imports are over; it has this process's environment as it is now.
+
+        Args:
+            conn: file descriptor of the worker's pipe.
+            output: of the file that it prints into.
+            keep: of open files that it keeps open, under the same numbers.
+        """
+        if self.process.poll() is not None:
+            self.close()
+            self._begin()
+        told, tell = os.pipe()
+        with tempfile.TemporaryFile("w+") as order:
+            json.dump([sys.path, {**os.environ, **_ONE_THREAD}, list(keep)], order)
+            order.flush()
+            # a nursery that died meanwhile is noticed where its workers are waited for
+            with suppress(OSError):
+                socket.send_fds(self._socket, [b"fork"], [order.fileno(), conn, output, tell, *keep])
+        os.close(tell)
+        return Child(self.process, os.fdopen(told, "rb", buffering=0))
+
+    def close(self) -> None:
+        """End the process, which has nothing to save; its workers go on."""
+        self.process.kill()
+        self.process.wait()
+        self._socket.close()
+        self.output.close()
+
+
+_AHEAD: list[Nursery] = []
+
+
+def start_ahead() -> None:
+    """Begin a nursery that `take` gives out, before this process imports torch itself."""
+    nursery = Nursery()
+    _AHEAD.append(nursery)
+    atexit.register(nursery.close)
+
+
+def take() -> Nursery:
+    """The nursery that was started ahead, or one that begins now."""
+    return _AHEAD.pop() if _AHEAD else Nursery()
+
+
+class _SigintBlocked:
+    """A child started inside has SIGINT blocked until it lifts that itself, and so have its forks.
+
+    So no Ctrl-C can hit it while it starts up. One for this process waits until the end of the block.
+    """
+
+    def __enter__(self) -> None:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
+def main(fd: int) -> None:
+    """Import, then fork until the socket is closed.
+
+    Args:
+        fd: file descriptor of the socket.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    asked = socket.socket(fileno=fd)
+    died, wake = os.pipe()
+    os.set_blocking(wake, False)
+    if sys.platform == "linux":
+        # elsewhere libraries do not survive a fork: there each worker imports for itself
+        gc.disable()
+        import slm_lab.experiment.trial.contain  # noqa: F401
+
+        # what is imported stays as it is: no collection moves it, so workers share its memory
+        gc.freeze()
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    tells: dict[int, int] = {}
+    while True:
+        ready = select.select([asked.fileno(), died], [], [])[0]
+        if died in ready:
+            os.read(died, 4096)
+            _tell_deaths(tells)
+        if asked.fileno() in ready:
+            message, fds, _, _ = socket.recv_fds(asked, 16, _FDS)
+            if not message:
+                break
+            _fork(fds, tells, [fd, died, wake])
+    os._exit(0)
+
+
+def _fork(fds: list[int], tells: dict[int, int], own: list[int]) -> None:
+    tell = fds[3]
+    pid = os.fork()
+    if pid == 0:
+        _work(fds, [*own, *tells.values()])
+    tells[pid] = tell
+    with suppress(OSError):
+        os.write(tell, _NUMBER.pack(pid))
+    for fd in fds:
+        if fd != tell:
+            os.close(fd)
+
+
+def _work(fds: list[int], foreign: list[int]) -> None:
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # out of the way: numbers that files are to have may be taken by others of these
+        order, conn, output, told, *kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FDS_FROM) for fd in fds]
+        for fd in [*foreign, *fds]:
+            os.close(fd)
+        with os.fdopen(order, encoding="utf-8") as file:
+            file.seek(0)
+            sys.path[:], environment, numbers = json.load(file)
+        os.environ.clear()
+        os.environ.update(environment)
+        for fd, number in [(output, 1), (output, 2), *zip(kept, numbers, strict=True)]:
+            os.dup2(fd, number, inheritable=number <= 2)
+        for fd in (output, told, *kept):
+            os.close(fd)
+        from slm_lab.experiment.trial.worker import main as work
+
+        work(conn)
+    except BaseException:  # noqa: BLE001  whatever it is, a worker must not go on as a nursery
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _tell_deaths(tells: dict[int, int]) -> None:
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            tell = tells.pop(found[0])
+            with suppress(OSError):
+                os.write(tell, _NUMBER.pack(os.waitstatus_to_exitcode(found[1])))
+            os.close(tell)
