@@ -16,6 +16,7 @@ from slm_lab.agent.memory.base import Memory
 from slm_lab.agent.net.check import net_faults
 from slm_lab.agent.net.precision import reduced, why_not_bf16, why_not_tf32
 from slm_lab.functional.distributions import UnfitDistribution
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, names
 from slm_lab.lib.seeding import derive
@@ -32,7 +33,7 @@ class Agent:
         info: of the env it will act in
         seed: decides initial weights and every later choice
         device: torch name
-        compile: compile the update
+        compile: compile the update, and acting; on an accelerator nothing is compiled by less than full effort
         debug: check after each update that it changed the parameters
         init_seed: decides the initial weights in place of `seed`
 
@@ -47,7 +48,7 @@ class Agent:
         *,
         seed: int,
         device: str = "cpu",
-        compile: bool = False,
+        compile: Effort | bool = False,
         debug: bool = False,
         init_seed: int | None = None,
     ) -> None:
@@ -72,8 +73,9 @@ class Agent:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))
             try:
+                compiles = memory_class.fixed_size and (self.device.type == "cpu" or compile is not Effort.QUICK)
                 self.algorithm = algorithm_class(
-                    Setting(spec.agent, info, self.device, compile and memory_class.fixed_size, self._generator)
+                    Setting(spec.agent, info, self.device, compile if compiles else Effort.OFF, self._generator)
                 )
             except UnfitDistribution as e:
                 raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
@@ -115,7 +117,7 @@ class Agent:
     def compiled(self) -> bool:
         """Whether updates run as compiled graphs; known from the first one on."""
         learner = getattr(self.algorithm, "learner", None)
-        return learner is not None and learner.compile
+        return learner is not None and bool(learner.compile)
 
     def act(self, obs: NDArray[Any], explore: bool = True) -> NDArray[Any]:
         """[N, *O] -> actions [N, *A]; explore False: the greedy ones."""

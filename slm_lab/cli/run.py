@@ -17,7 +17,7 @@ from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
 from slm_lab.experiment.session.resources import needs_inductor, use_compile
 from slm_lab.experiment.trial import nursery
-from slm_lab.lib.compiler import start_ahead
+from slm_lab.lib.compiler import Effort, start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
@@ -229,7 +229,7 @@ def _start_ahead(request: Request, command: Command) -> None:
     if command.settings["device"] not in ("auto", "cpu") or not isinstance(net, dict) or not needs_inductor(net):
         return
     setting = meta.get("compile", "auto") if meta else "off"
-    if isinstance(frames, int | float) and use_compile(setting, frames):
+    if isinstance(frames, int | float) and use_compile(setting, frames) is Effort.FULL:
         start_ahead(json.dumps(filled, sort_keys=True, default=str))
 
 

@@ -25,7 +25,7 @@ from slm_lab.experiment.trial.origin import open_origin, save_origin
 from slm_lab.experiment.trial.pool import Pool
 from slm_lab.experiment.trial.stopping import StopRequest
 from slm_lab.experiment.trial.trial import Trial, session_count, worker_count
-from slm_lab.lib.compiler import start_ahead
+from slm_lab.lib.compiler import Effort, start_ahead
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
@@ -90,7 +90,7 @@ def run_spec(
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
     data = spec.to_dict()
-    ahead = use_compile(spec.meta.compile, spec.env.max_frame) and needs_inductor(data["agent"]["net"])
+    ahead = use_compile(spec.meta.compile, spec.env.max_frame) is Effort.FULL and needs_inductor(data["agent"]["net"])
     if ahead and mode is not Mode.SEARCH:
         start_ahead(json.dumps([data["agent"], data["env"]], sort_keys=True))
     file: RunFile | None = None

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from enum import IntEnum
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
@@ -37,6 +38,15 @@ _WAIT = 120.0
 """Seconds that a process which was started ahead waits for its job."""
 _VARIABLE = "SLM_LAB_COMPILER"
 """Where the sessions find the socket of a process that was started ahead."""
+
+
+class Effort(IntEnum):
+    """What a session may spend on compilation; `OFF` alone is false. Where one is taken, True is as good as `FULL`."""
+
+    OFF = 0
+    QUICK = 1
+    """What the quick compiler takes: a second or two a graph."""
+    FULL = 2
 
 
 def cache_folder() -> Path:

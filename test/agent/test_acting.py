@@ -11,6 +11,7 @@ from slm_lab.agent.algorithm.acting import Actor
 from slm_lab.agent.algorithm.bound import Bound
 from slm_lab.agent.net.optim import FlatParams
 from slm_lab.lib.compile import CompileError
+from slm_lab.lib.compiler import Effort
 from slm_lab.types import Act
 
 
@@ -20,7 +21,7 @@ def net() -> nn.Module:
     return nn.Linear(3, 2)
 
 
-def make(net: nn.Module, *, compile: bool) -> Actor:
+def make(net: nn.Module, *, compile: Effort | bool) -> Actor:
     def choose(obs: Tensor, noise: Tensor, scale: Tensor) -> Act:
         return Act(net(obs) + scale * noise)
 
@@ -87,3 +88,18 @@ def test_a_bound_function_reads_what_it_is_given(net: nn.Module) -> None:
     assert torch.equal(bound(torch.ones(1, 3)), net(torch.ones(1, 3)))
     with pytest.raises(ValueError, match=r"nets without parameters: \['other'\]"):
         Bound({"net": net, "other": net}, {"net": params}, lambda x: x)
+
+
+@pytest.mark.parametrize(("effort", "quick"), [(Effort.QUICK, True), (Effort.FULL, False), (True, False)])
+def test_a_short_session_compiles_what_is_quick(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch, effort: Effort | bool, quick: bool
+) -> None:
+    asked = []
+
+    def refuse(fn: object, example: object, *, quick: bool) -> None:
+        asked.append(quick)
+        raise CompileError("the quick compiler does not know convolution")
+
+    monkeypatch.setattr(acting, "compile_function", refuse)
+    make(net, compile=effort)(torch.randn(4, 3), torch.zeros(4, 2), torch.zeros(()))
+    assert asked == [quick]

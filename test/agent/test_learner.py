@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm import learner as module
 from slm_lab.agent.algorithm.learner import Learner, NonFiniteLoss, Stage
 from slm_lab.agent.net.optim import FlatParams, Optim
 from slm_lab.lib import compile as compiler
 from slm_lab.lib.compile import CompileError, compile_function
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.native.steps import Unsupported
 from slm_lab.spec.model import NetSpec
 from slm_lab.types import Stats
@@ -35,7 +37,7 @@ def net_spec(**keys: Any) -> NetSpec:
 class Regression:
     """Two nets and a frozen one: `first` fits the target of the frozen, then `second` fits the new `first`."""
 
-    def __init__(self, *, compile: bool = False) -> None:
+    def __init__(self, *, compile: Effort | bool = False) -> None:
         self.nets = {"first": mlp(0, 1), "second": mlp(1, 1), "target": mlp(2, 1)}
         spec = net_spec(clip_grad_val=0.1)
         self.optims = {k: Optim(self.nets[k], spec) for k in ("first", "second")}
@@ -222,3 +224,22 @@ def test_large_products_compiled_equal_eager() -> None:
 
     args = [torch.randn(128, 96), torch.randn(112, 96), torch.randn(112)]
     torch.testing.assert_close(compile_function(products, args)(*args), products(*args), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("effort", "quick"), [(Effort.QUICK, True), (Effort.FULL, False), (True, False)])
+def test_a_short_session_compiles_what_is_quick(
+    monkeypatch: pytest.MonkeyPatch, effort: Effort | bool, quick: bool
+) -> None:
+    asked = []
+
+    def refuse(fn: object, example: object, *, quick: bool) -> None:
+        asked.append(quick)
+        raise CompileError("the quick compiler does not know convolution")
+
+    monkeypatch.setattr(module, "compile_function", refuse)
+    ours, plain = Regression(compile=effort), Regression()
+    data, index, scale = torch.randn(32, 4), torch.arange(8), torch.tensor(2.0)
+    for each in (ours, plain):
+        each.learner.step((data,), index, (scale,))
+    assert (asked, ours.learner.compile) == ([quick], False)
+    assert torch.equal(ours.optims["first"].params.flat, plain.optims["first"].params.flat)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from slm_lab.agent.algorithm.bound import Bound
 from slm_lab.agent.net.optim import FlatParams
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
+from slm_lab.lib.compiler import Effort
 from slm_lab.types import Act
 
 
@@ -23,7 +24,7 @@ class NetFunction:
         nets: every module that it reads, by name
         params: their flat parameters, which may change between two calls
         function: gives tensors, or None in the place of one; draws no random numbers
-        compile: whether to compile it; for arguments like the first ones, others are rare
+        compile: whether to compile it, and with which effort; for arguments like the first ones, others are rare
         quick: compile it only where that takes no more than a few seconds
         label: what it does, for the log
     """
@@ -34,7 +35,7 @@ class NetFunction:
         params: Mapping[str, FlatParams],
         function: Callable[..., Any],
         *,
-        compile: bool,
+        compile: Effort | bool,
         quick: bool = False,
         label: str = "acting",
     ) -> None:
@@ -77,10 +78,10 @@ class NetFunction:
             with torch.inference_mode(mode=False), torch.no_grad():
                 # made in inference mode an argument can't be written down
                 example = [t.clone() if t.is_inference() else t for t in (*state, *args)]
-                self._run = compile_function(function, example, quick=self._quick)
+                self._run = compile_function(function, example, quick=self._quick or self.compile is Effort.QUICK)
         except CompileError as e:
             logger.info("{} is not compiled: {}", self._label, e)
-            self.compile = False
+            self.compile = Effort.OFF
 
 
 class Actor(NetFunction):

@@ -15,6 +15,7 @@ from slm_lab.agent.net.init import loss_function
 from slm_lab.agent.net.optim import Optim
 from slm_lab.functional.exploration import EXPLORATION, EpsilonGreedy, MaskedEpsilonGreedy
 from slm_lab.functional.targets import taken_value
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
@@ -145,7 +146,8 @@ class RolloutQ(Algorithm):
         self.recall = self.make_recall([self.net])
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         params = {"net": self.optims["net"].params}
-        self.actor = Actor(self.nets, params, self.choose, compile=setting.compile and self.recall is None)
+        acting = setting.compile if self.recall is None else Effort.OFF
+        self.actor = Actor(self.nets, params, self.choose, compile=acting)
         stage = Stage(("net",), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
 

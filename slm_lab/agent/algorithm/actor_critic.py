@@ -37,6 +37,7 @@ from slm_lab.functional.distributions import distribution_for
 from slm_lab.functional.losses import policy_gradient_loss
 from slm_lab.functional.normalize import standardize
 from slm_lab.functional.returns import discounted_returns, gae
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
@@ -123,12 +124,12 @@ class ActorCritic(Algorithm):
             self.notes = Notes(self.training_frequency, info.num_envs, device)
         params = {k: optim.params for k, optim in self.optims.items()}
         small = len(info.obs_shape) < 3
-        able = setting.compile and self.recall is None
-        self.actor = Actor(
-            self.nets, params, self.choose, compile=able and (small or self.notes is not None), quick=small
-        )
+        able = setting.compile if self.recall is None else Effort.OFF
+        acting = able if small or self.notes is not None else Effort.OFF
+        self.actor = Actor(self.nets, params, self.choose, compile=acting, quick=small)
+        judging = able if small else Effort.OFF
         self.estimator = NetFunction(
-            self.nets, params, self.estimate, compile=able and small, quick=True, label="judging a rollout"
+            self.nets, params, self.estimate, compile=judging, quick=True, label="judging a rollout"
         )
 
     def _takes_notes(self) -> bool:

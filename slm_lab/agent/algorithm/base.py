@@ -16,6 +16,7 @@ from slm_lab.agent.algorithm.recall import Recall
 from slm_lab.agent.net.recurrent import RecurrentNet
 from slm_lab.agent.net.target import TargetNet
 from slm_lab.functional.schedules import at_frame
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AgentSpec, AlgorithmSpec, NetSpec, ScheduleSpec
@@ -29,7 +30,7 @@ class Setting:
     spec: AgentSpec
     info: EnvInfo
     device: torch.device
-    compile: bool
+    compile: Effort | bool
     generator: torch.Generator
     """Source of all its chance, on the CPU."""
 

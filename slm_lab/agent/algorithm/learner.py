@@ -13,6 +13,7 @@ from slm_lab.agent.algorithm.bound import Bound
 from slm_lab.agent.net.optim import FlatParams, Optim
 from slm_lab.agent.net.precision import widened
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.native.record import TensorFunction
 from slm_lab.types import Stats
@@ -49,7 +50,7 @@ class Learner:
         optims: one for each net that is learned, under its name
         stages: losses, in the order of their steps
         frozen: flat parameters of the nets that are only read (targets); they may change between steps
-        compile: whether to compile the step, all stages as one graph
+        compile: whether to compile the step, all stages as one graph, and with which effort
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Learner:
         stages: Sequence[Stage],
         *,
         frozen: Mapping[str, FlatParams] | None = None,
-        compile: bool = False,
+        compile: Effort | bool = False,
     ) -> None:
         self.optims = dict(optims)
         self.stages = tuple(stages)
@@ -80,7 +81,7 @@ class Learner:
         self._compiled: dict[tuple[object, ...], Compiled] = {}
         if compile and not all(o.functional for o in self.optims.values()):
             logger.info("not compiled: this optimizer has no functional form here (Adam, AdamW, RMSprop and SGD have)")
-            self.compile = False
+            self.compile = Effort.OFF
 
     def step(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Descend once on every stage.
@@ -244,10 +245,12 @@ class Learner:
         if key not in self._compiled:
             try:
                 function = self._functional(len(data), len(coefs), indexed=index is not None)
-                self._compiled[key] = compile_function(function, self._arguments(data, index, coefs))
+                self._compiled[key] = compile_function(
+                    function, self._arguments(data, index, coefs), quick=self.compile is Effort.QUICK
+                )
             except CompileError as e:
                 logger.info("not compiled, going on in eager mode: {}", e)
-                self.compile = False
+                self.compile = Effort.OFF
                 return None
         return self._compiled[key]
 

@@ -64,6 +64,7 @@ from slm_lab.functional.masks import entropy_share
 from slm_lab.functional.normalize import symlog
 from slm_lab.functional.soft import expected_soft_value, soft_value, temperature_loss
 from slm_lab.functional.targets import lowest, td_target
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.types import Act, Continuous, Discrete, Stats
@@ -137,7 +138,7 @@ class SoftActorCritic(Algorithm):
         self.acted = 0
         """Frames acted, to know when the random ones are over."""
 
-    def _build_learners(self, *, compile: bool) -> None:
+    def _build_learners(self, *, compile: Effort | bool) -> None:
         nets, frozen = dict(self.nets), {}
         if self.target is not None:
             nets["target_critic_net"], frozen["target_critic_net"] = self.target.net, self.target.params

@@ -41,6 +41,7 @@ from slm_lab.functional.continuous_distributions import TanhNormal
 from slm_lab.functional.exploration import random_action, smoothed_action
 from slm_lab.functional.losses import ensemble_loss
 from slm_lab.functional.targets import lowest, td_target
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
@@ -99,7 +100,7 @@ class TD3(Algorithm):
         self.acted = 0
         """Frames acted, to know when the random ones are over."""
 
-    def _build_learners(self, *, compile: bool) -> None:
+    def _build_learners(self, *, compile: Effort | bool) -> None:
         targets = {"target": self.policy_target, "target_critic_net": self.target}
         nets = self.nets | {name: target.net for name, target in targets.items()}
         frozen = {name: target.params for name, target in targets.items()}

@@ -200,4 +200,4 @@ def learns_in_cycles(agent: Agent, env: TensorVec) -> bool:
     whole = agent.training_frequency % n == 0 and agent.training_frequency // n <= LONGEST
     fits = spec.training_iter <= MOST and memory.capacity >= agent.training_frequency
     buffers = any(True for _ in algorithm.net.buffers())
-    return plain and whole and fits and not buffers and algorithm.learner.compile
+    return plain and whole and fits and not buffers and bool(algorithm.learner.compile)

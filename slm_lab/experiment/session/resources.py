@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
 from slm_lab.spec.model import NetSpec, Spec
@@ -20,8 +21,8 @@ SMALL_WIDTH = 128
 """Fully connected nets up to this width are slower on more threads than on one."""
 GPU_ROWS = {SMALL_WIDTH: 1024, SMALL_WIDTH // 2: 4096}
 """Rows of an update from which a GPU pays, for fully connected nets up to that width."""
-COMPILE_FROM = 100_000
-"""Frames from which `meta.compile: auto` compiles."""
+COMPILE_FROM = {Effort.QUICK: 10_000, Effort.FULL: 100_000}
+"""Frames of a session from which `meta.compile: auto` spends that much on compilation."""
 
 
 def available_cores() -> int:
@@ -100,15 +101,19 @@ def needs_inductor(net: Mapping[str, Any]) -> bool:
     return net.get("type") != "MLPNet" or bool(net.get("batch_norm"))
 
 
-def use_compile(setting: object, max_frame: float) -> bool:
-    """Whether to compile the update.
+def use_compile(setting: object, max_frame: float) -> Effort:
+    """Whether to compile.
 
     Args:
-        setting: `meta.compile`. `auto`: in sessions of at least COMPILE_FROM frames, which win back the seconds that a
-            first compilation takes.
+        setting: `meta.compile`. `auto`: with what a session of so many frames wins back, see COMPILE_FROM.
         max_frame: frames of a session.
+
+    >>> [use_compile("auto", frames).name for frames in (9_999, 10_000, 100_000)]
+    ['OFF', 'QUICK', 'FULL']
     """
-    return max_frame >= COMPILE_FROM if setting == "auto" else setting == "on"
+    if setting == "auto":
+        return max((e for e, frames in COMPILE_FROM.items() if max_frame >= frames), default=Effort.OFF)
+    return Effort.FULL if setting == "on" else Effort.OFF
 
 
 def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count: int) -> str:

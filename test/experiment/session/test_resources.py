@@ -14,6 +14,7 @@ from slm_lab.experiment.session.resources import (
     use_compile,
     widest,
 )
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.model import Spec
 
@@ -76,9 +77,15 @@ def test_a_net_written_out_may_be_small(tiny: Tiny, layers: list[object], small:
 
 @pytest.mark.parametrize(
     ("setting", "max_frame", "compiled"),
-    [("auto", 99_999, False), ("auto", 100_000, True), ("on", 10, True), ("off", 10**9, False)],
+    [
+        ("auto", 9_999, Effort.OFF),
+        ("auto", 99_999, Effort.QUICK),
+        ("auto", 100_000, Effort.FULL),
+        ("on", 10, Effort.FULL),
+        ("off", 10**9, Effort.OFF),
+    ],
 )
-def test_when_to_compile(setting: str, max_frame: int, compiled: bool) -> None:
+def test_when_to_compile(setting: str, max_frame: int, compiled: Effort) -> None:
     assert use_compile(setting, max_frame) is compiled
 
 
