@@ -52,7 +52,9 @@ StartFrom = Annotated[
 Render = Annotated[bool, typer.Option("--render", envvar="RENDER", help="Show the environment in a window.")]
 Episodes = Annotated[int | None, typer.Option(min=1, help="Number of episodes of enjoy; default 10.")]
 Video = Annotated[Path | None, typer.Option(metavar="FILE", help="Record enjoy to an .mp4 or .gif file.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto (follows net.gpu of the spec).")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, or auto (a GPU if there is one and it pays; see net.gpu).")
+]
 CudaOffset = Annotated[int, typer.Option(min=0, envvar="CUDA_OFFSET", help="Added to the GPU index of each session.")]
 Level = Annotated[
     LogLevel, typer.Option(envvar="LOG_LEVEL", case_sensitive=False, help="Least severe level that is shown.")

@@ -164,7 +164,7 @@ def resume(
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) not in (None, now):
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
-        logger.info("going on with {}", layout.root)
+        logger.info("resuming {}", layout.root)
         layout.make_folders()
         around = _Around(beside, callbacks or Callbacks())
         with _log_file(layout, merged), rewritten(layout, spec) if changes else nullcontext():

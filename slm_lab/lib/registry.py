@@ -68,7 +68,10 @@ def lookup(kind: str, name: str) -> Any:
         return _classes[kind][name]
     except KeyError:
         known = names(kind)
-        raise UnknownName(f"unknown {kind} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})") from None
+        raise UnknownName(
+            f"unknown {kind} '{name}'{did_you_mean(name, known)} (known: {', '.join(known)}; "
+            "is it your own? Then name its module in meta.plugins)"
+        ) from None
 
 
 def import_plugins(modules: list[str]) -> None:

@@ -369,7 +369,7 @@ def test_sessions_in_workers_are_stopped_or_orphaned_and_resumed(
         assert frames(folder, session) > 0
         assert_same(run_whole(spec, tmp_path, session), folder)
     logs = [Layout.open(folder).log(f"small_t0_s{i}").read_text(encoding="utf-8") for i in range(2)]
-    assert all("goes on from frame" in log for log in logs)
+    assert all("resumes at frame" in log for log in logs)
 
 
 @pytest.mark.parametrize("kind", ["shared", "synced"])

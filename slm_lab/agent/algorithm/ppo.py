@@ -1,7 +1,7 @@
 """Proximal Policy Optimization. Schulman et al. 2017, arXiv:1707.06347.
 
-The idea: a rollout is dear, so learn from it several times; but only as long as the policy stays near the one that
-played it, for its advantages are true of that one alone. The clipped ratio takes the gain out of going further.
+The idea: rollouts are expensive, so learn from each one several times. But its advantages hold only for the policy that
+collected it, so the new policy must stay close to that one: clipping the ratio removes the reward for moving further.
 
     for each iteration:
         run pi_old in N envs for T steps; compute advantages by GAE

@@ -128,4 +128,4 @@ def tell_changes(layout: Layout, spec: Spec, changes: dict[str, tuple[Any, Any]]
     told = ", ".join(f"{key} {json.dumps(old)} -> {json.dumps(new)}" for key, (old, new) in changes.items())
     logger.info("changed: {}; rows up to frame {:,} are kept", told, frame)
     for key in idle_rates(spec, frame):
-        logger.warning("{}: the learning rate is 0 from here to the end; set it anew, too", key)
+        logger.warning("{}: the learning rate is 0 from here to the end; raise its `frame` as well", key)

@@ -148,7 +148,7 @@ class Session:
                 self.eval_tracker.load_state_dict(state["eval_tracker"])
             checkpoint.set_rng(state["rng"])
             self.clock = WallClock(state["wall_t"])
-            logger.info("session {} goes on from frame {}", run.session, self.frame)
+            logger.info("session {} resumes at frame {}", run.session, self.frame)
         if self._commons is not None:
             self._join(self._commons)
         resume_rows(self.tracker, self.csv)

@@ -332,8 +332,8 @@ def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     assert outcome(Journal.open(layout.search_file())) == EXPECTED
     assert {trial: layout.session_df(trial, 0).stat().st_mtime_ns for trial in (0, 1)} == finished
     for trial in (2, 4):
-        assert "goes on from frame" in layout.log(layout.s(trial, 0)).read_text()
-    assert "goes on from frame" not in layout.log(layout.s(5, 0)).read_text()
+        assert "resumes at frame" in layout.log(layout.s(trial, 0)).read_text()
+    assert "resumes at frame" not in layout.log(layout.s(5, 0)).read_text()
     # the terminal shows the lab's own lines, Ray has its file
     lines = err.splitlines()
     assert all(line[2:3] == ":" or line.startswith("  ") for line in lines if line), err
