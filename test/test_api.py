@@ -117,6 +117,10 @@ def test_a_seed_decides(tmp_path: Path, done: api.RunResult) -> None:
 def test_resuming_a_completed_run_gives_its_metrics(done: api.RunResult) -> None:
     again = api.resume(done.folder)
     assert again.metrics["total_reward_ma"] == done.metrics["total_reward_ma"]
+    for result in (done, again):
+        # what scripts from before call it is found, and not shown
+        assert result.metrics["final_return"] == result.metrics["final_total_reward"]
+        assert "final_return" not in result.metrics
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

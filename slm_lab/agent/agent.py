@@ -15,6 +15,7 @@ from slm_lab.agent.algorithm.learner import NonFiniteLoss, check_finite
 from slm_lab.agent.memory.base import Memory
 from slm_lab.agent.net.check import net_faults
 from slm_lab.agent.net.precision import reduced, why_not_bf16, why_not_tf32
+from slm_lab.agent.net.work import tried_out, work_of
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
@@ -70,7 +71,7 @@ class Agent:
             able = ", ".join(n for n in names("algorithm") if lookup("algorithm", n).masks)
             raise SpecError([f"env.action_mask: {spec.agent.algorithm.name} can't follow it (these can: {able})"])
         self._generator = torch.Generator().manual_seed(derive(seed, 1))
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), tried_out() as convolutions:
             torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))
             try:
                 compiles = memory_class.fixed_size and (self.device.type == "cpu" or compile is not Effort.QUICK)
@@ -79,6 +80,8 @@ class Agent:
                 )
             except UnfitDistribution as e:
                 raise SpecError([f"agent.algorithm.action_pdtype: {e}"]) from e
+        self.work = work_of(self.algorithm.nets.values(), convolutions)
+        """Of its nets, for one observation."""
         self.memory = memory_class(spec.agent.memory, self)
         self.each_step: bool = self.algorithm.moves_each_step or not self.memory.on_policy
         """Whether schedules move in every vector step."""

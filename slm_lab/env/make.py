@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import load_env_creator
 
+from slm_lab.env.actions import map_actions
 from slm_lab.env.base import MAX_T, PLAY_MAX_T, VecEnv
 from slm_lab.env.cartpole import CartPole
 from slm_lab.env.check import check_env
@@ -243,6 +245,15 @@ def _make_rows(name: str, make: Make, n: int, mode: str, cores: int, seen: Seen)
     return SharedRows(name, make, n, n, seen, apart=True)
 
 
+def _sample(env: gym.Env[Any, Any]) -> Any:
+    try:
+        return env.sample() if isinstance(env, MaskedObs) else env.action_space.sample()
+    except OverflowError:
+        # gymnasium can't draw where the distance of bounds is above the greatest number
+        actions = map_actions(env.action_space, "")
+        return actions.each(np.zeros((1, *actions.shape), actions.dtype))[0]
+
+
 def _gain(make: Make, n: int, cores: int) -> float:
     """Seconds of a vector step that more processes save; tried out on an env of its own."""
     # not number 0, which may have a window
@@ -252,7 +263,7 @@ def _gain(make: Make, n: int, cores: int) -> float:
         seeded = Seeded(env)
         seeded.begin(0)
         for trial in range(TRIALS):
-            action = env.sample() if isinstance(env, MaskedObs) else env.action_space.sample()
+            action = _sample(env)
             begin = time.perf_counter()
             told: Any = env.step(action)
             seconds.append(time.perf_counter() - begin)

@@ -38,7 +38,7 @@ class Outfit(NamedTuple):
         """
         for i, wrapper in enumerate(self.wrappers):
             try:
-                env = load(wrapper.name)(env, **with_tuples(wrapper.kwargs))
+                env = _wrapped(env, wrapper, f"env.wrappers[{i}].kwargs")
             except LabError:
                 raise
             except Exception as e:
@@ -82,6 +82,11 @@ def load(path: str) -> Callable[..., Any]:
         raise LabError(f"{path} is no class")
     made: Callable[..., Any] = found
     return made
+
+
+def _wrapped(env: Env, wrapper: WrapperSpec, where: str) -> Env:
+    made_by = load(wrapper.name)
+    return make_with_tuples(lambda given: made_by(env, **given), with_tuples(wrapper.kwargs), made_by, where)
 
 
 class VectorReward(LabError):
@@ -129,13 +134,16 @@ def _reward_count(env: Env) -> int | None:
     return None if shape is None else int(np.prod(shape))
 
 
-def make_with_tuples(make: Callable[[dict[str, Any]], Env], kwargs: dict[str, Any], creator: Any) -> Env:
-    """Make an env; lists become tuples where the env needs those.
+def make_with_tuples(
+    make: Callable[[dict[str, Any]], Env], kwargs: dict[str, Any], creator: Any, where: str = "env"
+) -> Env:
+    """Make an env, or put a wrapper around it; lists become tuples where it needs those.
 
     Args:
         make: makes it from keyword arguments.
         kwargs: the arguments.
         creator: class or function whose signature tells of tuples; None: not known.
+        where: key path of the arguments, for messages.
     """
     kwargs = {**kwargs, **{key: tuple(kwargs[key]) for key in _wanted_tuples(creator) if type(kwargs.get(key)) is list}}
     try:
@@ -151,7 +159,8 @@ def make_with_tuples(make: Callable[[dict[str, Any]], Env], kwargs: dict[str, An
             env = None
         if env is None:
             raise
-        note(f"env.{', env.'.join(changed)}: lists are passed as tuples, which the env needs")
+        named = ", ".join(f"{where}.{key}" for key in changed)
+        note(f"{named}: lists are passed as tuples, which {'the env' if where == 'env' else 'the wrapper'} needs")
         return env
 
 

@@ -18,7 +18,7 @@ from slm_lab.experiment.records.wording import block
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.extend import extended, rewritten, tell_changes
 from slm_lab.experiment.session.resources import needs_inductor, use_compile
-from slm_lab.experiment.session.results import RunResult, TrialResult
+from slm_lab.experiment.session.results import RunResult, Scalars, TrialResult
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial.check import require, require_change, require_search
 from slm_lab.experiment.trial.origin import open_origin, save_origin
@@ -207,7 +207,7 @@ def _work(
                 trial = Trial(spec, mode, layout, options, pool=pool, stop=stop, callbacks=callbacks).run()
                 sessions = session_count(spec, mode)
                 saved = f"{_saved(trial, sessions)}; "
-                done = RunResult(layout.root, trial.metrics, trial.crashed, trial.stopped)
+                done = RunResult(layout.root, Scalars(trial.metrics), trial.crashed, trial.stopped)
         _keep_output(pool, layout)
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
@@ -271,7 +271,7 @@ def _saved(done: TrialResult, sessions: int) -> str:
 
 def _completed(layout: Layout, mode: Mode) -> RunResult:
     logger.info("{} is completed: nothing is left to do", layout.root)
-    return RunResult(layout.root, _metrics(layout, mode))
+    return RunResult(layout.root, Scalars(_metrics(layout, mode)))
 
 
 @contextmanager

@@ -145,6 +145,21 @@ def test_lists_where_an_env_wants_tuples(pays, keys):
     assert pays(**keys).info.obs_shape == (22,)
 
 
+@pytest.mark.parametrize("shape", [{"__tuple__": [1, 2]}, [1, 2]])
+def test_lists_where_a_wrapper_wants_tuples(pays, shape):
+    env = pays(wrappers=[{"name": "support.paying:Doubled", "kwargs": {"factor": 3, "shape": shape}}])
+    assert returns_of_an_episode(env).episode_return == [15.0, 15.0]
+
+
+def test_what_a_wrapper_refuses_as_a_list_it_is_given_as_a_tuple(pays):
+    with pytest.raises(
+        LabError, match=r"env\.wrappers\[0\]: can't put support\.paying:Sized around Pays-v0: .*of three"
+    ):
+        pays(wrappers=[{"name": "support.paying:Sized", "kwargs": {"sizes": {"a": [1, 2]}}}])
+    env = pays(wrappers=[{"name": "support.paying:Sized", "kwargs": {"sizes": {"a": [1, 2, 3]}}}])
+    assert returns_of_an_episode(env).episode_return == [5.0, 5.0]
+
+
 def test_an_env_that_ends_in_both_ways_has_terminated(pays):
     renew_notes()
     lines: list[str] = []

@@ -103,6 +103,16 @@ def _uv(*words: str | Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_the_documented_table_is_what_is_tested() -> None:
+    text = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    table = text.partition("## Envs of other packages")[2]
+    rows = re.findall(r"^\| ([^|`]+) \| ([^|]+) \| `([^`]+)`[^|]*\| yes \| yes \| yes \|$", table, re.MULTILINE)
+    pins = {name: version for group in GROUPS.values() for name, _, version in (pin.partition("==") for pin in group)}
+    assert {env for _, _, env in rows} == {case.env["name"] for case in CASES.values()}
+    assert len(rows) == len({case.env["name"] for case in CASES.values()})
+    assert {name: version for name, version, _ in rows if name != "toy-text"}.items() <= pins.items()
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if c.group == "quick" else pytest.mark.packages) for n, c in CASES.items()]

@@ -273,3 +273,19 @@ def test_an_env_that_fails_while_its_speed_is_measured_is_closed(fails):
     with pytest.raises(RuntimeError, match="broken"):
         _gain(lambda i: env, 4, 2)
     assert closed == [True]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_the_speed_of_an_env_is_measured_where_gymnasium_cant_draw_its_actions():
+    taken = []
+
+    class Wide(gym.Wrapper):
+        action_space = gym.spaces.Box(-1.7e308, 1.7e308, (2,), np.float64)
+
+        def step(self, action):
+            taken.append(action)
+            assert self.action_space.contains(action)
+            return self.env.step(0)
+
+    _gain(lambda i: Wide(gym.make("CartPole-v1")), 4, 2)
+    assert len(taken) == 30

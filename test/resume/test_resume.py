@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
 from slm_lab.experiment.records.runs import RunFile, Status
-from slm_lab.experiment.session.resources import available_cores, session_threads
+from slm_lab.experiment.session.resources import available_cores, thread_share
 from slm_lab.experiment.session.results import RunResult
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.session.session import Session, checkpoint
@@ -255,7 +255,7 @@ def new_run(spec: Spec, out: Path, session: int = 0) -> Run:
     layout = Layout.new(out, spec.name)
     layout.make_folders()
     write_json(layout.spec(), spec.to_dict())
-    threads = session_threads(spec, available_cores())
+    threads = thread_share(spec, available_cores())
     return Run(spec, Mode.TRAIN, layout, session=session, threads=threads, options=Options(device="cpu"))
 
 
@@ -264,7 +264,7 @@ def run_whole(spec: Spec, folder: Path, session: int = 0) -> Run:
     run = new_run(spec, folder / "whole", session)
     # sums over another number of threads may differ in their last bit
     before = torch.get_num_threads()
-    torch.set_num_threads(run.threads)
+    torch.set_num_threads(1)
     try:
         Session(run).run()
     finally:

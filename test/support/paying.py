@@ -43,6 +43,15 @@ class Doubled(gym.RewardWrapper):
         return self.factor * reward
 
 
+class Sized(gym.Wrapper):
+    """Takes a tuple of three."""
+
+    def __init__(self, env, sizes):
+        if not isinstance(sizes["a"], tuple) or len(sizes["a"]) != 3:
+            raise TypeError("a must be a tuple of three")
+        super().__init__(env)
+
+
 class Refuses(gym.Wrapper):
     """Wants another env."""
 

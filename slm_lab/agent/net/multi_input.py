@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import HeadSize, Net
-from slm_lab.agent.net.parts import Convolutions, PartsBody, PartSpec, linear_layers
+from slm_lab.agent.net.parts import Convolutions, PartsBody, PartSpec, linear_layers, note_flattened
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NetSpec, with_role_keys
@@ -54,6 +54,8 @@ class MultiInputNet(Net):
         else:
             if spec.parts:
                 raise SpecError(["agent.net.parts: observations of this env have no parts"])
+            if len(obs_shape) == 2:
+                note_flattened(obs_shape, "MultiInputNet")
             shape = _alone(obs_shape)
         image = PartSpec(conv_hid_layers=spec.conv_hid_layers, fc_hid_layers=spec.fc_hid_layers)
         name = spec.hid_layers_activation

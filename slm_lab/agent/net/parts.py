@@ -29,6 +29,8 @@ SMALL: Convolutions = [(16, 3, 1, 1, 1), (32, 3, 2, 1, 1)]
 HALVING = (64, 3, 2, 1, 1)
 """Added behind NATURE as long as more than MOST places a side are left."""
 MOST = 11
+LEAST_SIDE = 8
+"""Height and width from which on numbers in a plane may be an image."""
 IMAGE_WIDTHS = (128,)
 """Linear layers behind convolutions where a spec says nothing."""
 
@@ -259,6 +261,13 @@ def take_apart(obs: Tensor, shape: PackedShape) -> list[Tensor]:
     return views
 
 
+def note_flattened(obs_shape: tuple[int, ...], net: str) -> None:
+    """Say it where a net reads what may be an image, *O, as numbers in a row."""
+    if not isinstance(obs_shape, PackedShape) and len(obs_shape) in (2, 3) and min(obs_shape[-2:]) >= LEAST_SIDE:
+        count = f"{math.prod(obs_shape):,} numbers in a row"
+        note(f"agent.net: {net} reads observations {list(obs_shape)} as {count}; ConvNet would read them as an image")
+
+
 def front(
     obs_shape: tuple[int, ...], net: str, activation_name: str, parts: dict[str, PartSpec] | None = None
 ) -> PartsBody | None:
@@ -273,6 +282,7 @@ def front(
     if not isinstance(obs_shape, PackedShape) or (obs_shape.flat and not parts):
         if parts:
             raise SpecError(["agent.net.parts: observations of this env have no parts"])
+        note_flattened(obs_shape, net)
         return None
     if len(obs_shape) > 1:
         raise SpecError([f'env.frame_op: {net} reads parts joined, not stacked: say "concat"'])

@@ -23,7 +23,7 @@ from slm_lab.experiment.search.store import start_receiver
 from slm_lab.experiment.search.table import SearchTable
 from slm_lab.experiment.search.trainable import SearchTrial
 from slm_lab.experiment.session.resources import choose_device, share_faults
-from slm_lab.experiment.session.results import Crash, RunResult
+from slm_lab.experiment.session.results import Crash, RunResult, Scalars
 from slm_lab.experiment.session.run import Options
 from slm_lab.experiment.trial.trial import pool_size
 from slm_lab.lib.errors import SpecError
@@ -223,7 +223,7 @@ class Search:
             logger.info("  {} = {}", path, value)
         command = shlex.join(["slm-lab", "run", str(layout.best_spec()), self._spec.name, "train"])
         logger.info("to train it: {}", command)
-        return RunResult(layout.root, {k: math.nan if v is None else v for k, v in metrics.items()})
+        return RunResult(layout.root, Scalars({k: math.nan if v is None else v for k, v in metrics.items()}))
 
 
 def _trials(count: int) -> str:

@@ -15,10 +15,13 @@ from slm_lab.lib.registry import lookup
 from slm_lab.spec.model import NetSpec, Spec
 
 if TYPE_CHECKING:
+    from slm_lab.agent.net.work import Work
     from slm_lab.experiment.session.run import Run
 
 SMALL_WIDTH = 128
 """Fully connected nets up to this width are slower on more threads than on one."""
+SMALL_CONVOLUTIONS = 500_000
+"""Multiply-adds an image: so are nets whose convolutions have no more. MiniGrid's take 0.2 million, Atari's 8."""
 GPU_ROWS = {SMALL_WIDTH: 1024, SMALL_WIDTH // 2: 4096}
 """Rows of an update from which a GPU pays, for fully connected nets up to that width."""
 COMPILE_FROM = {Effort.QUICK: 10_000, Effort.FULL: 100_000}
@@ -43,21 +46,19 @@ def parallel_sessions(sessions: int, cores: int) -> int:
     return max(1, min(sessions, cores))
 
 
-def session_threads(spec: Spec, cores: int) -> int:
-    """torch threads of one session: 1 for small fully connected nets, else an equal share of the cores.
+def thread_share(spec: Spec, cores: int) -> int:
+    """torch threads that a session may have at most: an equal share of the cores.
 
     It follows from `meta.max_session`, not from how many sessions are left: sums over another number of threads may
     differ in their last bit, so a resumed session must have as many as before.
     """
-    if is_small(spec.agent.net):
-        return 1
     return max(1, cores // parallel_sessions(spec.meta.max_session, cores))
 
 
-def is_small(net: NetSpec) -> bool:
-    """Whether the net is fully connected, or recurrent, and no layer of it is wider than SMALL_WIDTH."""
-    width = widest(net)
-    return width is not None and width <= SMALL_WIDTH
+def session_threads(work: "Work", share: int) -> int:
+    """torch threads of a session whose nets have this work: 1 for small ones, else its share of the cores."""
+    is_small = work.width <= SMALL_WIDTH and work.convolutions <= SMALL_CONVOLUTIONS
+    return 1 if is_small else share
 
 
 def widest(net: NetSpec) -> int | None:

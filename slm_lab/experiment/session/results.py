@@ -65,6 +65,16 @@ class TrialResult:
     """Interrupted; can be resumed."""
 
 
+class Scalars(dict[str, float]):
+    """Scalar metrics by name."""
+
+    def __missing__(self, key: str) -> float:
+        """`final_return`, as scripts from before call it."""
+        if key != "final_return" or "final_total_reward" not in self:
+            raise KeyError(key)
+        return self["final_total_reward"]
+
+
 @dataclass(frozen=True)
 class RunResult:
     """One command's worth of work."""

@@ -15,7 +15,7 @@ from slm_lab.env.device import DeviceVec
 from slm_lab.env.make import make_env
 from slm_lab.env.tensor import QUEUE, TensorVec
 from slm_lab.experiment.session.device_rollouts import DeviceRollouts
-from slm_lab.experiment.session.resources import parallel_sessions, use_compile
+from slm_lab.experiment.session.resources import thread_share, use_compile
 from slm_lab.experiment.session.run import Run
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.lib.native.build import compiler
@@ -171,7 +171,7 @@ def training_env(run: Run, state: State | None, device: str = "cpu") -> VecEnv:
         spec.env,
         render="human" if render and not tensor else None,
         gamma=spec.agent.algorithm.gamma,
-        threads=max(1, run.cores // parallel_sessions(spec.meta.max_session, run.cores)),
+        threads=thread_share(spec, run.cores),
         whole=plays_rollouts(spec, on_device=device != "cpu"),
         tensor=tensor,
         device=device,

@@ -55,7 +55,7 @@ class Run:
     trial: int = 0
     session: int = 0
     threads: int = 1
-    """torch threads of the session's process."""
+    """torch threads that the session may have; a small net takes one."""
     options: Options = Options()
     cores: int = field(default_factory=available_cores)
     """That the trial may use, all its sessions together."""

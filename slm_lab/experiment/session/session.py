@@ -20,7 +20,7 @@ from slm_lab.experiment.session.commons import Commons, restore
 from slm_lab.experiment.session.evaluate import Evaluator
 from slm_lab.experiment.session.extend import can_change, changed_keys
 from slm_lab.experiment.session.outlets import attach_sinks, resume_rows, session_result
-from slm_lab.experiment.session.resources import take_device, use_compile
+from slm_lab.experiment.session.resources import session_threads, take_device, use_compile
 from slm_lab.experiment.session.results import SessionResult
 from slm_lab.experiment.session.rollouts import rollouts_of, training_env
 from slm_lab.experiment.session.run import Mode, Run
@@ -115,9 +115,11 @@ class Session:
             # all sessions start from the same weights, whichever joins first
             init_seed=derive(run.seed_of(0), AGENT) if self._commons else None,
         )
+        self.threads = session_threads(self.agent.work, run.threads)
+        torch.set_num_threads(self.threads)
         self.csv = CsvSink(run.layout.session_df(run.trial, run.session))
-        names = [name for name in self.agent.stat_names if name not in self._hidden]
-        self.tracker = MetricsTracker([self.csv], extras=["episode_length", *names])
+        extras = ["episode_length", *(name for name in self.agent.stat_names if name not in self._hidden)]
+        self.tracker = MetricsTracker([self.csv], extras=extras)
         self.evaluator = None
         if meta.rigorous_eval:
             self.evaluator = Evaluator(spec.env, meta.rigorous_eval, derive(seed, EVAL))
@@ -249,17 +251,16 @@ class Session:
         if self.tracker.frame == self.frame:
             return
         self._record()
-        before = max(self.tracker.frame, 0)
+        run, before = self.lab_run, max(self.tracker.frame, 0)
         if self._commons is not None:
             # every session has a row for each multiple, also for those that passed while others stepped
-            every = self.lab_run.spec.meta.log_frequency
+            every = run.spec.meta.log_frequency
             for missed in range(next_multiple(before, every), self.frame // every * every, every):
                 self._report_row(self.tracker.checkpoint(**self._now() | {"frame": missed}))
         row = self.tracker.checkpoint(**self._now())
         if self.tracker.is_best:
             self._best = self._policy(row)
             self._best_weights = {name: w.detach().clone() for name, w in self.agent.weights().items()}
-        run = self.lab_run
         if crossed(before, self.frame, run.spec.env.max_frame, run.spec.meta.keep_checkpoints):
             checkpoint.save(run.layout.kept(run.trial, run.session, self.frame), self._policy(row), keep=False)
         self._report_row(row)
@@ -329,7 +330,7 @@ class Session:
         return {
             "device": str(self.agent.device),
             "compiled": self.agent.compiled,
-            "threads": self.lab_run.threads,
+            "threads": self.threads,
             "precision": self.agent.precision,
         }
 

@@ -25,6 +25,8 @@ from slm_lab.spec.model import NetSpec, Spec
 from slm_lab.spec.search import scheduler_settings, search_sessions, trial_count
 from slm_lab.types import EnvInfo
 
+UNUSED = "does not use it"
+"""Ends what is said of a key of which it is not known what keeps it from having an effect."""
 PROBES = 24
 """Changes of a spec that are tried to find out what keeps a key from having an effect."""
 
@@ -137,7 +139,7 @@ def _why_idle(spec: Spec, path: str, shown: Callable[[], Shown]) -> str:
     for other, value in _alternatives(spec, path):
         if has_effect(other, value):
             return f"it would with {other} {value!r}" if isinstance(value, str) else f"it needs {other}"
-    return f"{name} with the net {spec.agent.net.type} and the memory {spec.agent.memory.name} does not use it"
+    return f"{name} with the net {spec.agent.net.type} and the memory {spec.agent.memory.name} {UNUSED}"
 
 
 def _has_effect(

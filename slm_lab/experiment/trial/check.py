@@ -4,7 +4,7 @@ import copy
 import functools
 import re
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from slm_lab.agent.net.check import net_faults
 from slm_lab.env.check import check_env
 from slm_lab.experiment.session.resources import available_cores, share_faults
-from slm_lab.experiment.trial.build import Built, build, explain_idle
+from slm_lab.experiment.trial.build import UNUSED, Built, build, explain_idle
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec import load
 from slm_lab.spec.load import Checked
@@ -130,8 +130,10 @@ def check_spec(raw: dict[str, Any], name: str, *, sets: dict[str, str] | None = 
     whole = (checked.spec, set[str]()) if checked.spec is not None else repaired(checked.data, wrong)
     if whole is None:
         return checked
-    found, built = _deep_faults(checked.data, *whole)
+    found, built, beside = _deep_faults(checked.data, *whole)
     faults += [fault for fault in found if fault not in faults]
+    if faults and not checked.old:
+        faults += beside()
     if faults or checked.spec is None:
         return replace(checked, spec=None, faults=faults)
     checked = _without_idle(checked, built, sets or {})
@@ -142,8 +144,14 @@ def check_spec(raw: dict[str, Any], name: str, *, sets: dict[str, str] | None = 
     return replace(checked, unsearchable=search_faults(checked.spec) or _search_faults(checked.spec))
 
 
-def _deep_faults(data: dict[str, Any], spec: Spec, changed: set[str]) -> tuple[list[str], Built]:
-    """Faults of a spec, but for those of keys that were changed; and the keys without effect where there are none."""
+def _deep_faults(
+    data: dict[str, Any], spec: Spec, changed: set[str]
+) -> tuple[list[str], Built, Callable[[], list[str]]]:
+    """Faults of a spec, but for those of keys that were changed.
+
+    Returns:
+        The faults; the keys without effect where there are none; and what finds those beside faults.
+    """
     buildable = not any(path in _NAMED for path in changed) and not check_env(spec.env)
     faults = [fault for fault in net_faults(spec.agent.net) if not _covers(changed, _path(fault))]
     for _ in range(ROUNDS if buildable else 0):
@@ -155,12 +163,24 @@ def _deep_faults(data: dict[str, Any], spec: Spec, changed: set[str]) -> tuple[l
             spec, changed = whole
         built = build(spec)
         if not built.faults:
-            return faults, Built([]) if changed else built
+            beside = functools.partial(_idle_beside, spec, built, changed)
+            return faults, Built([]) if changed else built, beside
         new = [f for f in built.faults if f not in faults and not _covers(changed, _path(f))]
         faults += new if not changed else [f for f in new if _path(f)]
         if not any(_path(f) for f in new):
             break
-    return faults, Built([])
+    return faults, Built([]), list
+
+
+def _idle_beside(spec: Spec, built: Built, changed: set[str]) -> list[str]:
+    """Keys without effect of a spec of which some keys were changed: those whose reason is another key than these."""
+    idle = {path: why for path, why in built.idle.items() if not _covers(changed, path)}
+    names = {path.rpartition(".")[2] for path in changed}
+    return [
+        fault
+        for fault in explain_idle(spec, idle)
+        if not fault.endswith(UNUSED) and not names & set(re.findall(r"\w+", fault.partition(": ")[2]))
+    ]
 
 
 def _without_idle(checked: Checked, built: Built, sets: dict[str, str]) -> Checked:

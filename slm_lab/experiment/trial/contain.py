@@ -94,7 +94,7 @@ def run_contained(
     session = Session(run, report=report, stop=stop)
     with _logging(run, report if forward else None):
         try:
-            with _process(run.threads):
+            with _process():
                 result = session.run()
         except CompileInterrupted:
             # what it was in the middle of can't be saved; its last checkpoint, if any, is whole
@@ -150,10 +150,11 @@ def out_of_memory(error: BaseException, spec: Spec) -> LabError | None:
 
 
 @contextmanager
-def _process(threads: int) -> Iterator[None]:
-    """Settings of the process that a session needs, put back for whoever else uses the process."""
+def _process() -> Iterator[None]:
+    """Settings of the process that a session begins with, put back for whoever else uses the process."""
     before, rng = torch.get_num_threads(), checkpoint.get_rng()
-    torch.set_num_threads(threads)
+    # weights are drawn alike on any number of cores; the session takes more threads where its nets need them
+    torch.set_num_threads(1)
     # weights and moments that fade to denormal numbers would slow the arithmetic down
     torch.set_flush_denormal(True)
     try:

@@ -13,7 +13,7 @@ from slm_lab.agent.metrics import Row
 from slm_lab.experiment.records.analysis import Metrics, save_trial, trial_metrics
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.commons import Commons
-from slm_lab.experiment.session.resources import available_cores, parallel_sessions, session_threads
+from slm_lab.experiment.session.resources import available_cores, parallel_sessions, thread_share
 from slm_lab.experiment.session.results import Crash, Outcome, SessionResult, TrialResult
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.trial.contain import Event, run_contained, to_job, write_crash
@@ -103,7 +103,7 @@ class Trial:
         self._listen = listen or (lambda session, row: None)
         self._callbacks = callbacks or Callbacks()
         cores = cores or available_cores()
-        threads = session_threads(spec, cores)
+        threads = thread_share(spec, cores)
         self.runs = [
             Run(
                 *(spec, mode, layout, trial, session, threads, options, cores),

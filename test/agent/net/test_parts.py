@@ -156,3 +156,25 @@ def test_larger_images_end_as_small_maps():
 def test_keys_are_checked_like_those_of_other_nets():
     spec = lookup("net", "auto").Spec.model_validate({"type": "auto", "hid_layers_activation": "rely"})
     assert "unknown activation 'rely'" in net_faults(spec)[0]
+
+
+@pytest.mark.parametrize("net", ["MLPNet", "RecurrentNet", "MultiInputNet"])
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((20, 31), "620"), ((2, 9, 10), "180"), ((2, 7, 7), None), ((4, 27), None), ((5,), None)],
+)
+def test_what_reads_a_lone_image_as_a_vector_says_so(net, shape, said):
+    renew_notes()
+    lines: list[str] = []
+    sink = logger.add(lambda m: lines.append(m.strip()), level="INFO", format="{message}")
+    keys = {"MLPNet": {"hid_layers": [4]}, "RecurrentNet": {"rnn_hidden_size": 4, "seq_len": 2}}.get(net, {})
+    make(shape, net, **keys)
+    logger.remove(sink)
+    # MultiInputNet reads three axes through convolutions
+    if said is None or (net == "MultiInputNet" and len(shape) == 3):
+        assert lines == []
+    else:
+        count = f"{said} numbers in a row"
+        assert lines == [
+            f"agent.net: {net} reads observations {[*shape]} as {count}; ConvNet would read them as an image"
+        ]

@@ -2,14 +2,15 @@ from collections.abc import Callable
 
 import pytest
 
+from slm_lab.agent.agent import Agent
 from slm_lab.experiment.session.resources import (
     available_cores,
     choose_device,
     gpu_pays,
-    is_small,
     memory_share,
     parallel_sessions,
     session_threads,
+    thread_share,
     update_rows,
     use_compile,
     widest,
@@ -17,8 +18,16 @@ from slm_lab.experiment.session.resources import (
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.model import Spec
+from slm_lab.types import Discrete, EnvInfo, ObsPart, PackedShape
 
 Tiny = Callable[..., Spec]
+
+
+def threads_of(spec: Spec, cores: int, shape: tuple[int, ...] = (4,)) -> int:
+    """What its session takes, where observations are of this shape."""
+    dtype = "uint8" if len(shape) == 3 else "float32"
+    info = EnvInfo("x", shape, dtype, Discrete(2), spec.env.num_envs, 100)
+    return session_threads(Agent(spec, info, seed=0).work, thread_share(spec, cores))
 
 
 def test_there_is_a_core() -> None:
@@ -43,19 +52,47 @@ def test_sessions_never_outnumber_the_cores(sessions: int, cores: int, parallel:
 )
 def test_threads_of_a_session(tiny: Tiny, widths: list[int], sessions: int, cores: int, threads: int) -> None:
     spec = tiny(agent__net__hid_layers=widths, meta__max_session=sessions)
-    assert session_threads(spec, cores) == threads
+    assert threads_of(spec, cores) == threads
     assert threads * parallel_sessions(sessions, cores) <= max(cores, sessions)
 
 
-def test_a_wide_critic_is_not_small(tiny: Tiny) -> None:
-    assert is_small(tiny().agent.net)
-    assert not is_small(tiny(agent__net__critic_hid_layers=[512]).agent.net)
+VECTOR, TINY, PIXELS = (4,), (3, 7, 7), (4, 84, 84)
+NATURE = [[32, 8, 4, 0, 1], [64, 4, 2, 0, 1], [64, 3, 1, 0, 1]]
+SMALL = [[16, 2, 1, 0, 1], [32, 2, 1, 0, 1], [64, 2, 1, 0, 1]]
+PARTS = PackedShape(
+    (152,), (ObsPart("v", (5,), "float32", 0, 5, False), ObsPart("image", (3, 7, 7), "float32", 5, 152, True))
+)
+SCREEN = PackedShape((28224,), (ObsPart("screen", (4, 84, 84), "float32", 0, 28224, True),))
+CELLS = {"type": "RecurrentNet", "seq_len": 4}
 
 
-def test_a_dueling_net_is_as_small_as_its_layers(tiny: Tiny) -> None:
-    for name in ("DuelingMLPNet", "MLPNet"):
-        assert session_threads(tiny(agent__net={"type": name, "hid_layers": [128]}), 16) == 1
-    assert not is_small(tiny(agent__net={"type": "DuelingMLPNet", "hid_layers": [256]}).agent.net)
+@pytest.mark.parametrize(
+    ("net", "shape", "small"),
+    [
+        ({"critic_hid_layers": [512]}, VECTOR, False),
+        ({"type": "DuelingMLPNet", "hid_layers": [128]}, VECTOR, True),
+        ({"type": "DuelingMLPNet", "hid_layers": [256]}, VECTOR, False),
+        ({"type": "auto"}, VECTOR, True),
+        ({"type": "MultiInputNet"}, TINY, True),
+        ({"type": "MultiInputNet"}, PARTS, True),
+        ({"type": "MultiInputNet"}, SCREEN, False),
+        ({"type": "MLPNet", "hid_layers": [64]}, PARTS, True),
+        # images among parts go through convolutions, whatever comes behind
+        ({"type": "MLPNet", "hid_layers": [64]}, SCREEN, False),
+        ({"type": "ConvNet", "conv_hid_layers": SMALL, "fc_hid_layers": [64]}, TINY, True),
+        ({"type": "ConvNet", "conv_hid_layers": SMALL, "fc_hid_layers": [512]}, TINY, False),
+        ({"type": "ConvNet", "conv_hid_layers": [[16, 3, 1, 0, 1]], "fc_hid_layers": [128]}, (6, 10, 10), True),
+        ({"type": "DuelingConvNet", "conv_hid_layers": SMALL, "fc_hid_layers": [64]}, TINY, True),
+        ({"type": "ConvNet", "conv_hid_layers": NATURE, "fc_hid_layers": [64]}, PIXELS, False),
+        ({**CELLS, "rnn_hidden_size": 128}, VECTOR, True),
+        ({**CELLS, "rnn_hidden_size": 64}, PARTS, True),
+        ({**CELLS, "rnn_hidden_size": 64}, SCREEN, False),
+        ({**CELLS, "rnn_hidden_size": 256}, VECTOR, False),
+    ],
+)
+def test_a_net_is_small_by_its_work(tiny: Tiny, net: dict[str, object], shape: tuple[int, ...], small: bool) -> None:
+    written = net if "type" in net else tiny().to_dict()["agent"]["net"] | net
+    assert (threads_of(tiny(agent__net=written), 16, shape) == 1) is small
 
 
 @pytest.mark.parametrize(
@@ -65,14 +102,23 @@ def test_a_dueling_net_is_as_small_as_its_layers(tiny: Tiny) -> None:
         ([{"LazyLinear": {"out_features": 256}}], False),
         ([{"Linear": [4, 256]}], False),
         ([{"Sequential": [{"LazyLinear": [256]}]}], False),
-        ([{"LazyConv2d": [4, 3]}, "Flatten"], False),
     ],
 )
 def test_a_net_written_out_may_be_small(tiny: Tiny, layers: list[object], small: bool) -> None:
     graph = {"input": "x", "modules": {"body": ["x"]}, "output": "body"}
     arcs = [{"modules": {"body": {"Sequential": body}}, "graph": graph} for body in (["ReLU"], layers)]
     spec = tiny(agent__net={"type": "TorchArcNet", "arc": arcs[0], "critic_arc": arcs[1]})
-    assert is_small(spec.agent.net) is small
+    assert (threads_of(spec, 16) == 1) is small
+
+
+@pytest.mark.parametrize(("side", "small"), [(10, True), (84, False)])
+def test_convolutions_written_out_may_be_small(tiny: Tiny, side: int, small: bool) -> None:
+    layers = [{"LazyConv2d": [16, 3]}, "ReLU", {"LazyConv2d": [16, 3, 2]}, "Flatten"]
+    graph = {"input": "x", "modules": {"body": ["x"]}, "output": "body"}
+    spec = tiny(
+        agent__net={"type": "TorchArcNet", "arc": {"modules": {"body": {"Sequential": layers}}, "graph": graph}}
+    )
+    assert (threads_of(spec, 16, (3, side, side)) == 1) is small
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,27 @@ def test_faults_come_in_one_round() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("sets", "lines"),
+    [
+        ({"agent.net.optim_spec.lr": "-1", "meta.eval_frequency": "8"}, ["optim_spec.lr: must", "meta.rigorous_eval"]),
+        (
+            {"agent.algorithm.gamma": "2", SAME: "true", "agent.net.critic_hid_layers": "[4]"},
+            ["agent.algorithm.gamma: must", f"agent.net.critic_hid_layers: has no effect: {SAME} counts"],
+        ),
+        # what decides of it is wrong itself
+        ({"meta.rigorous_eval": "-1", "meta.eval_frequency": "8"}, ["meta.rigorous_eval: must"]),
+        ({"agent.net.update_type": "polyac", "agent.net.polyak_coef": "0.1"}, ["agent.net.update_type: must"]),
+    ],
+)
+def test_keys_without_effect_are_told_beside_other_faults(sets: dict[str, str], lines: list[str]) -> None:
+    algorithm, memory = (DQN, REPLAY) if "agent.net.update_type" in sets else (None, None)
+    told = faults(sets, algorithm, memory)
+    assert len(told) == len(lines)
+    for fault, line in zip(told, lines, strict=True):
+        assert line in fault
+
+
 def test_names_are_looked_up_beside_a_wrong_algorithm() -> None:
     found = faults({"agent.algorithm.name": "PPOO", "agent.net.optim_spec.name": "Adm", "env.name": "CartPol-v1"})
     assert [f.partition(":")[0] for f in found] == ["agent.algorithm.name", "env.name", "agent.net.optim_spec.name"]
