@@ -114,7 +114,8 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     from slm_lab.cli.run import Command, main
 
     if stop_ray:
-        raise typer.Exit(_stop())
+        _stop_ray()
+        raise typer.Exit
     settings = {
         "seed": seed,
         "start_from": start_from,
@@ -180,9 +181,20 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
-    from slm_lab.cli.schema import main
+    import json
 
-    main(output)
+    from slm_lab.lib.errors import LabError
+    from slm_lab.lib.files import write_atomic
+    from slm_lab.spec.schema import file_schema
+
+    text = json.dumps(file_schema(), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_atomic(output, text)
+    except OSError as e:
+        raise LabError(f"{output}: can't be written: {e.strerror}") from e
 
 
 add_views(app)
@@ -249,10 +261,11 @@ def pull(
     pull_runs(pattern, out, force=force)
 
 
-def _stop() -> int:
-    from slm_lab.cli.stop import main
+def _stop_ray() -> None:
+    from slm_lab.experiment.search.cluster import stop_ray
 
-    return main()
+    for line in stop_ray() or ["no Ray of this user's lab on this machine"]:
+        typer.echo(line)
 
 
 def _seen(ctx: typer.Context) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`slm-lab push`, `slm-lab list`, `slm-lab pull`: runs and the Hugging Face Hub."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,10 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 from rich.text import Text
 
-from slm_lab.cli.report import print_table
+from slm_lab.cli.report import make_table, print_json, print_table
 from slm_lab.cli.runs import find_folder
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import setup
@@ -49,17 +47,12 @@ def list_hub(pattern: str, *, as_json: bool) -> None:
     known = catalog.read(hub, hub.head())
     entries = [known[name] for name in catalog.select(known, pattern)]
     if as_json:
-        rows = [{**asdict(e), "date": e.date} for e in entries]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json([{**asdict(e), "date": e.date} for e in entries])
         return
     if not entries:
         print(f"no run in {hub.account.repo} yet")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "spec", "env", "algorithm"):
-        table.add_column(name, overflow="fold")
-    for name in ("score", "frames"):
-        table.add_column(name, justify="right")
+    table = make_table(("name", "spec", "env", "algorithm"), ("score", "frames"))
     table.add_column("status")
     table.add_column("date")
     for e in entries:

@@ -40,11 +40,19 @@ def plot(  # noqa: PLR0917  a parameter is an option
 
     Runs of the same spec count as seeds of one method.
     """
-    from slm_lab.cli.plot import main
+    from slm_lab.cli.report import show_notes
+    from slm_lab.cli.runs import find_all
+    from slm_lab.experiment.graphs.plot_runs import plot_runs
+    from slm_lab.experiment.records.history import read_histories
+    from slm_lab.lib.errors import LabError
 
     words = [*(runs or []), *split_words(folders or "")]
+    if not words:
+        raise LabError("plot: no run given; name folders, patterns or specs")
     labels = split_words(legends) if legends is not None else None
-    main(words, out, metric=metric, x=x, title=title, legends=labels, output=output)
+    histories, left_out = read_histories(find_all(words, out), strict=labels is not None)
+    typer.echo(plot_runs(histories, metric=metric, x=x, title=title, legends=labels, output=output))
+    show_notes(left_out)
 
 
 def report(  # noqa: PLR0913, PLR0917  a parameter is an option
@@ -147,9 +155,20 @@ def export(
     out: Out = Path("data"),
 ) -> None:
     """Export a policy to one file that maps raw observations to env actions; checked against the policy."""
-    from slm_lab.cli.export import main
+    from slm_lab.cli.runs import find_local_plugins, locate
+    from slm_lab.experiment.play.enjoy import SavedPolicy
+    from slm_lab.experiment.play.export import ENVS, STEPS, export
+    from slm_lab.experiment.play.measure import choose
+    from slm_lab.lib.log import setup
 
-    main(run, output, out, checkpoint)
+    setup("WARNING")
+    find_local_plugins()
+    [path] = choose(locate(run, out), checkpoint, out=out)
+    done = export(SavedPolicy.open(path), output.expanduser())
+    typer.echo(f"in:  {', '.join(done.inputs)}")
+    typer.echo(f"out: {', '.join(done.outputs)}")
+    typer.echo(f"checked on {ENVS * STEPS} observations: the greatest difference to the policy is {done.error:.3g}")
+    typer.echo(done.path)
 
 
 def list_runs(

@@ -249,14 +249,14 @@ def stop_ray() -> list[str]:
             owner.terminate()
             with suppress(psutil.TimeoutExpired):
                 owner.wait(PATIENCE)
-            told.append(f"the search of process {owner.pid}")
+            told.append(f"stopped the search of process {owner.pid}")
         left = _processes(folder)
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         if left:
             psutil.wait_procs(left, timeout=PATIENCE)
-            told.append(f"{len(left)} processes of Ray, {folder}")
+            told.append(f"stopped {len(left)} processes of Ray, {folder}")
         shutil.rmtree(folder, ignore_errors=True)
     return told
 
