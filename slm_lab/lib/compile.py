@@ -16,15 +16,14 @@ The price is that everything the function reads must be an argument, shapes are 
 tensor is a constant.
 """
 
-import contextlib
 import hashlib
 import os
 import pickle
 import platform
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -36,6 +35,7 @@ from torch.utils._pytree import tree_leaves
 
 from slm_lab.lib import compiler
 from slm_lab.lib.compiler import TIMEOUT, cache_folder, compile_job
+from slm_lab.lib.files import hold
 from slm_lab.lib.graphs import Graphed
 from slm_lab.lib.native.build import Native, compile_library, library_path
 from slm_lab.lib.native.emit import emit
@@ -228,7 +228,7 @@ def _one_line(error: Exception) -> str:
 def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
     """The graph, its arguments and whatever else the machine code depends on, hashed."""
     cpu = platform.machine()
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         cpu += next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
     parts = [
         graph.code,
@@ -257,25 +257,9 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
             out.replace(package)
 
 
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; the system drops it with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; two processes may then compile the same graph, to the same end
-        yield
-        return
-    with path.open("w") as file:
-        end = time.monotonic() + TIMEOUT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise CompileError("another process has been compiling the same graph for too long") from None
-                time.sleep(0.1)
-        yield
+def _lock(path: Path) -> AbstractContextManager[int]:
+    """Hold a lock file while compiling."""
+    return hold(path, TIMEOUT, CompileError("another process has been compiling the same graph for too long"))
 
 
 def _load(package: Path) -> Compiled:

@@ -136,9 +136,7 @@ def run_apart(command: list[str], env: dict[str, str] | None = None) -> tuple[in
             _, errors = process.communicate(timeout=TIMEOUT)
         except BaseException:
             # the C++ compiler it started too
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode, errors
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
-from slm_lab.experiment.records.describe import RunLine
+from slm_lab.experiment.records.describe import RunLine, get
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.remote.hub import Hub
@@ -110,11 +110,11 @@ def _look(hub: Hub, revision: str, name: str) -> Entry:
     found = Entry(
         name,
         spec_name,
-        _get(spec, "env", "name"),
-        _get(spec, "agent", "algorithm", "name"),
-        _get(scalars, "total_reward_ma"),
-        _get(scalars, "frame"),
-        _get(spec, "meta", "max_session"),
+        get(spec, "env", "name"),
+        get(spec, "agent", "algorithm", "name"),
+        get(scalars, "total_reward_ma"),
+        get(scalars, "frame"),
+        get(spec, "meta", "max_session"),
     )
     return found if _plain(found) else Entry(name, spec_name)
 
@@ -131,12 +131,6 @@ def _json(text: str | None) -> Any:
         return json.loads(text or "null")
     except ValueError:
         return None
-
-
-def _get(data: Any, *keys: str) -> Any:
-    for key in keys:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
 
 
 def _plain(one: Entry) -> bool:

@@ -7,7 +7,6 @@ import platform
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import slm_lab
 from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.files import write_json
+from slm_lab.lib.files import hold, write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.suggest import did_you_mean
 
@@ -227,9 +226,7 @@ def is_search(layout: Layout) -> bool:
 def locked(
     layout: Layout, patience: float = 0.0, *, workers: bool = False, shared: bool = False
 ) -> Iterator[list[int]]:
-    """Hold a run folder, so that no other process works on it.
-
-    The system drops the lock when the last process that has it ends, however it ends.
+    """Hold a run folder, so that no other process works on it; see `files.hold`.
 
     Args:
         layout: of the run.
@@ -243,23 +240,10 @@ def locked(
     Raises:
         LabError: another process holds it.
     """
-    try:
-        import fcntl  # not on Windows, which goes without
-    except ImportError:
-        yield []
-        return
     path = layout.workers_lock() if workers else layout.run_file().with_suffix(".lock")
-    with path.open("w", encoding="utf-8") as file:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise LabError(f"{layout.root}: another process is working on this run") from None
-                time.sleep(0.1)
-        yield [file.fileno()]
+    refusal = LabError(f"{layout.root}: another process is working on this run")
+    with hold(path, patience, refusal, shared=shared) as descriptor:
+        yield [descriptor]
 
 
 def _now() -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from slm_lab.experiment.records.curves import moving_average
-from slm_lab.experiment.records.history import History, get, score
+from slm_lab.experiment.records.describe import get
+from slm_lab.experiment.records.history import History, score
 from slm_lab.experiment.records.wording import number
 from slm_lab.experiment.report.figures import Figure, colour, encode, points_for, points_trace, table_trace
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag

@@ -11,7 +11,8 @@ import numpy as np
 from slm_lab.experiment.records import statistics
 from slm_lab.experiment.records.compare import flatten
 from slm_lab.experiment.records.curves import moving_average
-from slm_lab.experiment.records.history import SCALARS, History, Session, get, score
+from slm_lab.experiment.records.describe import get
+from slm_lab.experiment.records.history import SCALARS, History, Session, score
 from slm_lab.experiment.records.references import reference
 from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.experiment.report.figures import (
