@@ -5,12 +5,9 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from slm_lab.lib.errors import LabError
-from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
-
-Array = NDArray[Any]
+from slm_lab.types import ActionSpace, Array, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
 
 
 @dataclass(frozen=True, eq=False)

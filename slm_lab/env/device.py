@@ -195,13 +195,11 @@ class DevicePipeline(DeviceVec):
 
     def normalize_obs(self, obs: NDArray[Any]) -> NDArray[Any]:
         """See Normalizer."""
-        made: NDArray[Any] = self._see(torch.from_numpy(obs).to(self._ret.device)).cpu().numpy()
-        return made
+        return self._see(torch.from_numpy(obs).to(self._ret.device)).cpu().numpy()
 
     def normalize_reward(self, reward: Floats) -> Floats:
         """See Normalizer."""
-        made: Floats = self._pay(torch.from_numpy(reward).to(self._ret.device)).cpu().numpy()
-        return made
+        return self._pay(torch.from_numpy(reward).to(self._ret.device)).cpu().numpy()
 
     def state_dict(self) -> State:
         """See VecEnv."""

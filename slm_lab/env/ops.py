@@ -4,14 +4,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slm_lab.env.moments import Moments, Stateless, clip, normalize
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
-from slm_lab.types import Bools, PackedShape
-
-Array = NDArray[Any]
+from slm_lab.types import Array, Bools, PackedShape
 
 
 class ObsOp(Protocol):

@@ -1,15 +1,12 @@
 """Single changes of rewards, each for N envs at once; `wrappers` puts them together."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slm_lab.env.moments import Moments, Stateless, clip, normalize_by_scale
 from slm_lab.lib.stateful import State
-from slm_lab.types import Bools
-
-Array = NDArray[Any]
+from slm_lab.types import Array, Bools
 
 
 class RewardOp(Protocol):
@@ -115,8 +112,7 @@ class ScaleReward(_Plain):
 
     def apply(self, reward: Array) -> Array:
         """See _Plain."""
-        scaled: Array = reward * self.factor
-        return scaled
+        return reward * self.factor
 
 
 class SignReward(_Plain):
@@ -124,5 +120,4 @@ class SignReward(_Plain):
 
     def apply(self, reward: Array) -> Array:
         """See _Plain."""
-        sign: Array = np.sign(reward)
-        return sign
+        return np.sign(reward)

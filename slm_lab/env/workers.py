@@ -31,7 +31,7 @@ from slm_lab.env.rows import LocalRows, Make, make_all
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import unnamed_file
-from slm_lab.types import Bools
+from slm_lab.types import Array, Bools
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -39,8 +39,6 @@ _START = (
 )
 _PATIENCE = 5.0
 """Seconds that a worker has to end when asked."""
-
-Array = NDArray[Any]
 
 
 class SharedRows:
@@ -140,8 +138,7 @@ class SharedRows:
         if self._mine.stop:
             return self._rows.render()
         self._workers[0].send(("render", None))
-        frame: NDArray[np.uint8] | None = self._workers[0].receive()
-        return frame
+        return self._workers[0].receive()
 
     def close(self) -> None:
         """See Rows."""

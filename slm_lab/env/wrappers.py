@@ -7,7 +7,7 @@ frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,11 @@ from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import EnvSpec
-from slm_lab.types import Floats, Raw, Step
+from slm_lab.types import Array, Floats, Raw, Step
 
 DEFAULT_CLIP = 10.0
 """In standard deviations, of what is normalized."""
 Running = NormalizeObs | ClipObs
-
-Array = NDArray[Any]
 
 
 class Pipeline(VecEnv):

@@ -82,5 +82,4 @@ class ConvNet(Net):
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         if self.spec.normalize and obs.dtype == torch.uint8:
             x = x.div_(255)  # a copy of the bytes, ours to change: fresh memory for another takes longer than to divide
-        out: Tensor = self.body(x)
-        return out
+        return self.body(x)

@@ -66,8 +66,7 @@ class MultiInputNet(Net):
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
-        out: Tensor = self.joint(self.parts_body.read([obs]) if self.alone else self.parts_body(obs))
-        return out
+        return self.joint(self.parts_body.read([obs]) if self.alone else self.parts_body(obs))
 
 
 def _alone(obs_shape: tuple[int, ...]) -> PackedShape:

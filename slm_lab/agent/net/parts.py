@@ -102,8 +102,7 @@ class Image(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] reals -> [B, F]"""
-        out: Tensor = self.body(x)
-        return out
+        return self.body(x)
 
 
 def flat_size(convolutions: nn.Module, shape: tuple[int, ...], key: str) -> int:

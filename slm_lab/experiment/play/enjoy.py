@@ -241,6 +241,5 @@ def indices(layout: Layout, path: Path) -> tuple[int, int]:
 def _score(path: Path) -> float | None:
     """total_reward_ma of a session's metrics file; None where it is not known."""
     with suppress(LabError):
-        score: float | None = read_json(path).get("total_reward_ma")
-        return score
+        return read_json(path).get("total_reward_ma")
     return None

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 import slm_lab
@@ -31,6 +30,7 @@ from slm_lab.experiment.play.policy_graph import PolicyGraph
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.types import Array
 
 SUFFIXES = (".onnx", ".pt2")
 ENVS, STEPS = 16, 16
@@ -38,7 +38,6 @@ ENVS, STEPS = 16, 16
 TOLERANCE = 1e-5
 """Of real actions, relative to their size where that is above 1."""
 
-Array = NDArray[Any]
 Runner = Callable[[Sequence[Array]], list[Array]]
 
 
@@ -212,8 +211,7 @@ def _onnx(graph: PolicyGraph, example: tuple[Tensor, ...], saved: SavedPolicy) -
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, _about(saved))
-    data: bytes = model.SerializeToString()
-    return data
+    return model.SerializeToString()
 
 
 def _program(graph: PolicyGraph, example: tuple[Tensor, ...], saved: SavedPolicy) -> bytes:

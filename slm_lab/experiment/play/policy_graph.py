@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slm_lab.agent.agent import Agent
@@ -25,9 +24,7 @@ from slm_lab.env.ops import ClipObs, Frames, NormalizeObs
 from slm_lab.env.parts import PartMap
 from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
-from slm_lab.types import ObsPart, PackedShape
-
-Array = NDArray[Any]
+from slm_lab.types import Array, ObsPart, PackedShape
 
 
 class _Memory:

@@ -25,8 +25,7 @@ def baselines() -> dict[str, dict[str, Any]]:
 
 def read_shipped(name: str) -> dict[str, Any]:
     """A JSON file that lies beside this module."""
-    table: dict[str, Any] = json.loads((resources.files(__package__) / name).read_text(encoding="utf-8"))
-    return table
+    return json.loads((resources.files(__package__) / name).read_text(encoding="utf-8"))
 
 
 @cache
