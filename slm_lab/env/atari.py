@@ -214,8 +214,7 @@ class Atari(VecEnv):
         # actions are few: a byte each, but for continuous ones
         kind = np.uint8 if self.actions.dtype.kind == "i" else self.actions.dtype
         return {
-            "name": self.info.name,
-            "num_envs": n,
+            **self._identity(),
             "seed": self._seed,
             "seeds": list(self._seeds),
             "actions": [pack(log.actions(i).astype(kind)) for i in range(n)],

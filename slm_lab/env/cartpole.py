@@ -202,8 +202,7 @@ class CartPole(VecEnv):
     def state_dict(self) -> State:
         """See VecEnv."""
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "state": self._state.tolist(),
             "age": [self._t - start for start in self._start],
             "seed": self._seeds.seed,

@@ -101,13 +101,11 @@ class GymVecEnv(VecEnv):
 
     def state_dict(self) -> State:
         """See VecEnv."""
-        n = self.info.num_envs
         return {
-            "name": self.info.name,
-            "num_envs": n,
+            **self._identity(),
             "seed": self._seeds.seed,
             "episodes": list(self._episodes),
-            "actions": [pack(self._log.actions(i)) for i in range(n)],
+            "actions": [pack(self._log.actions(i)) for i in range(self.info.num_envs)],
             "check": self._checksum(),
         }
 

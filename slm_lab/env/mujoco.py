@@ -170,8 +170,7 @@ class MujocoVec(VecEnv):
         for row, data in zip(physics, self._datas, strict=True):
             mujoco.mj_getState(self._model, data, row, PHYSICS)
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "physics": pack(physics),
             # where a task looks at fields that follow from the state before the last one, they can't be computed again
             "place": self._place.tolist(),

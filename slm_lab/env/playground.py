@@ -221,8 +221,7 @@ class PlaygroundVec(DeviceVec):
         """See VecEnv."""
         leaves = self._jax.tree_util.tree_leaves(self._carry)
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "carry": [pack(np.asarray(leaf)) for leaf in leaves],
             "obs": pack(self.seen.cpu().numpy()),
         }

@@ -96,8 +96,7 @@ class Pipeline(VecEnv):
     def state_dict(self) -> State:
         """See VecEnv."""
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "env": self._env.state_dict(),
             "obs": pack(self.obs) if self._obs_ops else None,
             "raw_obs": pack(self._raw_obs) if self.info.normalized else None,
@@ -158,6 +157,20 @@ def check_normalizers(name: str, ours: list[str], theirs: list[str]) -> None:
         )
 
 
+def clip_bounds(spec: EnvSpec, clip_reward: float | None = None) -> tuple[float | None, tuple[float, float] | None]:
+    """What observations and rewards are clipped to; None: they are not.
+
+    Args:
+        spec: says it.
+        clip_reward: bound of rewards where the spec says nothing, and rewards are not normalized.
+    """
+    obs = DEFAULT_CLIP if spec.clip_obs is None and spec.normalize_obs else spec.clip_obs or None
+    reward = spec.clip_reward
+    if reward is None:
+        reward = DEFAULT_CLIP if spec.normalize_reward else clip_reward
+    return obs, reward if isinstance(reward, tuple) else (-reward, reward) if reward else None
+
+
 def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_reward: float | None = None) -> VecEnv:
     """The env with the wrappers that the spec asks for.
 
@@ -176,18 +189,14 @@ def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_rewar
     if spec.normalize_obs:
         obs_ops.append(NormalizeObs(shape, dtype, training=training))
         dtype = obs_ops[-1].dtype
-    clip_obs = DEFAULT_CLIP if spec.clip_obs is None and spec.normalize_obs else spec.clip_obs
-    if clip_obs:
+    clip_obs, bounds = clip_bounds(spec, clip_reward)
+    if clip_obs is not None:
         obs_ops.append(ClipObs(clip_obs, shape, dtype))
     reward_ops: list[RewardOp] = []
     if spec.normalize_reward:
         reward_ops.append(NormalizeReward(n, gamma, training=training))
-    bounds = spec.clip_reward
-    if bounds is None:
-        bounds = DEFAULT_CLIP if spec.normalize_reward else clip_reward
-    if bounds:
-        low, high = bounds if isinstance(bounds, tuple) else (-bounds, bounds)
-        reward_ops.append(ClipReward(low, high))
+    if bounds is not None:
+        reward_ops.append(ClipReward(*bounds))
     if spec.reward_scale is not None and spec.reward_scale != 1:
         reward_ops.append(SignReward() if spec.reward_scale == "sign" else ScaleReward(spec.reward_scale))
     return Pipeline(env, obs_ops, reward_ops) if obs_ops or reward_ops else env
