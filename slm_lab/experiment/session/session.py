@@ -15,7 +15,7 @@ from slm_lab.agent.net.precision import float32_products
 from slm_lab.agent.sinks import CsvSink, read_rows
 from slm_lab.experiment.session import checkpoint
 from slm_lab.experiment.session.callbacks import EpisodeFeed
-from slm_lab.experiment.session.clock import WallClock, crossed, eval_every, next_multiple
+from slm_lab.experiment.session.clock import crossed, eval_every, next_multiple
 from slm_lab.experiment.session.commons import Commons, restore
 from slm_lab.experiment.session.evaluate import Evaluator
 from slm_lab.experiment.session.extend import can_change, changed_keys
@@ -139,7 +139,7 @@ class Session:
                 frame = tree["counters"]["frame"]
                 logger.info("session {} starts from {}, frame {}", run.session, tree["source"], frame)
             self.env.reset(derive(run.seed, ENV))
-            self.clock = WallClock()
+            self._started = time.perf_counter()
         else:
             self.frame, self.t = state["counters"]["frame"], state["counters"]["t"]
             self._load(state)
@@ -147,7 +147,7 @@ class Session:
             if self.evaluator is not None and state["eval_tracker"] is not None:
                 self.eval_tracker.load_state_dict(state["eval_tracker"])
             checkpoint.set_rng(state["rng"])
-            self.clock = WallClock(state["wall_t"])
+            self._started = time.perf_counter() - state["wall_t"]
             logger.info("session {} goes on from frame {}", run.session, self.frame)
         if self._commons is not None:
             self._join(self._commons)
@@ -318,7 +318,7 @@ class Session:
                 "tracker": self.tracker.state_dict(),
                 "eval_tracker": None if self.evaluator is None else self.eval_tracker.state_dict(),
                 "rng": checkpoint.get_rng(),
-                "wall_t": self.clock.seconds(),
+                "wall_t": time.perf_counter() - self._started,
             },
         )
         self._saved_at = time.perf_counter()
@@ -339,7 +339,7 @@ class Session:
             "frame": self.frame,
             "t": self.t,
             "opt_step": self.agent.opt_step,
-            "wall_t": self.clock.seconds(),
+            "wall_t": time.perf_counter() - self._started,
             "variables": self.agent.variables(),
         }
 
