@@ -1,6 +1,5 @@
 """Run folders, as users name them."""
 
-import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from slm_lab.cli.modes import LATEST
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.layout import TIMESTAMP, Layout
+from slm_lab.lib.layout import FOLDER_NAME, TIMESTAMP, Layout
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.files import expand
 
@@ -41,7 +40,8 @@ def check_folder(folder: str, spec_name: str) -> None:
     Raises:
         LabError: it is not `<spec_name>_<timestamp>`.
     """
-    if not re.fullmatch(re.escape(spec_name) + r"_\d{4}_\d\d_\d\d_\d{6}(_\d+)?", folder, re.ASCII):
+    match = FOLDER_NAME.fullmatch(folder)
+    if match is None or match["spec"] != spec_name:
         example = f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
         raise LabError(f"--folder: must be the spec's name and a time, such as {example} (got '{folder}')")
 

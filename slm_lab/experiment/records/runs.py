@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,11 +20,10 @@ from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import hold, write_json
-from slm_lab.lib.layout import Layout
+from slm_lab.lib.layout import FOLDER_NAME, Layout
 from slm_lab.lib.suggest import did_you_mean
 
 LATEST = "latest"
-_STAMP = re.compile(r"_(\d{4}_\d\d_\d\d_\d{6})(?:_(\d+))?$")
 
 
 class Status(StrEnum):
@@ -165,11 +163,9 @@ def list_layouts(out: Path) -> list[Layout]:
     """All run folders in a folder by the time in their names, oldest first; names of specs do not matter."""
     found = []
     for folder in Path(out).iterdir() if Path(out).is_dir() else ():
-        if match := _STAMP.search(folder.name):
-            try:
-                found.append((match[1], int(match[2] or 1), folder.name, Layout.open(folder)))
-            except FileNotFoundError:
-                continue
+        with suppress(FileNotFoundError):
+            if match := FOLDER_NAME.fullmatch(folder.name):
+                found.append((match["time"], int(match["number"] or 1), folder.name, Layout.open(folder)))
     return [layout for *_, layout in sorted(found, key=lambda entry: entry[:3])]
 
 
