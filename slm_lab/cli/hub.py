@@ -17,7 +17,7 @@ from slm_lab.remote import catalog
 from slm_lab.remote.account import Account
 from slm_lab.remote.card import number
 from slm_lab.remote.hub import Hub
-from slm_lab.remote.pull import pull
+from slm_lab.remote.pull import Watcher, pull
 from slm_lab.remote.push import push
 
 
@@ -75,7 +75,7 @@ def pull_runs(pattern: str, out: Path, *, force: bool) -> None:
         print(root)
 
 
-class _Bar:
+class _Bar(Watcher):
     """Files and bytes of a run that come, on a terminal."""
 
     def __init__(self, progress: Progress) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from loguru import logger
 
@@ -30,8 +30,8 @@ THREADS = 4
 """Files that come at the same time."""
 
 
-class Watcher(Protocol):
-    """Called with the progress."""
+class Watcher:
+    """Called with the progress; this one does nothing with it."""
 
     def begin(self, name: str, count: int, size: int) -> None:
         """So many files and bytes of a run are to come."""

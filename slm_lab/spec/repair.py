@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+import pydash
 from pydantic import ValidationError
 
 from slm_lab.spec.explain import explain
@@ -48,20 +49,10 @@ def repaired(data: dict[str, Any], paths: Iterable[str]) -> tuple[Spec, set[str]
     return None
 
 
-def take_out(data: dict[str, Any], path: str) -> bool:
-    """Remove a key; whether it was there.
-
-    >>> spec = {"agent": {"net": {"shared": True}}}
-    >>> take_out(spec, "agent.net.shared"), take_out(spec, "agent.net.shared"), spec
-    (True, False, {'agent': {'net': {}}})
-    """
-    node, _, key = _holder(data, path)
-    return isinstance(node, dict) and node.pop(key, node) is not node
-
-
 def _mend(data: dict[str, Any], path: str, attempt: int) -> bool:
     path = NAMES.get(path, path)
-    node, parent, key = _holder(data, path)
+    parent, _, key = path.rpartition(".")
+    node = pydash.get(data, parent) if parent else data
     if not isinstance(node, dict):
         return bool(parent) and _mend(data, parent, attempt)
     values = _BLOCKS.get(path, _SCALARS)
@@ -74,12 +65,3 @@ def _mend(data: dict[str, Any], path: str, attempt: int) -> bool:
     else:
         node[key] = copy.deepcopy(values[attempt])
     return True
-
-
-def _holder(data: dict[str, Any], path: str) -> tuple[Any, str, str]:
-    """What holds a key, its path, and the key itself."""
-    parent, _, key = path.rpartition(".")
-    node: Any = data
-    for part in parent.split(".") if parent else ():
-        node = node.get(part) if isinstance(node, dict) else None
-    return node, parent, key

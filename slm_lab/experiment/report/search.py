@@ -147,7 +147,7 @@ def _curves(history: History, records: Sequence[Record], best: int | None) -> Fi
             style: dict[str, Any] = {"color": "#d55e00" if chosen else colour(0), "width": 2.6 if chosen else 1.2}
             opacity = 1.0 if chosen else 0.5 if record.status is not TrialStatus.STOPPED else 0.3
             trace = table_trace({**s.train, "y": y}, "y", points, name=name, legend=chosen, opacity=opacity, **style)
-            figure.traces += [trace] if trace else []
+            figure.add(trace)
             if record.status in MARKS and np.isfinite(y).any():
                 at = int(np.flatnonzero(np.isfinite(y))[-1])
                 told = f"trial {record.trial} {record.status.value} at frame {record.frame or s.frames:,}"
@@ -175,12 +175,8 @@ def _keys(records: Sequence[Record], axes: Sequence[Axis], scores: dict[int, flo
         for early in (False, True):
             mine = [r for r in known if (r.status is TrialStatus.STOPPED) is early]
             x = [r.values[axis.path] if numeric else _value(r.values[axis.path]) for r in mine]
-            mark = {
-                "size": 8,
-                "color": colour(0),
-                "symbol": "circle-open" if early else "circle",
-                "line": {"width": 1.5},
-            }
+            symbol = "circle-open" if early else "circle"
+            mark = {"size": 8, "color": colour(0), "symbol": symbol, "line": {"width": 1.5}}
             told = [f"trial {r.trial}: {number(scores[r.trial])}" for r in mine]
             name = "stopped early" if early else "ran to its end"
             figure.traces.append(points_trace(x, [scores[r.trial] for r in mine], marker=mark, text=told, name=name))
@@ -233,12 +229,10 @@ def _outside(axis: Axis) -> list[dict[str, Any]]:
 def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[int, float]) -> list[Markup | Figure]:
     if not axes:
         return []
-    try:
-        from slm_lab.experiment.search.importance import importances
-    except ModuleNotFoundError:
-        return [tag("p", "Importances need optuna, which the extra `train` installs.", cls="note")]
     whole = [r for r in records if r.status is TrialStatus.COMPLETED and r.trial in scores]
     try:
+        from slm_lab.experiment.search.importance import importances
+
         found = importances(axes, [r.values for r in whole], [scores[r.trial] for r in whole])
     except ModuleNotFoundError:
         return [tag("p", "Importances need optuna, which the extra `train` installs.", cls="note")]

@@ -112,11 +112,10 @@ def return_parts(sessions: Sequence[Session]) -> list[Markup | Figure]:
         )
         name = f"session {s.index}"
         style = {"color": colour(s.index), "switch": name, "group": name}
-        raw = table_trace(
-            averaged, "total_reward", points, name=f"{name}, row", width=1, opacity=0.45, legend=False, **style
-        )
+        thin = {**style, "width": 1, "opacity": 0.45, "legend": False}
+        figure.add(table_trace(averaged, "total_reward", points, name=f"{name}, row", **thin))
         ma = table_trace(averaged, "average", points, name=name, width=2, **style)
-        figure.traces += [t for t in (raw, ma) if t]
+        figure.add(ma)
         if ma:
             known.append(averaged)
     if len(known) > 1:
@@ -144,7 +143,7 @@ def statistics_figures(sessions: Sequence[Session]) -> list[Figure]:
         for s in sessions:
             name = f"session {s.index}"
             trace = table_trace(s.train, column, points, name=name, color=colour(s.index), switch=name, group=name)
-            figure.traces += [trace] if trace else []
+            figure.add(trace)
         if figure.traces:
             figures.append(figure)
     return figures
@@ -161,7 +160,7 @@ def evaluation(history: History, sessions: Sequence[Session]) -> list[Section]:
         trace = table_trace(
             s.eval, "total_reward", points_for(len(known)), name=name, color=colour(s.index), switch=name
         )
-        figure.traces += [trace] if trace else []
+        figure.add(trace)
     last = [float(s.eval["total_reward"][-1]) for s in known]
     e = statistics.estimate(statistics.mean, [last])
     episodes = get(history.spec, "meta", "rigorous_eval")
