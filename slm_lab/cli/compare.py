@@ -23,11 +23,7 @@ def main(
     labels: list[str] | None,
     as_json: bool,
 ) -> None:
-    """Print scores with intervals.
-
-    Raises:
-        LabError: no such run or metric, a run without a row.
-    """
+    """Print scores with intervals."""
     histories, left_out = read_histories(find_all(words, out), strict=labels is not None)
     found = compare(histories, metric=metric, at=at, target=target, labels=labels)
     found.notes.extend(left_out)

@@ -14,11 +14,7 @@ from slm_lab.lib.log import setup
 
 
 def main(run: str, episodes: int, out: Path, *, all_sessions: bool, as_json: bool, **settings: Any) -> None:
-    """Play and print what came of it.
-
-    Raises:
-        LabError: no such run or policy.
-    """
+    """Play and print what came of it."""
     setup("WARNING")
     find_local_plugins()
     found = evaluate(locate(run, out), episodes, out=out, all_sessions=all_sessions, **settings)

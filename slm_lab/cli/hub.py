@@ -22,11 +22,7 @@ from slm_lab.remote.push import push
 
 
 def push_run(word: str, out: Path) -> None:
-    """Upload a run and print its address.
-
-    Raises:
-        LabError: no such run; no account; the hub refused.
-    """
+    """Upload a run and print its address."""
     setup()
     layout = Layout.open(find_folder(word, out))
     hub = Hub(Account.read())
@@ -37,11 +33,7 @@ def push_run(word: str, out: Path) -> None:
 
 
 def list_hub(pattern: str, *, as_json: bool) -> None:
-    """Print the runs of the repository, the newest last.
-
-    Raises:
-        LabError: no account, no such repository.
-    """
+    """Print the runs of the repository, the newest last."""
     setup()
     hub = Hub(Account.read())
     known = catalog.read(hub, hub.head())
@@ -62,11 +54,7 @@ def list_hub(pattern: str, *, as_json: bool) -> None:
 
 
 def pull_runs(pattern: str, out: Path, *, force: bool) -> None:
-    """Download the runs that fit and print their folders.
-
-    Raises:
-        LabError: none fits; one could not be had.
-    """
+    """Download the runs that fit and print their folders."""
     setup()
     hub = Hub(Account.read())
     for name in catalog.select(catalog.read(hub, hub.head()), pattern):

@@ -22,9 +22,6 @@ def main(old: Path, new: Path | None) -> int:
 
     Returns:
         Exit code: 2 where a spec asks for what no longer exists; the others are written all the same.
-
-    Raises:
-        LabError: a file can't be read; a folder without a place to write to.
     """
     if not old.is_dir():
         return _migrate_file(find_file(old), new)

@@ -20,11 +20,7 @@ def find_local_plugins() -> None:
 
 
 def locate(word: str, out: Path) -> str | Path:
-    """`latest`, or the path that is meant: as given, or a folder's name inside `out`.
-
-    Raises:
-        LabError: there is no such path; with the nearest name.
-    """
+    """`latest`, or the path that is meant: as given, or a folder's name inside `out`."""
     inside = out / word
     if word == LATEST or expand(word).exists():
         return word
@@ -35,11 +31,7 @@ def locate(word: str, out: Path) -> str | Path:
 
 
 def check_folder(folder: str, spec_name: str) -> None:
-    """A name that is given to a run folder must be one that its run can be found by.
-
-    Raises:
-        LabError: it is not `<spec_name>_<timestamp>`.
-    """
+    """A name that is given to a run folder must be one that its run can be found by."""
     match = FOLDER_NAME.fullmatch(folder)
     if match is None or match["spec"] != spec_name:
         example = f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
@@ -47,11 +39,7 @@ def check_folder(folder: str, spec_name: str) -> None:
 
 
 def find_folder(word: str, out: Path) -> Path:
-    """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name.
-
-    Raises:
-        LabError: there is none.
-    """
+    """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name."""
     from slm_lab.experiment.records.runs import find_run, list_layouts  # imports torch
 
     finished = [x.root for x in list_layouts(out) if x.name == word and x.trial_metrics(0).exists()]
@@ -64,9 +52,6 @@ def find_folders(word: str, out: Path) -> list[Path]:
     """The run folders that a word means: one, as `find_folder` has it, or all that a pattern with * or ? matches.
 
     A pattern is looked for as a path, then among the names in `out`.
-
-    Raises:
-        LabError: there is none.
     """
     if not any(sign in word for sign in "*?[") or expand(word).exists():
         return [find_folder(word, out)]
@@ -81,11 +66,7 @@ def find_folders(word: str, out: Path) -> list[Path]:
 
 
 def find_all(words: Sequence[str], out: Path) -> list[Layout]:
-    """The run folders that several words mean, in their order.
-
-    Raises:
-        LabError: one of them is not there: all that are not, at once.
-    """
+    """The run folders that several words mean, in their order."""
     folders: list[Path] = []
     faults = []
     for word in words:

@@ -20,9 +20,6 @@ class Upload:
 
     Args:
         every: minutes between two uploads.
-
-    Raises:
-        LabError: no account; the hub refuses it.
     """
 
     def __init__(self, every: float) -> None:

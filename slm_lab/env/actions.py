@@ -145,11 +145,7 @@ def _collect(space: spaces.Space[Any], env: str, parts: list[ActionMap]) -> Any:
 
 
 def _map_part(space: spaces.Space[Any], env: str) -> ActionMap:
-    """The map of a space that is no tuple and no dict.
-
-    Raises:
-        LabError: a kind of space that no algorithm here can act in.
-    """
+    """The map of a space that is no tuple and no dict."""
     integers = np.dtype(np.int64)
     match space:
         case spaces.Discrete():

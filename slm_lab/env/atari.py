@@ -277,13 +277,7 @@ class Atari(VecEnv):
 
 
 class _Picture:
-    """A twin of env 0 that plays the same game in colour and full size: the vector env shows only what is learned from.
-
-    Args:
-        game: name of the ROM.
-        render: "human": also in a window.
-        arguments: of the vector env.
-    """
+    """A twin of env 0 that plays the same game in colour and full size; the vector env shows what is learned from."""
 
     def __init__(self, game: str, render: str, arguments: dict[str, Any]) -> None:
         screen: Any = ale_py.ALEInterface()

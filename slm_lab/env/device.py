@@ -73,12 +73,7 @@ def on_host(moved: Moved) -> Step:
 
 
 class DeviceMoments:
-    """`moments.Moments` on a device, of batches of N samples: the same numbers but for rounding.
-
-    Args:
-        shape: of one sample
-        device: of the tensors
-    """
+    """`moments.Moments` on a device, of batches of N samples: the same numbers but for rounding."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.count = torch.zeros((), dtype=torch.float64, device=device)

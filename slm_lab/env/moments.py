@@ -59,9 +59,6 @@ class Moments:
     Batches are merged as in Chan, Golub, LeVeque 1983: of counts m and n with means a and b and sums of squared
     deviations A and B, the union has sum A + B + (b - a)^2 m n / (m + n).
 
-    Args:
-        shape: of one sample.
-
     >>> moments = Moments(())
     >>> moments.update(np.array([1.0, 2.0]))
     >>> moments.update(np.array([6.0]))

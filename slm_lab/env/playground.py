@@ -35,11 +35,7 @@ STATE = "state"
 
 
 def _library(name: str) -> Any:
-    """The package, imported: it takes seconds.
-
-    Raises:
-        LabError: it is not installed
-    """
+    """The package, imported: it takes seconds."""
     # JAX would take three quarters of a GPU's memory at once, and leave torch the rest
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # compiling takes longer than many a run

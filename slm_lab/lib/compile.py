@@ -169,11 +169,7 @@ def changed_arguments(recording: Recording) -> set[int]:
 
 
 class Called:
-    """A function that is called from Python each time.
-
-    Args:
-        fn: gives a tuple, or a list
-    """
+    """A function that is called from Python each time."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self._fn = fn

@@ -54,9 +54,6 @@ def setup(level: str = "INFO", file: Path | None = None, console: "bool | Consol
         file: appended to; its folder is made. None: no file.
         console: True: standard error. A rich Console: lines are printed through it, so that they appear above a live
             display instead of tearing it. False: nothing on the console.
-
-    Raises:
-        LabError: there is no such level.
     """
     level = check_level(level)
     logger.remove()

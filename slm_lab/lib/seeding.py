@@ -21,13 +21,7 @@ def derive(*parts: int) -> int:
 
 
 def episode_seed(seed: int, env: int, episode: int) -> int:
-    """The seed of one episode of one env, so that it is the same whatever happened in the episodes before it.
-
-    Args:
-        seed: of all envs together.
-        env: index of the env.
-        episode: episodes that it has begun since it got that seed.
-    """
+    """The seed of one episode of one env, so that it is the same whatever happened in the episodes before it."""
     return derive(seed, env, episode)
 
 
@@ -68,12 +62,7 @@ def _constants(value: int, factor: int) -> Iterator[tuple[np.uint32, np.uint32]]
 
 
 class EpisodeSeeds:
-    """The seeds of the episodes of N envs.
-
-    Args:
-        seed: of all envs together.
-        num_envs: N.
-    """
+    """The seeds of the episodes of N envs."""
 
     def __init__(self, seed: int, num_envs: int) -> None:
         self.seed = seed

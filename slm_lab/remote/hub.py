@@ -61,11 +61,7 @@ def digest(path: Path, like: str) -> str:
 
 
 class Hub:
-    """A dataset repository.
-
-    Args:
-        account: which one, and how it is reached.
-    """
+    """A dataset repository."""
 
     def __init__(self, account: Account) -> None:
         for name, value in _SETTINGS.items():

@@ -59,11 +59,7 @@ def parse_search(spec: Spec) -> list[Axis]:
 
 
 def variants(spec: Spec) -> list[Spec]:
-    """Specs of trials by which a search is checked: every option of a list once, all else from the middle.
-
-    Raises:
-        SpecError: as `parse_search`.
-    """
+    """Specs of trials by which a search is checked: every option of a list once, all else from the middle."""
     axes = parse_search(spec)
     middle = {axis.path: axis.probes()[-1] for axis in axes}
     lists = [axis for axis in axes if axis.dist in LISTS]

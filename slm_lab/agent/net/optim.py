@@ -319,9 +319,6 @@ def _functional_arguments(name: str, kwargs: dict[str, Any], key: str = _KEY) ->
     """Arguments for the functional form of an optimizer; None where it has none that takes them.
 
     Torch's own class is not made for it: that would import the compiler, seconds for every session.
-
-    Raises:
-        SpecError: the optimizer can't be used here, or refuses its arguments
     """
     if name in _UNFIT:
         raise SpecError([f"{key}.name: {name} can't be used here: it {_UNFIT[name]}"])

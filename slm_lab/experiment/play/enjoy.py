@@ -127,11 +127,7 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
 
 
 class Camera:
-    """Films an env. Use as a context manager.
-
-    Args:
-        path: of the video; one of VIDEOS.
-    """
+    """Films an env. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
         import imageio  # only who films needs it

@@ -56,10 +56,6 @@ class Exported:
 def export(saved: SavedPolicy, path: Path) -> Exported:
     """Write a policy to a file, and check the file against the policy.
 
-    Args:
-        saved: the policy.
-        path: `.onnx` or `.pt2`.
-
     Raises:
         LabError: another kind of file; what can't be exported; the file does not do what the policy does.
     """
@@ -120,11 +116,7 @@ def check(run: Runner, graph: PolicyGraph, translator: Translator, agent: Agent,
 
 
 def _gap(action: Array, wanted: Array) -> float:
-    """The greatest difference, relative to sizes above 1.
-
-    Raises:
-        LabError: they are of different kinds
-    """
+    """The greatest difference, relative to sizes above 1."""
     if action.shape != wanted.shape or action.dtype != wanted.dtype:
         raise LabError(f"the exported policy gives {action.dtype} {action.shape}, not {wanted.dtype} {wanted.shape}")
     gap = np.abs(action.astype(np.float64) - wanted) / np.maximum(1, np.abs(wanted.astype(np.float64)))

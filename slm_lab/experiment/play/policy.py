@@ -11,12 +11,7 @@ from slm_lab.experiment.play.measure import Evaluation, measure
 
 
 class Policy:
-    """A trained agent that acts.
-
-    Args:
-        saved: the policy.
-        device: torch name.
-    """
+    """A trained agent that acts."""
 
     def __init__(self, saved: SavedPolicy, device: str = "cpu") -> None:
         self._saved, self._device = saved, device
@@ -62,9 +57,6 @@ class Policy:
 
     def make_env(self, render: str | None = None) -> Any:
         """A gymnasium env that shows what `act` takes: with the wrappers and the action mask of the spec.
-
-        Args:
-            render: `human` or `rgb_array`.
 
         Raises:
             LabError: it can't be made; an Atari game, which ALE's vector env alone shows as in training.

@@ -229,11 +229,7 @@ def save_session(
 
 
 def save_trial(layout: "Layout", trial: int, sessions: Sequence[Metrics]) -> Metrics:
-    """Analyse a trial and write trial_metrics.json, trial_metrics_scalar.json and its copy in the run folder.
-
-    Raises:
-        ValueError: no session.
-    """
+    """Analyse a trial and write trial_metrics.json, trial_metrics_scalar.json and its copy in the run folder."""
     metrics = trial_metrics(sessions)
     write_json(layout.trial_metrics(trial), metrics)
     for top in (False, True):

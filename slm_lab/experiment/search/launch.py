@@ -135,11 +135,7 @@ class Search:
         return False
 
     def _plan(self, cluster: Cluster) -> Plan:
-        """What each trial gets of what there is.
-
-        Raises:
-            LabError: no machine has what a trial asks for.
-        """
+        """What each trial gets of what there is."""
         asked = self._spec.meta.search_resources
         cpu = (asked and asked.cpu) or max(1, min(search_sessions(self._spec), cluster.largest))
         gpu = asked.gpu if asked is not None else None

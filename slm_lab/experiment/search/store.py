@@ -45,11 +45,7 @@ class Plan:
 
 
 class Store:
-    """The files of one trial, as the process that runs it sees them.
-
-    Args:
-        plan: of the search.
-    """
+    """The files of one trial, as the process that runs it sees them."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -106,12 +102,7 @@ class Store:
 
 
 class Receiver:
-    """On the machine of the run folder: takes files into it, and gives them out.
-
-    Args:
-        root: of the run folder.
-        name: of the spec.
-    """
+    """On the machine of the run folder: takes files into it, and gives them out."""
 
     def __init__(self, root: str, name: str) -> None:
         self._layout = Layout(Path(root), name)

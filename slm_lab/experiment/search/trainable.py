@@ -42,9 +42,6 @@ class Merge:
 
     A report is made once every session that has not crashed has the row. Rows that come a second time, of a session
     that went on from its checkpoint, are left out.
-
-    Args:
-        sessions: how many.
     """
 
     def __init__(self, sessions: int) -> None:
