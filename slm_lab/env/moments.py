@@ -42,17 +42,6 @@ def clip(x: Array, low: Array, high: Array) -> Array:
     return np.minimum(np.maximum(x, low), high)
 
 
-class Stateless:
-    """Of an op that remembers nothing."""
-
-    def state_dict(self) -> State:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Nothing to do."""
-
-
 class Moments:
     """Running mean and variance of each element, in float64.
 

@@ -7,7 +7,6 @@ frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,6 @@ from slm_lab.types import Array, Floats, Raw, Step
 
 DEFAULT_CLIP = 10.0
 """In standard deviations, of what is normalized."""
-Running = NormalizeObs | ClipObs
 
 
 class Pipeline(VecEnv):
@@ -43,7 +41,7 @@ class Pipeline(VecEnv):
         self._env, self._obs_ops, self._reward_ops = env, list(obs_ops), list(reward_ops)
         self._ops: list[ObsOp | RewardOp] = [*obs_ops, *reward_ops]
         first = next((i for i, op in enumerate(obs_ops) if isinstance(op, NormalizeObs)), len(obs_ops))
-        self._raw_ops, self._running_ops = self._obs_ops[:first], cast(list[Running], self._obs_ops[first:])
+        self._raw_ops, self._running_ops = self._obs_ops[:first], self._obs_ops[first:]
         """Changes of observations before running statistics come in, and from there on."""
         self.info = replace(env.info, normalized=len(self._normalizers()) > 0)
         if obs_ops:
