@@ -143,7 +143,7 @@ class SharedRows:
     def close(self) -> None:
         """See Rows."""
         for worker in self._workers:
-            worker.hang_up()
+            worker.conn.close()  # hangs up
         for worker in self._workers:
             worker.end()
         self._workers = []
@@ -167,7 +167,7 @@ class _Worker:
 
     def __init__(self, name: str, memory: int) -> None:
         self._name = name
-        self._conn, child = Pipe()
+        self.conn, child = Pipe()
         # no Ctrl-C before the worker has chosen to ignore it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -183,13 +183,13 @@ class _Worker:
 
     def send(self, message: Any) -> None:
         try:
-            self._conn.send(message)
+            self.conn.send(message)
         except OSError:
             raise LabError(self._death()) from None
 
     def receive(self) -> Any:
         try:
-            kind, content = self._conn.recv()
+            kind, content = self.conn.recv()
         except (EOFError, OSError):
             raise LabError(self._death()) from None
         if kind == "user":
@@ -197,9 +197,6 @@ class _Worker:
         if kind == "error":
             raise LabError(f"env: a worker process of {self._name} failed:\n{content}")
         return content
-
-    def hang_up(self) -> None:
-        self._conn.close()
 
     def end(self) -> None:
         try:

@@ -79,11 +79,6 @@ class EpisodeSeeds:
         return seeds[place]
 
 
-def session_seed(random_seed: int | None, trial: int, session: int) -> int:
-    """The seed of a session: from `meta.random_seed` (or 0), trial and session index; never from the clock."""
-    return derive(0 if random_seed is None else random_seed, trial, session)
-
-
 @contextmanager
 def own_streams(seed: int) -> Iterator[None]:
     """Inside, the global streams of python and numpy start from a seed; afterwards they go on where they were.
