@@ -160,8 +160,7 @@ def validate(
 def migrate(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A spec file of SLM-Lab 4 or 5, or a folder of them.")],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="NEW", help="Where to write; default: print it."),
+        Path | None, typer.Option("-o", "--output", metavar="NEW", help="Where to write; default: print it.")
     ] = None,
 ) -> None:
     """Convert spec files of older versions to the current format, and list the changes.
@@ -176,8 +175,7 @@ def migrate(
 @app.command()
 def schema(
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="File to write; default: print it."),
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; default: print it.")
     ] = None,
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
@@ -206,8 +204,7 @@ def run_remote(  # noqa: PLR0917  a parameter is an option
     spec_name: Annotated[str, typer.Argument(metavar="SPEC_NAME", help="Name of the spec in the file.")],
     mode: Annotated[str, typer.Argument(metavar="MODE", help="train, search or dev.")] = "train",
     name: Annotated[
-        str | None,
-        typer.Option("-n", "--name", metavar="NAME", help="Name at dstack; default: spec name and time."),
+        str | None, typer.Option("-n", "--name", metavar="NAME", help="Name at dstack; default: spec name and time.")
     ] = None,
     sets: Sets = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use a machine with a GPU.")] = False,

@@ -60,10 +60,7 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="An .html file; default: report.html in the run folder, or here.",
+            "-o", "--output", metavar="FILE", help="An .html file; default: report.html in the run folder, or here."
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -116,14 +113,12 @@ def compare(
 
 def evaluate(  # noqa: PLR0917  a parameter is an option
     run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file."),
+        str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")
     ],
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes per policy.")] = 100,
     num_envs: Annotated[int, typer.Option(min=1, help="Number of envs stepped in parallel.")] = 16,
     stochastic: Annotated[
-        bool,
-        typer.Option("--stochastic", help="Sample actions instead of taking the most likely ones."),
+        bool, typer.Option("--stochastic", help="Sample actions instead of taking the most likely ones.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of envs and actions.")] = 0,
     checkpoint: Annotated[
@@ -145,8 +140,7 @@ def evaluate(  # noqa: PLR0917  a parameter is an option
 
 def export(
     run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file."),
+        str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")
     ],
     output: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file, or .pt2 for torch.export.load.")],
     checkpoint: Annotated[

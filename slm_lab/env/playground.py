@@ -188,9 +188,7 @@ class PlaygroundVec(DeviceVec):
 
             # most steps end no episode, and resetting costs about as much as stepping
             following = jax.lax.cond(
-                done.any(),
-                lambda: jax.tree_util.tree_map(pick, start(carry.key, episode), state),
-                lambda: state,
+                done.any(), lambda: jax.tree_util.tree_map(pick, start(carry.key, episode), state), lambda: state
             )
             zero = jp.zeros_like(age)
             carried = Carry(following, carry.key, episode, jp.where(done, zero, age), jp.where(done, 0.0, ret))

@@ -173,13 +173,7 @@ def resume(
 
 
 def _work(
-    spec: Spec,
-    mode: Mode,
-    layout: Layout,
-    options: Options,
-    file: RunFile,
-    held: Sequence[int],
-    around: _Around,
+    spec: Spec, mode: Mode, layout: Layout, options: Options, file: RunFile, held: Sequence[int], around: _Around
 ) -> RunResult:
     """Run the trial of a folder that this process holds; keep the run file true."""
     status = Status.STOPPED

@@ -122,12 +122,7 @@ def evaluate(
 
 
 def measure(
-    policy: SavedPolicy,
-    episodes: int,
-    num_envs: int = 16,
-    seed: int = 0,
-    stochastic: bool = False,
-    device: str = "cpu",
+    policy: SavedPolicy, episodes: int, num_envs: int = 16, seed: int = 0, stochastic: bool = False, device: str = "cpu"
 ) -> PolicyScore:
     """Play episodes with one policy; arguments as for `evaluate`."""
     if episodes < 1 or num_envs < 1:

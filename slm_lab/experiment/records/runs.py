@@ -170,11 +170,7 @@ def list_layouts(out: Path) -> list[Layout]:
 
 
 def find_run(
-    target: str | Path,
-    out: Path,
-    spec_name: str | None = None,
-    *,
-    fits: Callable[[Layout], bool] = lambda layout: True,
+    target: str | Path, out: Path, spec_name: str | None = None, *, fits: Callable[[Layout], bool] = lambda layout: True
 ) -> Layout:
     """The run folder that is meant.
 

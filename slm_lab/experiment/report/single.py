@@ -15,14 +15,7 @@ from slm_lab.experiment.records.describe import get
 from slm_lab.experiment.records.history import SCALARS, History, Session, score
 from slm_lab.experiment.records.references import reference
 from slm_lab.experiment.records.wording import coarse, interval, number
-from slm_lab.experiment.report.figures import (
-    INK,
-    Figure,
-    average_traces,
-    colour,
-    points_for,
-    table_trace,
-)
+from slm_lab.experiment.report.figures import INK, Figure, average_traces, colour, points_for, table_trace
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag, text
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.files import bundled_files
