@@ -22,12 +22,6 @@ class GymVecEnv(VecEnv):
 
     The state holds, per env, the number of the running episode and its actions so far: at most max_t of them.
 
-    Args:
-        name: id, for messages and `info`.
-        rows: the envs.
-        num_envs: N.
-        max_t: steps after which an episode is truncated.
-
     Raises:
         LabError: spaces the lab can't deal with.
     """

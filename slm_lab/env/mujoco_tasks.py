@@ -16,11 +16,7 @@ Fields = dict[str, Reals]
 
 
 class Task:
-    """One task.
-
-    Args:
-        env: gymnasium's env, for its arguments and its model.
-    """
+    """One task, with the arguments and the model of one of gymnasium's envs."""
 
     needs: tuple[str, ...] = ()
     """Further fields of mjData that it looks at."""

@@ -233,12 +233,7 @@ class _Arrays:
 
 
 def main(pipe: int, memory: int) -> None:
-    """A worker's life.
-
-    Args:
-        pipe: file number of its end of the pipe.
-        memory: of the shared file.
-    """
+    """A worker's life; `pipe` and `memory` are numbers of open files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     conn: Connection[Any, Any] = Connection(pipe)

@@ -30,11 +30,6 @@ class Pipeline(VecEnv):
 
     Where there are running statistics, each `Step` also holds what it was before them, and the pipeline is the
     `Normalizer` of such raw steps.
-
-    Args:
-        env: what is wrapped.
-        obs_ops: for observations, innermost first.
-        reward_ops: for rewards, likewise.
     """
 
     def __init__(self, env: VecEnv, obs_ops: Sequence[ObsOp], reward_ops: Sequence[RewardOp]) -> None:

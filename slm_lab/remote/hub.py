@@ -156,11 +156,6 @@ class Hub:
     def commit(self, files: Mapping[str, Path | bytes], message: str, parent: str) -> None:
         """Add or replace files, all or none. What is the same on the hub is not sent again.
 
-        Args:
-            files: by their path in the repository.
-            message: of the commit.
-            parent: revision that it is based on.
-
         Raises:
             ConflictError: that is no longer the newest revision.
             HubError: anything else; nothing is changed then.

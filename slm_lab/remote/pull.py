@@ -53,14 +53,7 @@ class Plan:
 
 
 def pull(hub: Hub, name: str, out: Path, watcher: Watcher, *, force: bool = False) -> Path:
-    """Make a run folder the same as on the hub. Files that are only here stay.
-
-    Args:
-        hub: where it is.
-        name: of the run folder.
-        out: folder of the run folders; made if there is none.
-        watcher: is told how it goes.
-        force: overwrite what was changed here.
+    """Make a run folder the same as on the hub. Files that are only here stay; `force` overwrites what differs.
 
     Returns:
         The run folder.

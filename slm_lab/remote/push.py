@@ -27,10 +27,6 @@ _TRIES = 10
 def push(hub: Hub, layout: Layout) -> str:
     """Upload a run folder. What is on the hub already is not sent again, and nothing there is deleted.
 
-    Args:
-        hub: whose `ensure` was called.
-        layout: of the run, which may be at work.
-
     Returns:
         Address of its page.
 

@@ -28,10 +28,6 @@ NAMES = {"agent.algorithm.name": "agent.algorithm", "agent.memory.name": "agent.
 def repaired(data: dict[str, Any], paths: Iterable[str]) -> tuple[Spec, set[str]] | None:
     """A spec that is valid, with something harmless in place of what is wrong.
 
-    Args:
-        data: of the spec
-        paths: key paths that are known to be wrong
-
     Returns:
         The spec, and all key paths that were changed; None where it can't be made whole.
     """

@@ -41,11 +41,7 @@ class PolicyScore:
 
 
 class Evaluation(list[float]):
-    """Returns of all episodes, as a list, and what else was measured.
-
-    Args:
-        policies: one a session.
-    """
+    """Returns of all episodes, as a list, and what else was measured."""
 
     def __init__(self, policies: Iterable[PolicyScore]) -> None:
         self.policies = list(policies)

@@ -45,10 +45,6 @@ class PolicyGraph(nn.Module):
     Observations of several parts are a row of reals here even if some parts are bytes: a graph can't view bytes as
     reals. The bytes keep their values, and become bytes again where a net reads them.
 
-    Args:
-        translator: between env and agent.
-        agent: acts greedily; it is taken over.
-
     Raises:
         LabError: the policy can't be written as a graph.
     """

@@ -28,12 +28,7 @@ THRESHOLDS = 81
 
 
 def several_page(histories: Sequence[History], found: Comparison | None = None) -> Page:
-    """The page of several runs.
-
-    Args:
-        histories: of the runs.
-        found: what `compare` gave; None: it is called.
-    """
+    """The page of several runs."""
     found = found or compare(histories)
     colours = {label: colour(i) for i, label in enumerate(found.labels)}
     sections = [Section(env, _env(found, env, colours)) for env in found.envs]

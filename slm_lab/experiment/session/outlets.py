@@ -17,13 +17,6 @@ from slm_lab.lib.log import file_logger
 def attach_sinks(run: Run, tracker: MetricsTracker, env_name: str, resumed_at: int | None, stack: ExitStack) -> None:
     """Give the tracker the sinks of the spec and the log; they close with the stack.
 
-    Args:
-        run: which session.
-        tracker: its rows are those up to a resume.
-        env_name: as baselines.json knows it.
-        resumed_at: frame of the checkpoint; None: the session starts.
-        stack: of the session.
-
     Raises:
         LabError: a sink can't be made.
     """
