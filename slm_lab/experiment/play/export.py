@@ -9,6 +9,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
@@ -65,11 +66,8 @@ def export(saved: SavedPolicy, path: Path) -> Exported:
         )
     if not path.parent.is_dir():
         raise LabError(f"{path}: there is no folder {path.parent}")
-    env = saved.env()
-    try:
+    with closing(saved.env()) as env:
         translator, agents = env.translator(), [saved.agent(env) for _ in range(2)]
-    finally:
-        env.close()
     graph = PolicyGraph(translator, agents[0])
     raw = draw_observations(translator, ENVS * STEPS)
     example = graph.example([part[:ENVS] for part in raw])

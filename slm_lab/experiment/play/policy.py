@@ -1,5 +1,6 @@
 """A trained agent that acts on what its env shows, for those who use the lab as a library."""
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,11 @@ class Policy:
 
     def __init__(self, saved: SavedPolicy, device: str = "cpu") -> None:
         self._saved, self._device = saved, device
-        env = saved.env()
-        try:
+        with closing(saved.env()) as env:
             self.info = env.info
             """Of the env: shapes, action space."""
             self._translator = env.translator()
             self._agent = saved.agent(env, device)
-        finally:
-            env.close()
         self.spec = saved.spec
         """What it was trained with."""
         self.frame = saved.frame
