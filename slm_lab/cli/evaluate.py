@@ -13,13 +13,14 @@ from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.lib.log import setup
 
 
-def main(run: str, episodes: int, out: Path, *, all_sessions: bool, as_json: bool, **settings: Any) -> None:
+def main(run: str, episodes: int, out: Path, *, which: str, all_sessions: bool, as_json: bool, **settings: Any) -> None:
     """Play and print what came of it."""
     setup("WARNING")
     find_local_plugins()
-    found = evaluate(locate(run, out), episodes, out=out, all_sessions=all_sessions, **settings)
+    where = locate(run, out)
+    found = evaluate(where, episodes, out=out, checkpoint=which, all_sessions=all_sessions, **settings)
     if as_json:
-        print_json({**found.to_dict(), **settings})
+        print_json({**found.to_dict(), "which": which, **settings})
         return
     print_table(_table(found))
     if len(found.policies) > 1 and (note := coarse(len(found.policies))):

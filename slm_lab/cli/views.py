@@ -1,7 +1,7 @@
 """The commands that show the results of runs. The bodies are imported when a command runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -134,8 +134,8 @@ def evaluate(  # noqa: PLR0917  a parameter is an option
     """Evaluate a trained policy: mean total_reward over many episodes with its 95 % interval."""
     from slm_lab.cli.evaluate import main
 
-    settings = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "which": checkpoint, "device": device}
-    main(run, episodes, out, all_sessions=all_sessions, as_json=as_json, **settings)
+    settings: dict[str, Any] = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "device": device}
+    main(run, episodes, out, which=checkpoint, all_sessions=all_sessions, as_json=as_json, **settings)
 
 
 def export(

@@ -89,31 +89,35 @@ def evaluate(
     target: str | Path,
     episodes: int = 100,
     *,
-    out: Path = Path("data"),
+    out: str | Path = "data",
     num_envs: int = 16,
     stochastic: bool = False,
     seed: int = 0,
-    which: str = "best",
+    checkpoint: str | int = "best",
     all_sessions: bool = False,
     device: str = "cpu",
 ) -> Evaluation:
-    """Play episodes with the policies of a run.
+    """Play episodes with the policy of a run, on envs of their own.
 
     Args:
-        target: a run folder, or `latest` of `out`; or a checkpoint file, whatever `which` says.
+        target: a run folder (its best session counts), a checkpoint file, or `latest` of `out`.
         episodes: of each policy.
-        out: where `latest` looks.
+        out: folder of the run folders.
         num_envs: stepped together.
-        stochastic: actions are drawn from the policy, as at the end of training; else its likeliest ones are taken.
-        seed: of envs and actions; the same seed gives the same episodes.
-        which: `best`, `latest`, or a frame at which `meta.keep_checkpoints` kept a policy.
-        all_sessions: the policy of every session; else of the best one.
+        stochastic: draw actions from the policy; else its likeliest ones are taken.
+        seed: the same seed gives the same episodes.
+        checkpoint: `best`, `latest`, or a frame at which `meta.keep_checkpoints` kept a policy.
+        all_sessions: play with the policy of every session.
         device: torch name.
 
+    Returns:
+        The undiscounted returns, as a list. Its `estimate` has the mean (`value`) and the ends of the 95 % interval
+        (`low`, `high`), `lengths` are the episodes' steps, `policies` has the returns of each session.
+
     Raises:
-        LabError: no such run or policy; its env can't be made.
+        LabError: no such run or policy.
     """
-    paths = choose(target, which, out=out, all_sessions=all_sessions)
+    paths = choose(target, str(checkpoint), out=Path(out).expanduser(), all_sessions=all_sessions)
     policies = [SavedPolicy.open(path) for path in paths]
     return Evaluation(measure(policy, episodes, num_envs, seed, stochastic, device) for policy in policies)
 
