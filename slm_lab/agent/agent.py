@@ -67,7 +67,7 @@ class Agent:
             )
         if info.masked and not algorithm_class.masks:
             able = ", ".join(n for n in names("algorithm") if lookup("algorithm", n).masks)
-            raise SpecError([f"env.action_mask: {spec.agent.algorithm.name} can't follow it (these can: {able})"])
+            raise SpecError([f"env.action_mask: {spec.agent.algorithm.name} does not support it (these can: {able})"])
         self._generator = torch.Generator().manual_seed(derive(seed, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))

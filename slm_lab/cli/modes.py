@@ -35,7 +35,7 @@ def parse_mode(word: str) -> tuple[str, str | None]:
     if mode not in MODES:
         raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, MODES)} (known: {', '.join(MODES)})")
     if at and not target:
-        raise LabError(f"{mode}@: say what to go on with: {mode}@{LATEST}, or {mode}@ and a run folder")
+        raise LabError(f"{mode}@: name what to resume: {mode}@{LATEST}, or {mode}@ and a run folder")
     return mode, target or None
 
 

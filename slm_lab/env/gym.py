@@ -78,7 +78,7 @@ class GymVecEnv(VecEnv):
     def _end_episodes(self) -> Step:
         log, terminated, truncated = self._log, self._terminated, self._truncated
         if (terminated & truncated).any():
-            note(f"env: {self.info.name} says of one step that it terminated and was truncated: it terminated")
+            note(f"env: {self.info.name} reported one step as terminated and truncated: it counts as terminated")
         for i, begin in enumerate(log.begin):
             if log.end - begin >= self._max_t:
                 truncated[i] = True

@@ -56,11 +56,11 @@ def why_no_tensor(found: Found, spec: EnvSpec) -> str | None:
     """What keeps an env from being stepped as tensors."""
     cls = tensor_class(found)
     if cls is None:
-        return f"env.vectorization: there is no tensor env for {found.id}: say auto"
+        return f"env.vectorization: there is no tensor env for {found.id}: use auto"
     takes = inspect.signature(cls).parameters
     given = [key for key in {**found.kwargs, **spec.kwargs} if key not in takes and key != LIMIT]
     given += beyond_native(spec)
-    return f"env.{given[0]}: the tensor env of {found.id} can't follow it" if given else None
+    return f"env.{given[0]}: the tensor env of {found.id} does not support it" if given else None
 
 
 def is_plain(spec: EnvSpec) -> bool:

@@ -35,7 +35,7 @@ def parse_search(spec: Spec) -> list[Axis]:
     """
     if not spec.search:
         raise SpecError(
-            ['search: missing: "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]} would do'], spec.name
+            ['search: missing, such as "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]}'], spec.name
         )
     faults: list[str] = []
     axes = []

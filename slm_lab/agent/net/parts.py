@@ -46,9 +46,7 @@ class PartSpec(SpecModel):
     @model_validator(mode="after")
     def _one_kind(self) -> "PartSpec":
         if self.hid_layers is not None and (self.conv_hid_layers is not None or self.fc_hid_layers is not None):
-            why = (
-                "hid_layers are of a vector, conv_hid_layers and fc_hid_layers of an image: say the ones or the others"
-            )
+            why = "hid_layers are of a vector, conv_hid_layers and fc_hid_layers of an image: use one kind or the other"
             raise PydanticCustomError("kinds", "{why}", {"why": why, "key": "hid_layers"})
         return self
 
@@ -233,7 +231,7 @@ def _check(shape: PackedShape, parts: dict[str, PartSpec]) -> None:
         if name not in known
     ]
     faults += [
-        f"agent.net.parts.{name}: is no image but {list(known[name].shape)}: say hid_layers"
+        f"agent.net.parts.{name}: is no image but {list(known[name].shape)}: use hid_layers"
         for name, said in parts.items()
         if name in known and not known[name].image and (said.conv_hid_layers or said.fc_hid_layers)
     ]
