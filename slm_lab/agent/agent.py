@@ -223,11 +223,7 @@ class Agent:
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of all parameters, on the CPU, by name: `net.…`, `critic_net.…`."""
-        return {
-            f"{k}.{name}": p.detach().cpu().clone()
-            for k, net in self.algorithm.nets.items()
-            for name, p in net.state_dict().items()
-        }
+        return {f"{k}.{name}": p for k, net in self.policy_state().items() for name, p in net.items()}
 
     def policy_state(self) -> State:
         """The nets: enough to act."""

@@ -49,7 +49,7 @@ class ConvNet(Net):
         super().__init__(spec, obs_shape, heads)
         if isinstance(obs_shape, PackedShape):
             names = ", ".join(part.name for part in obs_shape.parts)
-            raise SpecError([f"agent.net.type: ConvNet reads one image, not parts ({names}): say MultiInputNet"])
+            raise SpecError([f"agent.net.type: ConvNet reads one image, not parts ({names}): use MultiInputNet"])
         self._is_plane = len(obs_shape) == 2
         if self._is_plane:
             obs_shape = (1, *obs_shape)

@@ -49,7 +49,7 @@ class MultiInputNet(Net):
         self.alone = not isinstance(obs_shape, PackedShape)
         if isinstance(obs_shape, PackedShape):
             if len(obs_shape) > 1:
-                raise SpecError(['env.frame_op: MultiInputNet reads parts joined, not stacked: say "concat"'])
+                raise SpecError(['env.frame_op: MultiInputNet reads parts joined, not stacked: use "concat"'])
             shape = obs_shape
         else:
             if spec.parts:

@@ -272,7 +272,7 @@ def front(
             raise SpecError(["agent.net.parts: observations of this env have no parts"])
         return None
     if len(obs_shape) > 1:
-        raise SpecError([f'env.frame_op: {net} reads parts joined, not stacked: say "concat"'])
+        raise SpecError([f'env.frame_op: {net} reads parts joined, not stacked: use "concat"'])
     images = [part.name for part in obs_shape.parts if part.image]
     if images:
         note(f"agent.net: {net} reads images ({', '.join(images)}) through convolutions first, as MultiInputNet does")

@@ -258,7 +258,7 @@ class Session:
         row = self.tracker.checkpoint(**self._now())
         if self.tracker.is_best:
             self._best = self._policy(row)
-            self._best_weights = {name: w.detach().clone() for name, w in self.agent.weights().items()}
+            self._best_weights = self.agent.weights()
         run = self.lab_run
         if crossed(before, self.frame, run.spec.env.max_frame, run.spec.meta.keep_checkpoints):
             checkpoint.save(run.layout.kept(run.trial, run.session, self.frame), self._policy(row), keep=False)
