@@ -35,6 +35,7 @@ from torch.utils._pytree import tree_leaves
 
 from slm_lab.lib import compiler
 from slm_lab.lib.compiler import TIMEOUT, cache_folder, compile_job
+from slm_lab.lib.errors import first_line
 from slm_lab.lib.files import hold
 from slm_lab.lib.graphs import Graphed
 from slm_lab.lib.native.build import Native, compile_library, library_path
@@ -116,7 +117,7 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bo
     except Unrecordable as e:
         raise CompileError(str(e)) from e
     except Exception as e:  # whatever the private parts of torch raise, training can go on without them
-        raise CompileError(_one_line(e)) from e
+        raise CompileError(f"{type(e).__name__}: {first_line(e)}") from e
 
 
 def _native(recording: Recording) -> Compiled:
@@ -214,11 +215,6 @@ class Launched(Called):
         # the same tensors in other numbers are another graph
         graph = self._loops.setdefault((count, moving), Graphed(whole, self._device, held=self._held))
         return graph(*(rows.get(i, t) for i, t in enumerate(args)))
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:

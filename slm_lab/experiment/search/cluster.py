@@ -21,7 +21,7 @@ from ray._private import ray_constants
 
 from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.trial.stopping import StopRequest
-from slm_lab.lib.errors import LabError, one_line
+from slm_lab.lib.errors import LabError, first_line, one_line
 
 PREFIX = "slm_ray_"
 """Begins the name of the temporary folder of a Ray that the lab started: by it its processes are known."""
@@ -104,11 +104,11 @@ def _start(folder: Path, gpus: bool) -> None:
         _init(folder, gpus)
     except Exception as e:  # noqa: BLE001  Ray raises plain exceptions, too
         ray.shutdown()
-        logger.warning("Ray did not start ({}); trying once more", one_line(e)[:200])
+        logger.warning("Ray did not start ({}); trying once more", first_line(e)[:200])
         try:
             _init(folder, gpus)
         except Exception as again:
-            raise LabError(f"Ray could not be started here: {one_line(again)[:200]}") from again
+            raise LabError(f"Ray could not be started here: {first_line(again)[:200]}") from again
 
 
 def _init(folder: Path, gpus: bool) -> None:
