@@ -185,9 +185,6 @@ class Agent:
         """Look at the statistics of the latest update before they are used, or the agent is saved.
 
         On a CPU `maybe_update` has done it; on a device it would have had to wait for them.
-
-        Raises:
-            NonFiniteLoss: they, or a parameter, are not finite
         """
         if not self._cpu:
             check_finite(dict(stats), self.opt_step)

@@ -138,11 +138,7 @@ class Pipeline(VecEnv):
 
 
 def check_normalizers(name: str, ours: list[str], theirs: list[str]) -> None:
-    """Refuse statistics that are not of what an env normalizes, by name: obs, reward.
-
-    Raises:
-        LabError: they differ.
-    """
+    """Refuse statistics that are not of what an env normalizes, by name: obs, reward."""
     if sorted(ours) != sorted(theirs):
         raise LabError(
             f"env: {name} normalizes {' and '.join(sorted(ours)) or 'nothing'}, "

@@ -95,11 +95,7 @@ class Hub:
         self._call("making the repository", lambda: self._api.create_repo(**self._where, exist_ok=True))
 
     def head(self) -> str:
-        """The newest revision.
-
-        Raises:
-            HubError: no such repository.
-        """
+        """The newest revision."""
         info = self._call("asking for the repository", lambda: self._api.repo_info(**self._where))
         return str(info.sha)
 

@@ -55,9 +55,6 @@ class Plan:
 def pull(hub: Hub, name: str, out: Path, watcher: Watcher, *, force: bool = False) -> Path:
     """Make a run folder the same as on the hub. Files that are only here stay; `force` overwrites what differs.
 
-    Returns:
-        The run folder.
-
     Raises:
         LabError: no such run, changed here, in use, or it could not be fetched. What was fetched until then stays; the
             next time only the rest is.

@@ -223,11 +223,7 @@ def best_checkpoint(layout: Layout) -> Path:
 
 
 def indices(layout: Layout, path: Path) -> tuple[int, int]:
-    """Trial and session of a checkpoint.
-
-    Raises:
-        LabError: its name is none of the run's.
-    """
+    """Trial and session of a checkpoint."""
     found = re.match(r"_t(\d+)_s(\d+)_ckpt", path.name.removeprefix(layout.name))
     if found is None:
         raise LabError(f"{path}: not a checkpoint of '{layout.name}'")

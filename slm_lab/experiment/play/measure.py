@@ -143,11 +143,7 @@ def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = Fa
 
 
 def find_checkpoints(layout: Layout, which: str, *, all_sessions: bool) -> list[Path]:
-    """Checkpoints of the best session of a run, or of all sessions of its trial.
-
-    Raises:
-        LabError: there is none.
-    """
+    """Checkpoints of the best session of a run, or of all sessions of its trial."""
     best = best_checkpoint(layout)
     trial, session = indices(layout, best)
     if which == "best" and not all_sessions:

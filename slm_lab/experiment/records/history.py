@@ -179,20 +179,12 @@ def read_histories(layouts: Iterable["Layout"], *, strict: bool = False) -> tupl
 
 
 def check_metric(metric: str, sessions: Iterable[Session]) -> None:
-    """See that sessions can be compared by a metric: a column of their tables, or a metric of whole sessions.
-
-    Raises:
-        LabError: they can't, with the nearest name.
-    """
+    """See that sessions can be compared by a metric: a column of their tables, or a metric of whole sessions."""
     _check(metric, [*_columns(sessions), *SCALARS])
 
 
 def check_column(metric: str, sessions: Iterable[Session]) -> None:
-    """See that a metric can be drawn: a column of the sessions' tables.
-
-    Raises:
-        LabError: it can't, with the nearest name.
-    """
+    """See that a metric can be drawn: a column of the sessions' tables."""
     _check(metric, _columns(sessions))
 
 

@@ -63,11 +63,7 @@ class RunFile:
 
     @classmethod
     def open(cls, layout: Layout) -> "RunFile":
-        """Read it.
-
-        Raises:
-            LabError: there is none, or it can't be read.
-        """
+        """Read it."""
         path = layout.run_file()
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -179,9 +175,6 @@ def find_run(
         out: where `latest` looks.
         spec_name: takes only runs of that spec for `latest`.
         fits: takes only runs for which it is true, for `latest`.
-
-    Raises:
-        LabError: there is none.
     """
     if str(target) == LATEST:
         layouts = [layout for layout in list_layouts(out) if fits(layout)]
@@ -228,9 +221,6 @@ def locked(
 
     Yields:
         File descriptors to hand on to the processes that work on the run.
-
-    Raises:
-        LabError: another process holds it.
     """
     path = layout.workers_lock() if workers else layout.run_file().with_suffix(".lock")
     refusal = LabError(f"{layout.root}: another process is working on this run")

@@ -31,11 +31,7 @@ _GREY = "#b0b7bf"
 
 
 def search_page(history: History) -> Page:
-    """The page of a search.
-
-    Raises:
-        LabError: its journal can't be read.
-    """
+    """The page of a search."""
     records = _records(history)
     scores = _scores(history, records)
     axes = _axes(history, records)

@@ -122,11 +122,7 @@ class Receiver:
 
 
 def start_receiver(layout: Layout, token: str) -> Any:
-    """The receiver, on this machine.
-
-    Raises:
-        LabError: Ray's processes here do not see the run folder.
-    """
+    """The receiver, on this machine."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Receiver)
     receiver = actor.options(scheduling_strategy=here).remote(str(layout.root), layout.name)

@@ -69,11 +69,7 @@ def load_spec(
 
 
 def require(spec: Spec) -> None:
-    """Refuse a spec that can't run.
-
-    Raises:
-        SpecError: all that is wrong.
-    """
+    """Refuse a spec that can't run."""
     if _passed.get(id(spec)) is spec:
         return
     faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
@@ -88,9 +84,6 @@ def require_change(spec: Spec, keys: Iterable[str]) -> None:
     """Refuse a spec of a run that goes on, of which these keys were changed.
 
     A key that was not changed may be without effect: the run was begun with it.
-
-    Raises:
-        SpecError: all that is wrong.
     """
     faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
     if not faults:
