@@ -70,11 +70,8 @@ class Atari(VecEnv):
     """N games. Rewards are the game's; `wrappers` clip them.
 
     Args:
-        name: id, for messages and `info`.
-        num_envs: N.
         game: name of the ROM.
         max_t: steps after which an episode is truncated; None: that of max_num_frames_per_episode.
-        render: "human" or "rgb_array", of env 0.
         training: whether life_loss_info counts.
         threads: that step the games, at most; None: one a core.
         arguments: see ARGUMENTS.

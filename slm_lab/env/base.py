@@ -40,6 +40,9 @@ class VecEnv(ABC):
     Every episode begins from a seed of its own, derived from the seed of `reset`, the index of the env and the number
     of the episode. Exact continuation presumes that an episode follows from its seed and the actions: that the env
     carries nothing from one episode to the next, and draws random numbers only from what was seeded.
+
+    Subclasses take the same under the same name: `name`, its id, for messages and `info`; `num_envs`, N; `max_t`, steps
+    after which an episode is truncated; `render`, "human" or "rgb_array", of env 0.
     """
 
     info: EnvInfo

@@ -26,9 +26,7 @@ class CountedVec(DeviceVec):
     """N tensor envs on one device.
 
     Args:
-        name: id
         env: the problem; its methods put new tensors on the device of their arguments
-        num_envs: N
         max_t: steps after which an episode is truncated; None: MAX_T
         device: torch name
     """

@@ -38,11 +38,8 @@ class MujocoVec(VecEnv):
     """N envs of one of gymnasium's MuJoCo tasks.
 
     Args:
-        name: id, for messages and `info`.
         entry_point: what registers the env; a key of `TASKS`.
         make: makes env i.
-        num_envs: N.
-        max_t: steps after which an episode is truncated.
         threads: for the physics, at most; None: one a core.
     """
 

@@ -118,7 +118,6 @@ class PlaygroundVec(DeviceVec):
 
     Args:
         name: with its prefix
-        num_envs: N
         max_t: steps after which an episode is truncated; None: the task's own limit
         render: "rgb_array": `render` shows env 0
         config: changes of the task's configuration

@@ -131,9 +131,7 @@ class TensorVec(VecEnv):
     """N tensor envs.
 
     Args:
-        name: id
         env: the problem
-        num_envs: N
         max_t: steps after which an episode is truncated; None: MAX_T
         compile: whether to compile a step, where that takes no more than a few seconds
     """
