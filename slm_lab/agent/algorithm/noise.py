@@ -14,14 +14,7 @@ BLOCK = 128
 
 
 class NoiseStream:
-    """The noise of one act after the other.
-
-    Args:
-        dist: says what noise it samples with
-        action: action space
-        num_envs: N
-        generator: its state moves on by a block at a time
-    """
+    """The noise of one act after the other."""
 
     def __init__(
         self, dist: type[Distribution | Exploration], action: ActionSpace, num_envs: int, generator: Generator

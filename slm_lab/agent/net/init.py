@@ -23,10 +23,6 @@ _UNFIT_INIT = {"dirac_": "fills convolutions alone, and every net has linear lay
 def activation(name: str, key: str = "agent.net.hid_layers_activation") -> nn.Module:
     """A torch.nn activation by name; case and underscores ignored.
 
-    Args:
-        name: of the activation
-        key: path of the key that says it, for the message
-
     Raises:
         SpecError: no such activation
 
@@ -79,10 +75,6 @@ def gain(activation_name: str) -> float:
 
 def init_function(name: str, key: str = "agent.net.init_fn") -> Callable[..., Tensor]:
     """A function of torch.nn.init that fills weights and needs no more than their gain.
-
-    Args:
-        name: `orthogonal_`, `xavier_uniform_`, `kaiming_normal_` ...
-        key: path of the key that says it, for the message
 
     Raises:
         SpecError: torch.nn.init has no such function, or it wants more

@@ -199,13 +199,7 @@ class PartsBody(nn.Module):
 
 
 class Vector(nn.Sequential):
-    """[B, ...] -> linear layers -> [B, F]
-
-    Args:
-        size: numbers of the part
-        widths: of the layers
-        activation_name: behind each
-    """
+    """[B, ...] -> linear layers -> [B, F]"""
 
     def __init__(self, size: int, widths: tuple[int, ...], activation_name: str) -> None:
         super().__init__(nn.Flatten(), *linear_layers(size, widths, activation_name))
