@@ -22,9 +22,8 @@ from typing import Any
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment import launch
 from slm_lab.experiment.graphs.plot_runs import plot_runs
-from slm_lab.experiment.play import measure as measurement
 from slm_lab.experiment.play.enjoy import SavedPolicy
-from slm_lab.experiment.play.measure import Evaluation
+from slm_lab.experiment.play.measure import Evaluation, evaluate
 from slm_lab.experiment.play.policy import Policy
 from slm_lab.experiment.records import compare as comparison
 from slm_lab.experiment.records.compare import Comparison
@@ -168,51 +167,6 @@ def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "c
         LabError: there is none, or it can't be read.
     """
     return Policy(SavedPolicy.open(target, Path(out).expanduser()), device)
-
-
-def evaluate(
-    target: str | Path,
-    episodes: int = 100,
-    *,
-    out: str | Path = "data",
-    num_envs: int = 16,
-    stochastic: bool = False,
-    seed: int = 0,
-    checkpoint: str | int = "best",
-    all_sessions: bool = False,
-    device: str = "cpu",
-) -> Evaluation:
-    """Play episodes with the policy of a run, on envs of their own.
-
-    Args:
-        target: a run folder (its best session counts), a checkpoint file, or `latest` of `out`.
-        episodes: of each policy.
-        out: folder of the run folders.
-        num_envs: stepped together.
-        stochastic: draw actions from the policy; else its likeliest ones are taken.
-        seed: the same seed gives the same episodes.
-        checkpoint: `best`, `latest`, or a frame at which `meta.keep_checkpoints` kept a policy.
-        all_sessions: play with the policy of every session.
-        device: torch name.
-
-    Returns:
-        The undiscounted returns, as a list. Its `mean` is an estimate (`value`, `low`, `high`: the 95 % interval),
-        `lengths` are the episodes' steps, `policies` tell them apart by session.
-
-    Raises:
-        LabError: no such run or policy.
-    """
-    return measurement.evaluate(
-        target,
-        episodes,
-        out=Path(out).expanduser(),
-        num_envs=num_envs,
-        stochastic=stochastic,
-        seed=seed,
-        which=str(checkpoint),
-        all_sessions=all_sessions,
-        device=device,
-    )
 
 
 def compare(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     # only named here: who steps envs in a process of its own need not load it
     from torch import Tensor
 
+Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 

@@ -69,7 +69,7 @@ class Agent:
             )
         if info.masked and not algorithm_class.masks:
             able = ", ".join(n for n in names("algorithm") if lookup("algorithm", n).masks)
-            raise SpecError([f"env.action_mask: {spec.agent.algorithm.name} can't follow it (these can: {able})"])
+            raise SpecError([f"env.action_mask: {spec.agent.algorithm.name} does not support it (these can: {able})"])
         self._generator = torch.Generator().manual_seed(derive(seed, 1))
         with torch.random.fork_rng(devices=[]), tried_out() as convolutions:
             torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))
@@ -190,9 +190,6 @@ class Agent:
         """Look at the statistics of the latest update before they are used, or the agent is saved.
 
         On a CPU `maybe_update` has done it; on a device it would have had to wait for them.
-
-        Raises:
-            NonFiniteLoss: they, or a parameter, are not finite
         """
         if not self._cpu:
             check_finite(dict(stats), self.opt_step)
@@ -228,11 +225,7 @@ class Agent:
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of all parameters, on the CPU, by name: `net.…`, `critic_net.…`."""
-        return {
-            f"{k}.{name}": p.detach().cpu().clone()
-            for k, net in self.algorithm.nets.items()
-            for name, p in net.state_dict().items()
-        }
+        return {f"{k}.{name}": p for k, net in self.policy_state().items() for name, p in net.items()}
 
     def policy_state(self) -> State:
         """The nets: enough to act."""

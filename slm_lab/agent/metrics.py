@@ -16,18 +16,7 @@ Row = dict[str, float | int | None]
 """Column -> value, in the column order of the CSV. None: not known (yet); an empty cell."""
 Sink = Callable[[Row], None]
 
-COLUMNS = (
-    "total_reward",
-    "total_reward_ma",
-    "loss",
-    "fps",
-    "frame",
-    "wall_t",
-    "t",
-    "epi",
-    "opt_step",
-    "lr",
-)
+COLUMNS = ("total_reward", "total_reward_ma", "loss", "fps", "frame", "wall_t", "t", "epi", "opt_step", "lr")
 """The columns that every table has; extras stand behind them."""
 WINDOW = 100
 """Episodes that total_reward, and rows that total_reward_ma, is the mean of."""

@@ -226,10 +226,6 @@ class Sink(ABC):
 class SafeSink:
     """A sink that can't hurt the training: the first exception is logged, and it gets no more rows.
 
-    Args:
-        spec: which sink; one of `meta.sinks`.
-        run: whose rows it gets.
-
     Raises:
         LabError: it can't be made.
     """

@@ -114,7 +114,8 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     from slm_lab.cli.run import Command, main
 
     if stop_ray:
-        raise typer.Exit(_stop())
+        _stop_ray()
+        raise typer.Exit
     settings = {
         "seed": seed,
         "start_from": start_from,
@@ -159,8 +160,7 @@ def validate(
 def migrate(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A spec file of SLM-Lab 4 or 5, or a folder of them.")],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="NEW", help="Where to write; default: print it."),
+        Path | None, typer.Option("-o", "--output", metavar="NEW", help="Where to write; default: print it.")
     ] = None,
 ) -> None:
     """Convert spec files of older versions to the current format, and list the changes.
@@ -175,14 +175,24 @@ def migrate(
 @app.command()
 def schema(
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="File to write; default: print it."),
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; default: print it.")
     ] = None,
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
-    from slm_lab.cli.schema import main
+    import json
 
-    main(output)
+    from slm_lab.lib.errors import LabError
+    from slm_lab.lib.files import write_atomic
+    from slm_lab.spec.schema import file_schema
+
+    text = json.dumps(file_schema(), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_atomic(output, text)
+    except OSError as e:
+        raise LabError(f"{output}: can't be written: {e.strerror}") from e
 
 
 add_views(app)
@@ -194,8 +204,7 @@ def run_remote(  # noqa: PLR0917  a parameter is an option
     spec_name: Annotated[str, typer.Argument(metavar="SPEC_NAME", help="Name of the spec in the file.")],
     mode: Annotated[str, typer.Argument(metavar="MODE", help="train, search or dev.")] = "train",
     name: Annotated[
-        str | None,
-        typer.Option("-n", "--name", metavar="NAME", help="Name at dstack; default: spec name and time."),
+        str | None, typer.Option("-n", "--name", metavar="NAME", help="Name at dstack; default: spec name and time.")
     ] = None,
     sets: Sets = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use a machine with a GPU.")] = False,
@@ -249,10 +258,11 @@ def pull(
     pull_runs(pattern, out, force=force)
 
 
-def _stop() -> int:
-    from slm_lab.cli.stop import main
+def _stop_ray() -> None:
+    from slm_lab.experiment.search.cluster import stop_ray
 
-    return main()
+    for line in stop_ray() or ["no Ray of this user's lab on this machine"]:
+        typer.echo(line)
 
 
 def _seen(ctx: typer.Context) -> dict[str, Any]:

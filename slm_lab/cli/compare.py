@@ -1,18 +1,16 @@
 """`slm-lab compare`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from slm_lab.cli.report import print_table, show
+from slm_lab.cli.report import make_table, print_json, print_table, show_notes
 from slm_lab.cli.runs import find_all
 from slm_lab.experiment.records.compare import Comparison, compare, to_json
 from slm_lab.experiment.records.history import read_histories
 from slm_lab.experiment.records.wording import NAMES, env_table, interval, number
-from slm_lab.lib.files import plain
 
 
 def main(
@@ -25,16 +23,12 @@ def main(
     labels: list[str] | None,
     as_json: bool,
 ) -> None:
-    """Print scores with intervals.
-
-    Raises:
-        LabError: no such run or metric, a run without a row.
-    """
+    """Print scores with intervals."""
     histories, left_out = read_histories(find_all(words, out), strict=labels is not None)
     found = compare(histories, metric=metric, at=at, target=target, labels=labels)
     found.notes.extend(left_out)
     if as_json:
-        print(json.dumps(plain(to_json(found)), indent=2, ensure_ascii=False))
+        print_json(to_json(found))
         return
     for env in found.envs:
         print_table(_env_table(found, env))
@@ -42,16 +36,12 @@ def main(
         print_table(_aggregate_table(found))
     if found.improvement:
         print_table(_improvement_table(found))
-    for note in found.notes:
-        show("note", note, "bold cyan")
+    show_notes(found.notes)
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
+    look = {"title": title, "title_justify": "left", "title_style": "bold", "caption_justify": "left"}
+    return make_table([first], columns, **look)
 
 
 def _env_table(found: Comparison, env: str) -> Table:
@@ -69,9 +59,8 @@ def _aggregate_table(found: Comparison) -> Table:
     table = _table(title, "method", *(NAMES[name] for name in next(iter(found.aggregates.values()))))
     for label, estimates in found.aggregates.items():
         table.add_row(Text(label), *map(interval, estimates.values()))
-    for env, r in found.references.items():
-        table.caption = f"{table.caption or ''}{env}: {number(r.low)} to {number(r.high)} ({r.source})\n"
-    table.caption_justify = "left"
+    scales = [f"{env}: {number(r.low)} to {number(r.high)} ({r.source})\n" for env, r in found.references.items()]
+    table.caption = "".join(scales)
     return table
 
 

@@ -1,6 +1,5 @@
 """`slm-lab push`, `slm-lab list`, `slm-lab pull`: runs and the Hugging Face Hub."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,10 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 from rich.text import Text
 
-from slm_lab.cli.report import print_table
+from slm_lab.cli.report import make_table, print_json, print_table
 from slm_lab.cli.runs import find_folder
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import setup
@@ -19,16 +17,12 @@ from slm_lab.remote import catalog
 from slm_lab.remote.account import Account
 from slm_lab.remote.card import number
 from slm_lab.remote.hub import Hub
-from slm_lab.remote.pull import pull
+from slm_lab.remote.pull import Watcher, pull
 from slm_lab.remote.push import push
 
 
 def push_run(word: str, out: Path) -> None:
-    """Upload a run and print its address.
-
-    Raises:
-        LabError: no such run; no account; the hub refused.
-    """
+    """Upload a run and print its address."""
     setup()
     layout = Layout.open(find_folder(word, out))
     hub = Hub(Account.read())
@@ -39,27 +33,18 @@ def push_run(word: str, out: Path) -> None:
 
 
 def list_hub(pattern: str, *, as_json: bool) -> None:
-    """Print the runs of the repository, the newest last.
-
-    Raises:
-        LabError: no account, no such repository.
-    """
+    """Print the runs of the repository, the newest last."""
     setup()
     hub = Hub(Account.read())
     known = catalog.read(hub, hub.head())
     entries = [known[name] for name in catalog.select(known, pattern)]
     if as_json:
-        rows = [{**asdict(e), "date": e.date} for e in entries]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json([{**asdict(e), "date": e.date} for e in entries])
         return
     if not entries:
         print(f"no run in {hub.account.repo} yet")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "spec", "env", "algorithm"):
-        table.add_column(name, overflow="fold")
-    for name in ("score", "frames"):
-        table.add_column(name, justify="right")
+    table = make_table(("name", "spec", "env", "algorithm"), ("score", "frames"))
     table.add_column("status")
     table.add_column("date")
     for e in entries:
@@ -69,11 +54,7 @@ def list_hub(pattern: str, *, as_json: bool) -> None:
 
 
 def pull_runs(pattern: str, out: Path, *, force: bool) -> None:
-    """Download the runs that fit and print their folders.
-
-    Raises:
-        LabError: none fits; one could not be had.
-    """
+    """Download the runs that fit and print their folders."""
     setup()
     hub = Hub(Account.read())
     for name in catalog.select(catalog.read(hub, hub.head()), pattern):
@@ -82,7 +63,7 @@ def pull_runs(pattern: str, out: Path, *, force: bool) -> None:
         print(root)
 
 
-class _Bar:
+class _Bar(Watcher):
     """Files and bytes of a run that come, on a terminal."""
 
     def __init__(self, progress: Progress) -> None:

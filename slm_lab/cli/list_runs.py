@@ -1,14 +1,12 @@
 """`slm-lab list-runs`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from slm_lab.cli.report import fits, print_table
+from slm_lab.cli.report import fits, make_table, print_json, print_table
 from slm_lab.experiment.records.describe import describe
 from slm_lab.experiment.records.runs import list_layouts
 
@@ -19,16 +17,12 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
     """Print the runs of a folder, the newest last."""
     lines = [describe(layout) for layout in list_layouts(out) if pattern in layout.root.name]
     if as_json:
-        print(json.dumps([asdict(line) for line in lines], indent=2, ensure_ascii=False))
+        print_json([asdict(line) for line in lines])
         return
     if not lines:
         print(f"no run in {out}" + (f" whose name contains '{pattern}'" if pattern else ""))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("folder", "spec", "env", "algorithm"):
-        table.add_column(name, overflow="fold")
-    for name in ("sessions", "frames", "total_reward_ma"):
-        table.add_column(name, justify="right")
+    table = make_table(("folder", "spec", "env", "algorithm"), ("sessions", "frames", "total_reward_ma"))
     table.add_column("status")
     for line in lines:
         score = "" if line.total_reward_ma is None else f"{line.total_reward_ma:.2f}"

@@ -14,11 +14,7 @@ from slm_lab.lib.log import setup
 def main(
     words: Sequence[str], out: Path, output: Path | None, *, open_it: bool, watch_every: float | None, **options: Any
 ) -> None:
-    """Write the page, print where it is, and open it where that is asked for.
-
-    Raises:
-        LabError: no such run, a run without a row, a file that can't be written, no browser.
-    """
+    """Write the page, print where it is, and open it where that is asked for."""
     setup("WARNING")
     find_local_plugins()
     layouts = find_all(words, out)
@@ -32,11 +28,7 @@ def main(
 
 
 def open_page(path: Path) -> None:
-    """Show a page in the browser.
-
-    Raises:
-        LabError: there is none.
-    """
+    """Show a page in the browser."""
     try:
         opened = webbrowser.open(path.resolve().as_uri())
     except webbrowser.Error:

@@ -16,15 +16,8 @@ YAML = (".yaml", ".yml")
 def main(old: Path, new: Path | None) -> int:
     """Migrate a file, or the files of a folder, and report the changes.
 
-    Args:
-        old: file or folder
-        new: where to write; None: a file goes to standard output
-
     Returns:
         Exit code: 2 where a spec asks for what no longer exists; the others are written all the same.
-
-    Raises:
-        LabError: a file can't be read; a folder without a place to write to.
     """
     if not old.is_dir():
         return _migrate_file(find_file(old), new)

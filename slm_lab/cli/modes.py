@@ -28,9 +28,6 @@ class Request:
 def parse_mode(word: str) -> tuple[str, str | None]:
     """Mode and target.
 
-    Raises:
-        LabError: no such mode, or one that takes no target.
-
     >>> parse_mode("train"), parse_mode("enjoy@data/x")
     (('train', None), ('enjoy', 'data/x'))
     """
@@ -38,15 +35,12 @@ def parse_mode(word: str) -> tuple[str, str | None]:
     if mode not in MODES:
         raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, MODES)} (known: {', '.join(MODES)})")
     if at and not target:
-        raise LabError(f"{mode}@: say what to go on with: {mode}@{LATEST}, or {mode}@ and a run folder")
+        raise LabError(f"{mode}@: name what to resume: {mode}@{LATEST}, or {mode}@ and a run folder")
     return mode, target or None
 
 
 def parse_words(words: list[str]) -> Request:
     """What up to three words mean: `FILE NAME MODE`, `FILE NAME`, `FILE MODE`, `FILE`, `MODE` or nothing.
-
-    Raises:
-        LabError: no such mode.
 
     >>> parse_words(["spec.json", "dev"])
     Request(file='spec.json', name=None, mode='dev', target=None)
@@ -62,11 +56,7 @@ def parse_words(words: list[str]) -> Request:
 
 
 def read_job(path: Path) -> tuple[list[Request], list[str]]:
-    """The requests of a job file, `{spec_file: {spec_name: mode}}`, and what is wrong with the others.
-
-    Raises:
-        LabError: no such file, not JSON, not of that form.
-    """
+    """The requests of a job file, `{spec_file: {spec_name: mode}}`, and what is wrong with the others."""
     try:
         data = parse_json(decode(path.read_bytes(), str(path)), str(path))
     except OSError as e:

@@ -1,6 +1,8 @@
-"""How user errors look."""
+"""How tables, notes and user errors look."""
 
-from typing import TypeGuard
+import json
+from collections.abc import Iterable
+from typing import Any, TypeGuard
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -8,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import plain
 
 TRAIN_PACKAGES = frozenset(
     {"ale_py", "cloudpickle", "gymnasium", "imageio", "mujoco", "ray", "optuna", "safetensors", "tensorboard", "torch"}
@@ -40,6 +43,21 @@ def is_core_only(error: Exception) -> TypeGuard[ModuleNotFoundError]:
     return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAIN_PACKAGES
 
 
+def make_table(texts: Iterable[str], numbers: Iterable[str] = (), **look: Any) -> Table:
+    """A table without lines: columns of text, which fold where they do not fit, then columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold", **look)
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON; NaN is null."""
+    print(json.dumps(plain(data), indent=2, ensure_ascii=False))
+
+
 def print_table(table: Table) -> None:
     """Print on standard output: fitted to a terminal; as wide as it needs to be where there is none."""
     console = Console(highlight=False)
@@ -59,3 +77,9 @@ def show(label: str, message: str, style: str) -> None:
     """Print `label: message` on standard error, the label styled; the message is taken literally and not wrapped."""
     text = Text.assemble((f"{label}:", style), " ", message)
     Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Print notes on standard error."""
+    for note in notes:
+        show("note", note, "bold cyan")

@@ -66,9 +66,6 @@ def main(command: Command) -> int:
 
     Returns:
         Exit code: 0, 1 where a session crashed, 2 after a user error, 130 where it was interrupted.
-
-    Raises:
-        LabError: what can't be run, before anything is.
     """
     setup(command.settings["log_level"])
     find_local_plugins()
@@ -96,11 +93,7 @@ def main(command: Command) -> int:
 
 
 def _check_options(command: Command, requests: list[Request]) -> None:
-    """Refuse options that would have no effect.
-
-    Raises:
-        LabError: all of them, a line each.
-    """
+    """Refuse options that would have no effect."""
     settings, modes = command.settings, {request.mode for request in requests}
     enjoys, trains = "enjoy" in modes, modes - {"enjoy"}
     faults = []

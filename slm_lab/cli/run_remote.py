@@ -39,11 +39,7 @@ class RemoteCommand:
 
 
 def main(command: RemoteCommand) -> None:
-    """Submit a run, or with --dry-run print what would be submitted.
-
-    Raises:
-        LabError: the spec, the account or dstack is not as it must be; nothing is submitted then.
-    """
+    """Submit a run, or with --dry-run print what would be submitted."""
     setup()
     find_local_plugins()
     mode, target = parse_mode(command.mode)

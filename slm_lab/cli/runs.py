@@ -1,6 +1,5 @@
 """Run folders, as users name them."""
 
-import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from slm_lab.cli.modes import LATEST
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.layout import TIMESTAMP, Layout
+from slm_lab.lib.layout import FOLDER_NAME, TIMESTAMP, Layout
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.files import expand
 
@@ -21,11 +20,7 @@ def find_local_plugins() -> None:
 
 
 def locate(word: str, out: Path) -> str | Path:
-    """`latest`, or the path that is meant: as given, or a folder's name inside `out`.
-
-    Raises:
-        LabError: there is no such path; with the nearest name.
-    """
+    """`latest`, or the path that is meant: as given, or a folder's name inside `out`."""
     inside = out / word
     if word == LATEST or expand(word).exists():
         return word
@@ -36,22 +31,15 @@ def locate(word: str, out: Path) -> str | Path:
 
 
 def check_folder(folder: str, spec_name: str) -> None:
-    """A name that is given to a run folder must be one that its run can be found by.
-
-    Raises:
-        LabError: it is not `<spec_name>_<timestamp>`.
-    """
-    if not re.fullmatch(re.escape(spec_name) + r"_\d{4}_\d\d_\d\d_\d{6}(_\d+)?", folder, re.ASCII):
+    """A name that is given to a run folder must be one that its run can be found by."""
+    match = FOLDER_NAME.fullmatch(folder)
+    if match is None or match["spec"] != spec_name:
         example = f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
         raise LabError(f"--folder: must be the spec's name and a time, such as {example} (got '{folder}')")
 
 
 def find_folder(word: str, out: Path) -> Path:
-    """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name.
-
-    Raises:
-        LabError: there is none.
-    """
+    """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name."""
     from slm_lab.experiment.records.runs import find_run, list_layouts  # imports torch
 
     finished = [x.root for x in list_layouts(out) if x.name == word and x.trial_metrics(0).exists()]
@@ -64,9 +52,6 @@ def find_folders(word: str, out: Path) -> list[Path]:
     """The run folders that a word means: one, as `find_folder` has it, or all that a pattern with * or ? matches.
 
     A pattern is looked for as a path, then among the names in `out`.
-
-    Raises:
-        LabError: there is none.
     """
     if not any(sign in word for sign in "*?[") or expand(word).exists():
         return [find_folder(word, out)]
@@ -81,11 +66,7 @@ def find_folders(word: str, out: Path) -> list[Path]:
 
 
 def find_all(words: Sequence[str], out: Path) -> list[Layout]:
-    """The run folders that several words mean, in their order.
-
-    Raises:
-        LabError: one of them is not there: all that are not, at once.
-    """
+    """The run folders that several words mean, in their order."""
     folders: list[Path] = []
     faults = []
     for word in words:

@@ -11,7 +11,7 @@ from slm_lab.lib.layout import Layout
 from slm_lab.remote.account import Account
 from slm_lab.remote.hub import Hub
 from slm_lab.remote.names import FOLDER
-from slm_lab.remote.pull import pull
+from slm_lab.remote.pull import Watcher, pull
 from slm_lab.remote.push import Uploads, push
 
 
@@ -20,9 +20,6 @@ class Upload:
 
     Args:
         every: minutes between two uploads.
-
-    Raises:
-        LabError: no account; the hub refuses it.
     """
 
     def __init__(self, every: float) -> None:
@@ -38,7 +35,7 @@ class Upload:
         """Bring a run folder here that is on the hub; whether there is one."""
         if name not in self._hub.folders(FOLDER, self._hub.head()):
             return False
-        pull(self._hub, name, out, _Silent())
+        pull(self._hub, name, out, Watcher())
         logger.info("{} comes from {}", name, self._hub.account.repo)
         return True
 
@@ -51,11 +48,3 @@ class Upload:
             show("error", f"not uploaded: {e}\n{hint}", "bold red")
             return False
         return True
-
-
-class _Silent:
-    def begin(self, name: str, count: int, size: int) -> None:
-        pass
-
-    def advance(self, count: int) -> None:
-        pass

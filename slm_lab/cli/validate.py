@@ -1,16 +1,14 @@
 """`slm-lab validate`: what runs, and what does not for which reasons."""
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
-from slm_lab.cli.report import print_table
+from slm_lab.cli.report import make_table, print_json, print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.experiment.trial.check import check_spec
 from slm_lab.lib.errors import SpecError
@@ -46,7 +44,7 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
     known = {name for path in paths for name in _variables(path)}
     verdicts = [verdict for path in paths for verdict in verdicts_of(path, sets, known)]
     if as_json:
-        print(json.dumps([asdict(v) for v in verdicts], indent=2, ensure_ascii=False))
+        print_json([asdict(v) for v in verdicts])
     else:
         _print(verdicts)
     return 0 if verdicts and all(v.status in (RUNS, MIGRATES) for v in verdicts) else 2
@@ -119,9 +117,7 @@ def _verdict(path: Path, name: str, raw: dict[str, Any], sets: dict[str, str], o
 
 
 def _print(verdicts: list[Verdict]) -> None:
-    table = Table("file", "spec", "status", "notes", box=None, pad_edge=False, header_style="bold")
-    for column in table.columns[:3]:
-        column.overflow = "fold"
+    table = make_table(("file", "spec", "status", "notes"))
     for v in verdicts:
         status = Text(v.status, style=_STYLES[v.status])
         table.add_row(Text(v.file), Text(v.spec or ""), status, Text("\n".join(v.notes)))

@@ -1,7 +1,7 @@
 """The commands that show the results of runs. The bodies are imported when a command runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,11 +40,19 @@ def plot(  # noqa: PLR0917  a parameter is an option
 
     Runs of the same spec count as seeds of one method.
     """
-    from slm_lab.cli.plot import main
+    from slm_lab.cli.report import show_notes
+    from slm_lab.cli.runs import find_all
+    from slm_lab.experiment.graphs.plot_runs import plot_runs
+    from slm_lab.experiment.records.history import read_histories
+    from slm_lab.lib.errors import LabError
 
     words = [*(runs or []), *split_words(folders or "")]
+    if not words:
+        raise LabError("plot: no run given; name folders, patterns or specs")
     labels = split_words(legends) if legends is not None else None
-    main(words, out, metric=metric, x=x, title=title, legends=labels, output=output)
+    histories, left_out = read_histories(find_all(words, out), strict=labels is not None)
+    typer.echo(plot_runs(histories, metric=metric, x=x, title=title, legends=labels, output=output))
+    show_notes(left_out)
 
 
 def report(  # noqa: PLR0913, PLR0917  a parameter is an option
@@ -52,10 +60,7 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="An .html file; default: report.html in the run folder, or here.",
+            "-o", "--output", metavar="FILE", help="An .html file; default: report.html in the run folder, or here."
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -108,14 +113,12 @@ def compare(
 
 def evaluate(  # noqa: PLR0917  a parameter is an option
     run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file."),
+        str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")
     ],
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes per policy.")] = 100,
     num_envs: Annotated[int, typer.Option(min=1, help="Number of envs stepped in parallel.")] = 16,
     stochastic: Annotated[
-        bool,
-        typer.Option("--stochastic", help="Sample actions instead of taking the most likely ones."),
+        bool, typer.Option("--stochastic", help="Sample actions instead of taking the most likely ones.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of envs and actions.")] = 0,
     checkpoint: Annotated[
@@ -131,14 +134,13 @@ def evaluate(  # noqa: PLR0917  a parameter is an option
     """Evaluate a trained policy: mean total_reward over many episodes with its 95 % interval."""
     from slm_lab.cli.evaluate import main
 
-    settings = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "which": checkpoint, "device": device}
-    main(run, episodes, out, all_sessions=all_sessions, as_json=as_json, **settings)
+    settings: dict[str, Any] = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "device": device}
+    main(run, episodes, out, which=checkpoint, all_sessions=all_sessions, as_json=as_json, **settings)
 
 
 def export(
     run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file."),
+        str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")
     ],
     output: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file, or .pt2 for torch.export.load.")],
     checkpoint: Annotated[
@@ -147,9 +149,20 @@ def export(
     out: Out = Path("data"),
 ) -> None:
     """Export a policy to one file that maps raw observations to env actions; checked against the policy."""
-    from slm_lab.cli.export import main
+    from slm_lab.cli.runs import find_local_plugins, locate
+    from slm_lab.experiment.play.enjoy import SavedPolicy
+    from slm_lab.experiment.play.export import ENVS, STEPS, export
+    from slm_lab.experiment.play.measure import choose
+    from slm_lab.lib.log import setup
 
-    main(run, output, out, checkpoint)
+    setup("WARNING")
+    find_local_plugins()
+    [path] = choose(locate(run, out), checkpoint, out=out)
+    done = export(SavedPolicy.open(path), output.expanduser())
+    typer.echo(f"in:  {', '.join(done.inputs)}")
+    typer.echo(f"out: {', '.join(done.outputs)}")
+    typer.echo(f"checked on {ENVS * STEPS} observations: the greatest difference to the policy is {done.error:.3g}")
+    typer.echo(done.path)
 
 
 def list_runs(

@@ -5,12 +5,9 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from slm_lab.lib.errors import LabError
-from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
-
-Array = NDArray[Any]
+from slm_lab.types import ActionSpace, Array, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +145,7 @@ def _collect(space: spaces.Space[Any], env: str, parts: list[ActionMap]) -> Any:
 
 
 def _map_part(space: spaces.Space[Any], env: str) -> ActionMap:
-    """The map of a space that is no tuple and no dict.
-
-    Raises:
-        LabError: a kind of space that no algorithm here can act in.
-    """
+    """The map of a space that is no tuple and no dict."""
     integers = np.dtype(np.int64)
     match space:
         case spaces.Discrete():

@@ -70,11 +70,8 @@ class Atari(VecEnv):
     """N games. Rewards are the game's; `wrappers` clip them.
 
     Args:
-        name: id, for messages and `info`.
-        num_envs: N.
         game: name of the ROM.
         max_t: steps after which an episode is truncated; None: that of max_num_frames_per_episode.
-        render: "human" or "rgb_array", of env 0.
         training: whether life_loss_info counts.
         threads: that step the games, at most; None: one a core.
         arguments: see ARGUMENTS.
@@ -214,8 +211,7 @@ class Atari(VecEnv):
         # actions are few: a byte each, but for continuous ones
         kind = np.uint8 if self.actions.dtype.kind == "i" else self.actions.dtype
         return {
-            "name": self.info.name,
-            "num_envs": n,
+            **self._identity(),
             "seed": self._seed,
             "seeds": list(self._seeds),
             "actions": [pack(log.actions(i).astype(kind)) for i in range(n)],
@@ -278,13 +274,7 @@ class Atari(VecEnv):
 
 
 class _Picture:
-    """A twin of env 0 that plays the same game in colour and full size: the vector env shows only what is learned from.
-
-    Args:
-        game: name of the ROM.
-        render: "human": also in a window.
-        arguments: of the vector env.
-    """
+    """A twin of env 0 that plays the same game in colour and full size; the vector env shows what is learned from."""
 
     def __init__(self, game: str, render: str, arguments: dict[str, Any]) -> None:
         screen: Any = ale_py.ALEInterface()

@@ -1,6 +1,7 @@
 """The one face of all envs: N of them stepped together, restarted in the same step in which an episode ends."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,22 @@ from slm_lab.env.observations import ObsMap
 from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
-from slm_lab.types import EnvInfo, Step
+from slm_lab.types import Array, EnvInfo, Step
 
 MAX_T = 100_000
 """Steps after which an episode is truncated where neither the env nor the spec states a limit: so the record of actions
 that `state_dict` needs stays bounded, and so does an episode that an agent can't end by itself."""
 PLAY_MAX_T = 10_000
 """The same in evaluation and `enjoy`, which wait for the ends of episodes."""
+
+
+def as_step(arrays: Iterable[Array]) -> Step:
+    """A step from obs, reward, terminated, truncated, final_obs, and each env's return and length so far, [N, ...]."""
+    obs, reward, terminated, truncated, final_obs, returns, lengths = arrays
+    ended = np.flatnonzero(terminated | truncated)
+    if not len(ended):
+        return Step(obs, reward, terminated, truncated, obs, [], [])
+    return Step(obs, reward, terminated, truncated, final_obs, returns[ended].tolist(), lengths[ended].tolist())
 
 
 class VecEnv(ABC):
@@ -30,6 +40,9 @@ class VecEnv(ABC):
     Every episode begins from a seed of its own, derived from the seed of `reset`, the index of the env and the number
     of the episode. Exact continuation presumes that an episode follows from its seed and the actions: that the env
     carries nothing from one episode to the next, and draws random numbers only from what was seeded.
+
+    Subclasses take the same under the same name: `name`, its id, for messages and `info`; `num_envs`, N; `max_t`, steps
+    after which an episode is truncated; `render`, "human" or "rgb_array", of env 0.
     """
 
     info: EnvInfo
@@ -99,16 +112,20 @@ class VecEnv(ABC):
         if state:
             raise LabError(f"env: {self.info.name} is not normalized, but the saved policy learned from what was")
 
-    @abstractmethod
     def render(self) -> NDArray[np.uint8] | None:
-        """An RGB frame [H, W, 3] of env 0, if made with render="rgb_array"; else None."""
+        """An RGB frame [H, W, 3] of env 0, if made with render="rgb_array"; None otherwise, and without pictures."""
+        return None
 
     @abstractmethod
     def close(self) -> None:
         """Free windows and simulators. Calling it twice is harmless."""
 
+    def _identity(self) -> State:
+        """By what a state is known to be of these envs."""
+        return {"name": self.info.name, "num_envs": self.info.num_envs}
+
     def _check_state(self, state: State) -> None:
         """Refuse a state that is not of these envs."""
-        here, there = (self.info.name, self.info.num_envs), (state["name"], state["num_envs"])
-        if here != there:
-            raise LabError(f"env: the saved state is of {there[1]} x {there[0]}, not of {here[1]} x {here[0]}")
+        name, n, here = state["name"], state["num_envs"], self.info
+        if (name, n) != (here.name, here.num_envs):
+            raise LabError(f"env: the saved state is of {n} x {name}, not of {here.num_envs} x {here.name}")

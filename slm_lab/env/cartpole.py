@@ -41,10 +41,7 @@ class CartPole(VecEnv):
     """A pole on a cart, pushed left (0) or right (1); observations x, x_dot, theta, theta_dot.
 
     Args:
-        num_envs: N.
-        max_t: steps after which an episode is truncated.
         sutton_barto_reward: 0 a step and -1 for the fall, instead of 1 a step.
-        render: "human" or "rgb_array", of env 0.
     """
 
     def __init__(
@@ -202,8 +199,7 @@ class CartPole(VecEnv):
     def state_dict(self) -> State:
         """See VecEnv."""
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "state": self._state.tolist(),
             "age": [self._t - start for start in self._start],
             "seed": self._seeds.seed,

@@ -15,8 +15,8 @@ from slm_lab.spec.model import EnvSpec
 CAR_RACING = "gymnasium.envs.box2d.car_racing:CarRacing"
 RENDER = "not a key of the spec: rendering is asked for on the command line, with --render"
 ATARI_ELSEWHERE = {
-    "reward_clipping": "not a key of the spec: say env.clip_reward",
-    "episodic_life": "not a key of the spec: say env.life_loss_info, which leaves the score to the whole game",
+    "reward_clipping": "not a key of the spec: use env.clip_reward",
+    "episodic_life": "not a key of the spec: use env.life_loss_info, which leaves the score to the whole game",
     "num_threads": "not a key of the spec: all cores of a session are used",
     "autoreset_mode": "not a key of the spec: episodes begin in the step in which the one before ends",
 }
@@ -45,25 +45,25 @@ def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
     faults = []
     if is_playground(found.id):
         beyond = ("frame_op", *beyond_native(spec))
-        faults = [f"env.{key}: {found.id} can't follow it" for key in beyond if getattr(spec, key)]
+        faults = [f"env.{key}: {found.id} does not support it" for key in beyond if getattr(spec, key)]
         if spec.vectorization not in ("auto", "native"):
-            faults.append(f"env.vectorization: {found.id} has a vector env of its own: say auto or native")
+            faults.append(f"env.vectorization: {found.id} has a vector env of its own: use auto or native")
         return faults
     if is_atari(found) or spec.vectorization == "native":
-        why = f"the vector env of {found.id} can't follow it"
+        why = f"the vector env of {found.id} does not support it"
         faults = [f"env.{key}: {why}" for key in beyond_native(spec)]
     if spec.vectorization == "tensor" and not is_atari(found) and (reason := why_no_tensor(found, spec)):
         faults.append(reason)
     if spec.vectorization == "native" and not has_native(found):
-        faults.append(f"env.vectorization: there is no vector env for {found.id}: say auto, sync, thread or async")
+        faults.append(f"env.vectorization: there is no vector env for {found.id}: use auto, sync, thread or async")
     if spec.vectorization == "thread" and found.registration.entry_point == CAR_RACING:
-        faults.append(f"env.vectorization: {found.id} can't be drawn in threads: say auto, sync or async")
+        faults.append(f"env.vectorization: {found.id} can't be drawn in threads: use auto, sync or async")
     if is_atari(found):
         if spec.vectorization not in ("auto", "native"):
-            faults.append(f"env.vectorization: {found.id} has a vector env of its own: say auto or native")
+            faults.append(f"env.vectorization: {found.id} has a vector env of its own: use auto or native")
         if spec.frame_op is not None:
             faults.append(
-                f"env.frame_op: {found.id} shows several frames as it is: say env.stack_num for another number"
+                f"env.frame_op: {found.id} shows several frames as it is: use env.stack_num for another number"
             )
     return faults
 

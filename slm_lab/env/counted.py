@@ -26,9 +26,7 @@ class CountedVec(DeviceVec):
     """N tensor envs on one device.
 
     Args:
-        name: id
         env: the problem; its methods put new tensors on the device of their arguments
-        num_envs: N
         max_t: steps after which an episode is truncated; None: MAX_T
         device: torch name
     """
@@ -85,8 +83,7 @@ class CountedVec(DeviceVec):
     def state_dict(self) -> State:
         """See VecEnv; as that of TensorVec, so that a run can go on there."""
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "seed": int(self._seed.item()),
             "t": int(self._t.item()),
             "episodes": (self._episode[:, 0] + 1).tolist(),
@@ -104,10 +101,6 @@ class CountedVec(DeviceVec):
             tensor.copy_(torch.tensor(values, dtype=tensor.dtype))
         self.obs = np.array(state["obs"], np.float32).reshape(self.obs.shape)
         self.seen.copy_(torch.from_numpy(self.obs))
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """See VecEnv: it has no pictures."""
-        return None
 
     def close(self) -> None:
         """See VecEnv."""

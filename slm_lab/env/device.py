@@ -5,7 +5,6 @@ happen on the device: `DevicePipeline` is for them what `wrappers.Pipeline` is f
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slm_lab.env.base import VecEnv
+from slm_lab.env.base import VecEnv, as_step
+from slm_lab.env.modes import is_plain
 from slm_lab.env.moments import EPSILON
 from slm_lab.env.ops import ClipObs, NormalizeObs
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.translate import Translator
-from slm_lab.env.wrappers import DEFAULT_CLIP, check_normalizers
+from slm_lab.env.wrappers import check_normalizers, clip_bounds
 from slm_lab.lib.stateful import State
 from slm_lab.spec.env import EnvSpec
 from slm_lab.types import Floats, Raw, Step
@@ -69,20 +69,11 @@ class DeviceVec(VecEnv):
 
 def on_host(moved: Moved) -> Step:
     """A step as arrays; waits for the device."""
-    obs, reward, terminated, truncated, final_obs, ret, length = (x.cpu().numpy() for x in moved)
-    ended = np.flatnonzero(terminated | truncated)
-    if not len(ended):
-        return Step(obs, reward, terminated, truncated, obs, [], [])
-    return Step(obs, reward, terminated, truncated, final_obs, ret[ended].tolist(), length[ended].tolist())
+    return as_step(x.cpu().numpy() for x in moved)
 
 
 class DeviceMoments:
-    """`moments.Moments` on a device, of batches of N samples: the same numbers but for rounding.
-
-    Args:
-        shape: of one sample
-        device: of the tensors
-    """
+    """`moments.Moments` on a device, of batches of N samples: the same numbers but for rounding."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.count = torch.zeros((), dtype=torch.float64, device=device)
@@ -134,12 +125,8 @@ class DevicePipeline(DeviceVec):
         if spec.normalize_reward:
             self._moments["reward"] = DeviceMoments((), device)
         self._ret = torch.zeros(env.info.num_envs, dtype=torch.float64, device=device)
-        self._clip_obs = DEFAULT_CLIP if spec.clip_obs is None and spec.normalize_obs else spec.clip_obs or None
+        self._clip_obs, self._clip_reward = clip_bounds(spec)
         self._obs_ops = spec.normalize_obs or self._clip_obs is not None
-        bounds = DEFAULT_CLIP if spec.clip_reward is None and spec.normalize_reward else spec.clip_reward
-        self._clip_reward: tuple[float, float] | None = None
-        if bounds:
-            self._clip_reward = bounds if isinstance(bounds, tuple) else (-bounds, bounds)
 
     def _see(self, obs: Tensor) -> Tensor:
         """Observations under the statistics as they stand."""
@@ -195,19 +182,16 @@ class DevicePipeline(DeviceVec):
 
     def normalize_obs(self, obs: NDArray[Any]) -> NDArray[Any]:
         """See Normalizer."""
-        made: NDArray[Any] = self._see(torch.from_numpy(obs).to(self._ret.device)).cpu().numpy()
-        return made
+        return self._see(torch.from_numpy(obs).to(self._ret.device)).cpu().numpy()
 
     def normalize_reward(self, reward: Floats) -> Floats:
         """See Normalizer."""
-        made: Floats = self._pay(torch.from_numpy(reward).to(self._ret.device)).cpu().numpy()
-        return made
+        return self._pay(torch.from_numpy(reward).to(self._ret.device)).cpu().numpy()
 
     def state_dict(self) -> State:
         """See VecEnv."""
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "env": self._env.state_dict(),
             "obs": pack(self.seen.cpu().numpy()) if self._obs_ops else None,
             "raw_obs": pack(self._env.seen.cpu().numpy()) if self.info.normalized else None,
@@ -273,9 +257,4 @@ class DevicePipeline(DeviceVec):
 
 def wrap_device(env: DeviceVec, spec: EnvSpec, *, gamma: float, training: bool) -> DeviceVec:
     """The env with what the spec asks for; see DevicePipeline."""
-    return env if _is_plain(spec) else DevicePipeline(env, spec, gamma=gamma, training=training)
-
-
-def _is_plain(spec: EnvSpec) -> bool:
-    keys: Sequence[str] = ("normalize_obs", "clip_obs", "normalize_reward", "clip_reward", "reward_scale")
-    return not any(getattr(spec, key) for key in keys)
+    return env if is_plain(spec) else DevicePipeline(env, spec, gamma=gamma, training=training)

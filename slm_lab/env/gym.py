@@ -22,12 +22,6 @@ class GymVecEnv(VecEnv):
 
     The state holds, per env, the number of the running episode and its actions so far: at most max_t of them.
 
-    Args:
-        name: id, for messages and `info`.
-        rows: the envs.
-        num_envs: N.
-        max_t: steps after which an episode is truncated.
-
     Raises:
         LabError: spaces the lab can't deal with.
     """
@@ -84,7 +78,7 @@ class GymVecEnv(VecEnv):
     def _end_episodes(self) -> Step:
         log, terminated, truncated = self._log, self._terminated, self._truncated
         if (terminated & truncated).any():
-            note(f"env: {self.info.name} says of one step that it terminated and was truncated: it terminated")
+            note(f"env: {self.info.name} reported one step as terminated and truncated: it counts as terminated")
         for i, begin in enumerate(log.begin):
             if log.end - begin >= self._max_t:
                 truncated[i] = True
@@ -101,13 +95,11 @@ class GymVecEnv(VecEnv):
 
     def state_dict(self) -> State:
         """See VecEnv."""
-        n = self.info.num_envs
         return {
-            "name": self.info.name,
-            "num_envs": n,
+            **self._identity(),
             "seed": self._seeds.seed,
             "episodes": list(self._episodes),
-            "actions": [pack(self._log.actions(i)) for i in range(n)],
+            "actions": [pack(self._log.actions(i)) for i in range(self.info.num_envs)],
             "check": self._checksum(),
         }
 

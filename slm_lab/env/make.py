@@ -82,7 +82,8 @@ def make_env(
     if tensor is None:
         tensor = render is None and prefers_tensor(found, spec, whole=whole)
     mode = choose_mode(found, spec, tensor=tensor)
-    if is_playground(found.id) or (mode == "tensor" and device != "cpu"):
+    # frames are stacked on the host
+    if is_playground(found.id) or (mode == "tensor" and device != "cpu" and spec.frame_op is None):
         from slm_lab.env.device import wrap_device
 
         bare = _make_on_device(found, n, max_t, kwargs, render=render, device=device)

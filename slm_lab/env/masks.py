@@ -20,10 +20,6 @@ class MaskedObs(gym.Wrapper[Any, Any, Any, Any]):
     The mask is the env's `info["action_mask"]`, else what its method `action_masks()` gives, else the part
     `action_mask` of its observation: 1 for each action that is allowed, of MultiDiscrete actions place after place.
 
-    Args:
-        env: with Discrete or MultiDiscrete actions.
-        name: of the env, for messages.
-
     Raises:
         LabError: there can't be a mask for these actions.
     """

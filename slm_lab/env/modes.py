@@ -32,7 +32,7 @@ def prefers_tensor(found: Found, spec: EnvSpec, *, whole: bool) -> bool:
     """Whether a tensor env is asked for, or pays."""
     if spec.vectorization != "auto" or is_playground(found.id):
         return spec.vectorization == "tensor"
-    return whole and _is_plain(spec) and not why_no_tensor(found, spec)
+    return whole and is_plain(spec) and not why_no_tensor(found, spec)
 
 
 def choose_mode(found: Found, spec: EnvSpec, *, tensor: bool) -> str:
@@ -56,14 +56,14 @@ def why_no_tensor(found: Found, spec: EnvSpec) -> str | None:
     """What keeps an env from being stepped as tensors."""
     cls = tensor_class(found)
     if cls is None:
-        return f"env.vectorization: there is no tensor env for {found.id}: say auto"
+        return f"env.vectorization: there is no tensor env for {found.id}: use auto"
     takes = inspect.signature(cls).parameters
     given = [key for key in {**found.kwargs, **spec.kwargs} if key not in takes and key != LIMIT]
     given += beyond_native(spec)
-    return f"env.{given[0]}: the tensor env of {found.id} can't follow it" if given else None
+    return f"env.{given[0]}: the tensor env of {found.id} does not support it" if given else None
 
 
-def _is_plain(spec: EnvSpec) -> bool:
+def is_plain(spec: EnvSpec) -> bool:
     """Whether nothing lies between env and agent."""
     keys = ("frame_op", "normalize_obs", "clip_obs", "normalize_reward", "clip_reward", "reward_scale")
     return not any(getattr(spec, key) for key in keys)

@@ -1,17 +1,13 @@
 """Running statistics, and what is computed with them: functions of arrays, for whoever normalizes."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
+from slm_lab.types import Array
 
 EPSILON = 1e-8
 """Added to a variance before it divides."""
-
-Array = NDArray[Any]
 
 
 def normalize(x: Array, mean: Array, var: Array) -> Array:
@@ -25,8 +21,7 @@ def normalize(x: Array, mean: Array, var: Array) -> Array:
     >>> normalize(np.array([[1000.0, 3.0]]), np.array([900.0, 3.0]), np.array([2500.0, 0.0])).tolist()
     [[2.0, 0.0]]
     """
-    made: Array = ((x - mean) / np.sqrt(var + EPSILON)).astype(np.float32)
-    return made
+    return ((x - mean) / np.sqrt(var + EPSILON)).astype(np.float32)
 
 
 def normalize_by_scale(x: Array, var: Array) -> Array:
@@ -35,8 +30,7 @@ def normalize_by_scale(x: Array, var: Array) -> Array:
     >>> normalize_by_scale(np.array([3.0, -1.0]), np.array(4.0)).tolist()
     [1.5, -0.5]
     """
-    made: Array = (x / np.sqrt(var + EPSILON)).astype(np.float32)
-    return made
+    return (x / np.sqrt(var + EPSILON)).astype(np.float32)
 
 
 def clip(x: Array, low: Array, high: Array) -> Array:
@@ -45,19 +39,7 @@ def clip(x: Array, low: Array, high: Array) -> Array:
     >>> clip(np.array([-7.0, 2.0]), np.array(-5.0), np.array(5.0)).tolist()
     [-5.0, 2.0]
     """
-    made: Array = np.minimum(np.maximum(x, low), high)
-    return made
-
-
-class Stateless:
-    """Of an op that remembers nothing."""
-
-    def state_dict(self) -> State:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Nothing to do."""
+    return np.minimum(np.maximum(x, low), high)
 
 
 class Moments:
@@ -65,9 +47,6 @@ class Moments:
 
     Batches are merged as in Chan, Golub, LeVeque 1983: of counts m and n with means a and b and sums of squared
     deviations A and B, the union has sum A + B + (b - a)^2 m n / (m + n).
-
-    Args:
-        shape: of one sample.
 
     >>> moments = Moments(())
     >>> moments.update(np.array([1.0, 2.0]))

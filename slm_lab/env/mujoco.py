@@ -38,11 +38,8 @@ class MujocoVec(VecEnv):
     """N envs of one of gymnasium's MuJoCo tasks.
 
     Args:
-        name: id, for messages and `info`.
         entry_point: what registers the env; a key of `TASKS`.
         make: makes env i.
-        num_envs: N.
-        max_t: steps after which an episode is truncated.
         threads: for the physics, at most; None: one a core.
     """
 
@@ -170,8 +167,7 @@ class MujocoVec(VecEnv):
         for row, data in zip(physics, self._datas, strict=True):
             mujoco.mj_getState(self._model, data, row, PHYSICS)
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "physics": pack(physics),
             # where a task looks at fields that follow from the state before the last one, they can't be computed again
             "place": self._place.tolist(),

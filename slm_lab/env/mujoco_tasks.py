@@ -16,11 +16,7 @@ Fields = dict[str, Reals]
 
 
 class Task:
-    """One task.
-
-    Args:
-        env: gymnasium's env, for its arguments and its model.
-    """
+    """One task, with the arguments and the model of one of gymnasium's envs."""
 
     needs: tuple[str, ...] = ()
     """Further fields of mjData that it looks at."""
@@ -65,8 +61,7 @@ class Task:
     def within(self, x: Reals, name: str) -> NDArray[np.bool_]:
         """Whether numbers lie inside the range that an argument states."""
         low, high = self.arg(name)
-        inside: NDArray[np.bool_] = (low < x) & (x < high)
-        return inside
+        return (low < x) & (x < high)
 
     def body(self, name: str | int) -> int:
         """Number of a body of the model."""
@@ -120,8 +115,7 @@ class Runner(Task):
         reward = self.arg("forward_reward_weight") * velocity
         if self.bonus:
             reward = reward + ok * self.arg("healthy_reward")
-        result: Reals = reward - self.costs(s, action)
-        return result
+        return reward - self.costs(s, action)
 
     def costs(self, s: Fields, action: NDArray[np.float32]) -> Any:
         """[N]."""
@@ -153,8 +147,7 @@ class Hopper(Runner):
     def healthy(self, s: Fields) -> NDArray[np.bool_]:
         """Height, angle and all further state in their ranges."""
         state = np.concatenate([s["qpos"][:, 2:], s["qvel"]], axis=1)
-        ok: NDArray[np.bool_] = self.upright(s) & self.within(state, "healthy_state_range").all(1)
-        return ok
+        return self.upright(s) & self.within(state, "healthy_state_range").all(1)
 
 
 class Walker2d(Runner):
@@ -227,8 +220,7 @@ class Humanoid(_HumanoidObs, Runner):
     def place(self, s: Fields) -> Reals:
         """X of the centre of mass."""
         mass = self.env.model.body_mass
-        x: Reals = np.einsum("b,nbj->nj", mass, s["xipos"])[:, 0] / mass.sum()
-        return x
+        return np.einsum("b,nbj->nj", mass, s["xipos"])[:, 0] / mass.sum()
 
     def costs(self, s: Fields, action: NDArray[np.float32]) -> Any:
         """Of control and of contact."""
@@ -245,8 +237,7 @@ class HumanoidStandup(_HumanoidObs):
     def reward(self, s: Fields, velocity: Reals, action: NDArray[np.float32], ok: NDArray[np.bool_]) -> Reals:
         """Height of the root - costs of control and impact + 1."""
         up = s["qpos"][:, 2] / self.env.model.opt.timestep
-        reward: Reals = up - self.ctrl_cost(s["ctrl"]) - self.impact_cost(s, "impact") + 1
-        return reward
+        return up - self.ctrl_cost(s["ctrl"]) - self.impact_cost(s, "impact") + 1
 
 
 class InvertedPendulum(Task):
@@ -278,16 +269,14 @@ class InvertedDoublePendulum(Task):
 
     def healthy(self, s: Fields) -> NDArray[np.bool_]:
         """The tip is above 1."""
-        ok: NDArray[np.bool_] = ~(s["site_xpos"][:, 0, 2] <= 1)
-        return ok
+        return ~(s["site_xpos"][:, 0, 2] <= 1)
 
     def reward(self, s: Fields, velocity: Reals, action: NDArray[np.float32], ok: NDArray[np.bool_]) -> Reals:
         """Bonus - distance - speed."""
         x, y, v1, v2 = s["site_xpos"][:, 0, 0], s["site_xpos"][:, 0, 2], s["qvel"][:, 1], s["qvel"][:, 2]
         distance = 0.01 * x**2 + (y - 2) ** 2
         speed = 1e-3 * v1**2 + 5e-3 * v2**2
-        reward: Reals = self.arg("healthy_reward") * ok - distance - speed
-        return reward
+        return self.arg("healthy_reward") * ok - distance - speed
 
 
 class Reacher(Task):
@@ -303,12 +292,10 @@ class Reacher(Task):
     def reward(self, s: Fields, velocity: Reals, action: NDArray[np.float32], ok: NDArray[np.bool_]) -> Reals:
         """Less the distance and the cost of control."""
         control = -_squares(action) * self.arg("reward_control_weight")
-        reward: Reals = -_norm(self._gap(s)) * self.arg("reward_dist_weight") + control
-        return reward
+        return -_norm(self._gap(s)) * self.arg("reward_dist_weight") + control
 
     def _gap(self, s: Fields) -> Reals:
-        gap: Reals = s["xpos"][:, self.body("fingertip")] - s["xpos"][:, self.body("target")]
-        return gap
+        return s["xpos"][:, self.body("fingertip")] - s["xpos"][:, self.body("target")]
 
 
 class Pusher(Task):
@@ -327,8 +314,7 @@ class Pusher(Task):
         near = -_norm(thing - tip) * self.arg("reward_near_weight")
         far = -_norm(thing - goal) * self.arg("reward_dist_weight")
         control = -_squares(action) * self.arg("reward_control_weight")
-        reward: Reals = far + control + near
-        return reward
+        return far + control + near
 
 
 _MODULE = "gymnasium.envs.mujoco"

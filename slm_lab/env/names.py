@@ -30,31 +30,24 @@ FAMILIES = {
 """Parts of names of whole families, and what is to be said of them."""
 
 PACKAGES = {
-    "BabyAI-": ("minigrid", "minigrid"),
-    "MiniGrid-": ("minigrid", "minigrid"),
-    "MiniWorld-": ("miniworld", "miniworld"),
-    "MinAtar/": ("minatar", "minatar"),
-    "Vizdoom": ("vizdoom", "vizdoom.gymnasium_wrapper"),
-    "Adroit": ("gymnasium-robotics", "gymnasium_robotics"),
-    "AntMaze": ("gymnasium-robotics", "gymnasium_robotics"),
-    "Fetch": ("gymnasium-robotics", "gymnasium_robotics"),
-    "FrankaKitchen": ("gymnasium-robotics", "gymnasium_robotics"),
-    "HandManipulate": ("gymnasium-robotics", "gymnasium_robotics"),
-    "HandReach": ("gymnasium-robotics", "gymnasium_robotics"),
-    "PointMaze": ("gymnasium-robotics", "gymnasium_robotics"),
-    "dm_control/": ("shimmy[dm-control]", "shimmy"),
-    "Meta-World/": ("metaworld", "metaworld"),
-    "Panda": ("panda-gym", "panda_gym"),
-    "PyFlyt/": ("PyFlyt", "PyFlyt.gym_envs"),
-    "gym_pusht/": ("gym-pusht", "gym_pusht"),
-    "popgym-": ("popgym", "popgym"),
-    "tetris_gymnasium/": ("tetris-gymnasium", "tetris_gymnasium.envs"),
-    "mo-": ("mo-gymnasium", "mo_gymnasium"),
-    "FlappyBird-": ("flappy-bird-gymnasium", "flappy_bird_gymnasium"),
-    "highway-": ("highway-env", "highway_env"),
-    "merge-": ("highway-env", "highway_env"),
-    "parking-": ("highway-env", "highway_env"),
-    "roundabout-": ("highway-env", "highway_env"),
+    ("BabyAI-", "MiniGrid-"): ("minigrid", "minigrid"),
+    ("MiniWorld-",): ("miniworld", "miniworld"),
+    ("MinAtar/",): ("minatar", "minatar"),
+    ("Vizdoom",): ("vizdoom", "vizdoom.gymnasium_wrapper"),
+    ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze"): (
+        "gymnasium-robotics",
+        "gymnasium_robotics",
+    ),
+    ("dm_control/",): ("shimmy[dm-control]", "shimmy"),
+    ("Meta-World/",): ("metaworld", "metaworld"),
+    ("Panda",): ("panda-gym", "panda_gym"),
+    ("PyFlyt/",): ("PyFlyt", "PyFlyt.gym_envs"),
+    ("gym_pusht/",): ("gym-pusht", "gym_pusht"),
+    ("popgym-",): ("popgym", "popgym"),
+    ("tetris_gymnasium/",): ("tetris-gymnasium", "tetris_gymnasium.envs"),
+    ("mo-",): ("mo-gymnasium", "mo_gymnasium"),
+    ("FlappyBird-",): ("flappy-bird-gymnasium", "flappy_bird_gymnasium"),
+    ("highway-", "merge-", "parking-", "roundabout-"): ("highway-env", "highway_env"),
 }
 """How names of other packages begin: the package to install, and the module that registers its envs."""
 
@@ -146,8 +139,8 @@ def _newest(env_id: str) -> str | None:
 
 def _unknown(env_id: str) -> str:
     text = f"env.name: unknown env '{env_id}'"
-    for start, (package, module) in PACKAGES.items():
-        if env_id.startswith(start):
+    for starts, (package, module) in PACKAGES.items():
+        if env_id.startswith(starts):
             return f"{text}: it comes with the package {package}: install it, and name the env '{module}:{env_id}'"
     for parts, advice in FAMILIES.items():
         if any(part.lower() in env_id.lower() for part in parts):

@@ -6,15 +6,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from slm_lab.env.parts import ALL, BYTE, REAL, PartMap, Seen, map_part
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.types import MASK, ObsPart, PackedShape
-
-Array = NDArray[Any]
+from slm_lab.types import MASK, Array, ObsPart, PackedShape
 
 
 @dataclass(frozen=True, eq=False)

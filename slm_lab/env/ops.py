@@ -1,21 +1,21 @@
 """Single changes of observations, each for N envs at once; `wrappers` puts them together."""
 
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from slm_lab.env.moments import Moments, Stateless, clip, normalize
+from slm_lab.env.moments import Moments, clip, normalize
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
-from slm_lab.types import Bools, PackedShape
-
-Array = NDArray[Any]
+from slm_lab.types import Array, Bools, PackedShape
 
 
-class ObsOp(Protocol):
-    """One change of observations. Arrays it gives are its own and not written to again."""
+class ObsOp:
+    """One change of observations. Arrays it gives are its own and not written to again.
+
+    By itself it remembers nothing: `apply` says all.
+    """
 
     shape: tuple[int, ...]
     """*O of what it gives."""
@@ -23,22 +23,26 @@ class ObsOp(Protocol):
 
     def reset(self, obs: Array) -> Array:
         """All episodes begin, with obs [N, *O]."""
-        ...
+        return self.apply(obs)
 
     def step(self, obs: Array, final_obs: Array, ended: Bools | None) -> tuple[Array, Array]:
         """See `Step` for obs and final_obs; ended [N] says whose episode ended, None: no one's, and both are one."""
-        ...
+        shown = self.reset(obs)
+        return shown, shown if ended is None else self.apply(final_obs)
+
+    def apply(self, obs: Array) -> Array:
+        """Observations [..., *O] as they are changed now; learns nothing."""
+        raise NotImplementedError
 
     def state_dict(self) -> State:
         """What it remembers."""
-        ...
+        return {}
 
     def load_state_dict(self, state: State) -> None:
         """Remember that."""
-        ...
 
 
-class Frames:
+class Frames(ObsOp):
     """The last `length` observations as one; an episode begins with its first one repeated.
 
     Args:
@@ -141,7 +145,7 @@ class _Reals:
         return made
 
 
-class NormalizeObs:
+class NormalizeObs(ObsOp):
     """(obs - mean) / sqrt(var + EPSILON), each element by itself; of parts that are packed only vectors.
 
     The statistics are of what is acted on: each observation counts once, the last of an episode not at all.
@@ -167,13 +171,8 @@ class NormalizeObs:
             self.moments.update(self.reals.of(obs))
         return self.apply(obs)
 
-    def step(self, obs: Array, final_obs: Array, ended: Bools | None) -> tuple[Array, Array]:
-        """See ObsOp."""
-        shown = self.reset(obs)
-        return shown, shown if ended is None else self.apply(final_obs)
-
     def apply(self, obs: Array) -> Array:
-        """Observations [..., *O] under the statistics as they stand, which learn nothing."""
+        """See ObsOp; the statistics stay as they are."""
         return self.reals.put(obs, normalize(self.reals.of(obs), self.moments.mean, self.moments.var))
 
     def state_dict(self) -> State:
@@ -185,7 +184,7 @@ class NormalizeObs:
         self.moments.load_state_dict(state)
 
 
-class ClipObs(Stateless):
+class ClipObs(ObsOp):
     """To [-bound, bound]; of parts that are packed only vectors."""
 
     def __init__(self, bound: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -196,15 +195,6 @@ class ClipObs(Stateless):
         high = min(bound, np.iinfo(kind).max) if kind.kind in "iu" else bound
         self.low, self.high = np.array(0 if kind.kind == "u" else -high, kind), np.array(high, kind)
 
-    def reset(self, obs: Array) -> Array:
-        """See ObsOp."""
-        return self.apply(obs)
-
-    def step(self, obs: Array, final_obs: Array, ended: Bools | None) -> tuple[Array, Array]:
-        """See ObsOp."""
-        shown = self.apply(obs)
-        return shown, shown if ended is None else self.apply(final_obs)
-
     def apply(self, obs: Array) -> Array:
-        """Observations [..., *O], clipped."""
+        """See ObsOp."""
         return self.reals.put(obs, clip(self.reals.of(obs), self.low, self.high))

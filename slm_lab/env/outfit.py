@@ -80,8 +80,7 @@ def load(path: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise LabError(f"{path} is no class")
-    made: Callable[..., Any] = found
-    return made
+    return found
 
 
 def _wrapped(env: Env, wrapper: WrapperSpec, where: str) -> Env:

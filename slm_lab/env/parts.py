@@ -5,12 +5,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
+from slm_lab.types import Array
 
-Array = NDArray[Any]
 REAL, BYTE = np.dtype(np.float32), np.dtype(np.uint8)
 LEAST_SIDE = 8
 """Height and width from which on a part that might be a table of numbers is an image."""

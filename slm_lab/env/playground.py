@@ -35,11 +35,7 @@ STATE = "state"
 
 
 def _library(name: str) -> Any:
-    """The package, imported: it takes seconds.
-
-    Raises:
-        LabError: it is not installed
-    """
+    """The package, imported: it takes seconds."""
     # JAX would take three quarters of a GPU's memory at once, and leave torch the rest
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # compiling takes longer than many a run
@@ -122,7 +118,6 @@ class PlaygroundVec(DeviceVec):
 
     Args:
         name: with its prefix
-        num_envs: N
         max_t: steps after which an episode is truncated; None: the task's own limit
         render: "rgb_array": `render` shows env 0
         config: changes of the task's configuration
@@ -192,9 +187,7 @@ class PlaygroundVec(DeviceVec):
 
             # most steps end no episode, and resetting costs about as much as stepping
             following = jax.lax.cond(
-                done.any(),
-                lambda: jax.tree_util.tree_map(pick, start(carry.key, episode), state),
-                lambda: state,
+                done.any(), lambda: jax.tree_util.tree_map(pick, start(carry.key, episode), state), lambda: state
             )
             zero = jp.zeros_like(age)
             carried = Carry(following, carry.key, episode, jp.where(done, zero, age), jp.where(done, 0.0, ret))
@@ -221,8 +214,7 @@ class PlaygroundVec(DeviceVec):
         """See VecEnv."""
         leaves = self._jax.tree_util.tree_leaves(self._carry)
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "carry": [pack(np.asarray(leaf)) for leaf in leaves],
             "obs": pack(self.seen.cpu().numpy()),
         }

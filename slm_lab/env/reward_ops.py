@@ -1,42 +1,35 @@
 """Single changes of rewards, each for N envs at once; `wrappers` puts them together."""
 
-from typing import Any, Protocol
-
 import numpy as np
-from numpy.typing import NDArray
 
-from slm_lab.env.moments import Moments, Stateless, clip, normalize_by_scale
+from slm_lab.env.moments import Moments, clip, normalize_by_scale
 from slm_lab.lib.stateful import State
-from slm_lab.types import Bools
-
-Array = NDArray[Any]
+from slm_lab.types import Array, Bools
 
 
-class RewardOp(Protocol):
-    """One change of rewards."""
+class RewardOp:
+    """One change of rewards. By itself it remembers nothing: `apply` says all."""
 
     def reset(self) -> None:
         """All episodes begin."""
-        ...
 
     def step(self, reward: Array, done: Bools) -> Array:
         """From rewards [N] to a new array [N]; done [N] says whose episode ended with them."""
-        ...
+        return self.apply(reward)
 
     def apply(self, reward: Array) -> Array:
         """From rewards of any time to what they are worth now; learns nothing."""
-        ...
+        raise NotImplementedError
 
     def state_dict(self) -> State:
         """What it remembers."""
-        ...
+        return {}
 
     def load_state_dict(self, state: State) -> None:
         """Remember that."""
-        ...
 
 
-class NormalizeReward:
+class NormalizeReward(RewardOp):
     """reward / sqrt(var + EPSILON), var of the discounted return ret = gamma * ret + reward of each env so far.
 
     The mean stays: a shift of the rewards would change what is best in episodes of different lengths.
@@ -68,7 +61,7 @@ class NormalizeReward:
         return self.apply(reward)
 
     def apply(self, reward: Array) -> Array:
-        """Rewards under the statistics as they stand, which learn nothing."""
+        """See RewardOp; the statistics stay as they are."""
         return normalize_by_scale(reward, self.moments.var)
 
     def state_dict(self) -> State:
@@ -81,48 +74,31 @@ class NormalizeReward:
         self._ret[...] = state["ret"]
 
 
-class _Plain(Stateless):
-    """A function of the reward alone."""
-
-    def reset(self) -> None:
-        """See RewardOp."""
-
-    def step(self, reward: Array, done: Bools) -> Array:
-        """See RewardOp."""
-        return self.apply(reward)
-
-    def apply(self, reward: Array) -> Array:
-        """Of rewards, whenever they were paid."""
-        raise NotImplementedError
-
-
-class ClipReward(_Plain):
+class ClipReward(RewardOp):
     """To [low, high]."""
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = np.array(low, np.float32), np.array(high, np.float32)
 
     def apply(self, reward: Array) -> Array:
-        """See _Plain."""
+        """See RewardOp."""
         return clip(reward, self.low, self.high)
 
 
-class ScaleReward(_Plain):
+class ScaleReward(RewardOp):
     """Times a factor."""
 
     def __init__(self, factor: float) -> None:
         self.factor = np.array(factor, np.float32)
 
     def apply(self, reward: Array) -> Array:
-        """See _Plain."""
-        scaled: Array = reward * self.factor
-        return scaled
+        """See RewardOp."""
+        return reward * self.factor
 
 
-class SignReward(_Plain):
+class SignReward(RewardOp):
     """-1, 0 or 1."""
 
     def apply(self, reward: Array) -> Array:
-        """See _Plain."""
-        sign: Array = np.sign(reward)
-        return sign
+        """See RewardOp."""
+        return np.sign(reward)

@@ -15,9 +15,8 @@ from slm_lab.env.parts import ALL, Seen
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import Threads
 from slm_lab.lib.errors import LabError, one_line
-from slm_lab.types import Bools
+from slm_lab.types import Array, Bools
 
-Array = NDArray[Any]
 Make = Callable[[int], gym.Env[Any, Any]]
 """Makes env i."""
 Spaces = tuple[gym.Space[Any], gym.Space[Any]]

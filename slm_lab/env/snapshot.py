@@ -82,11 +82,7 @@ class ActionLog:
 
 
 class Seeded:
-    """One gymnasium env of which every episode begins from a seed: the same seed and actions, the same episode.
-
-    Args:
-        env: the env, with its wrappers.
-    """
+    """One gymnasium env of which every episode begins from a seed: the same seed and actions, the same episode."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.env = env

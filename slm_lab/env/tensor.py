@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slm_lab.env.actions import ActionMap, map_actions
-from slm_lab.env.base import MAX_T, VecEnv
+from slm_lab.env.base import MAX_T, VecEnv, as_step
 from slm_lab.env.observations import ObsMap, map_obs
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.lib.errors import LabError
@@ -131,9 +131,7 @@ class TensorVec(VecEnv):
     """N tensor envs.
 
     Args:
-        name: id
         env: the problem
-        num_envs: N
         max_t: steps after which an episode is truncated; None: MAX_T
         compile: whether to compile a step, where that takes no more than a few seconds
     """
@@ -242,19 +240,14 @@ class TensorVec(VecEnv):
                 except CompileError:
                     self._compile = False
             made = self.transition(*args) if self._run is None else self._run(*args)
-        obs, reward, terminated, truncated, final_obs, returns, lengths = (x.numpy() for x in made)
-        done = terminated | truncated
-        self.moved(1, obs, done[None])
-        ended = np.flatnonzero(done)
-        if not len(ended):
-            return Step(obs, reward, terminated, truncated, obs, [], [])
-        return Step(obs, reward, terminated, truncated, final_obs, returns[ended].tolist(), lengths[ended].tolist())
+        step = as_step(x.numpy() for x in made)
+        self.moved(1, step.obs, (step.terminated | step.truncated)[None])
+        return step
 
     def state_dict(self) -> State:
         """See VecEnv."""
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "seed": self._seeds.seed,
             "t": self._t,
             "episodes": list(self._episodes),
@@ -270,10 +263,6 @@ class TensorVec(VecEnv):
             tensor.copy_(torch.tensor(values, dtype=tensor.dtype))
         self._begin(state["episodes"])
         self.obs = np.array(state["obs"], np.float32).reshape(self.obs.shape)
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """See VecEnv: it has no pictures."""
-        return None
 
     def close(self) -> None:
         """See VecEnv."""

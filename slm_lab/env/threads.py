@@ -11,11 +11,7 @@ def available_cores() -> int:
 
 
 class Threads:
-    """The calling thread and `count - 1` others, which start with the first work and sleep between works.
-
-    Args:
-        count: threads in all.
-    """
+    """The calling thread and `count - 1` others, which start with the first work and sleep between works."""
 
     def __init__(self, count: int) -> None:
         self._others = max(0, count - 1)

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from slm_lab.env.actions import ActionMap
 from slm_lab.env.observations import ObsMap
 from slm_lab.env.ops import ObsOp
-
-Array = NDArray[Any]
+from slm_lab.types import Array
 
 
 class Translator:

@@ -31,7 +31,7 @@ from slm_lab.env.rows import LocalRows, Make, make_all
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import unnamed_file
-from slm_lab.types import Bools
+from slm_lab.types import Array, Bools
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -39,8 +39,6 @@ _START = (
 )
 _PATIENCE = 5.0
 """Seconds that a worker has to end when asked."""
-
-Array = NDArray[Any]
 
 
 class SharedRows:
@@ -140,13 +138,12 @@ class SharedRows:
         if self._mine.stop:
             return self._rows.render()
         self._workers[0].send(("render", None))
-        frame: NDArray[np.uint8] | None = self._workers[0].receive()
-        return frame
+        return self._workers[0].receive()
 
     def close(self) -> None:
         """See Rows."""
         for worker in self._workers:
-            worker.hang_up()
+            worker.conn.close()  # hangs up
         for worker in self._workers:
             worker.end()
         self._workers = []
@@ -170,7 +167,7 @@ class _Worker:
 
     def __init__(self, name: str, memory: int) -> None:
         self._name = name
-        self._conn, child = Pipe()
+        self.conn, child = Pipe()
         # no Ctrl-C before the worker has chosen to ignore it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -186,13 +183,13 @@ class _Worker:
 
     def send(self, message: Any) -> None:
         try:
-            self._conn.send(message)
+            self.conn.send(message)
         except OSError:
             raise LabError(self._death()) from None
 
     def receive(self) -> Any:
         try:
-            kind, content = self._conn.recv()
+            kind, content = self.conn.recv()
         except (EOFError, OSError):
             raise LabError(self._death()) from None
         if kind == "user":
@@ -200,9 +197,6 @@ class _Worker:
         if kind == "error":
             raise LabError(f"env: a worker process of {self._name} failed:\n{content}")
         return content
-
-    def hang_up(self) -> None:
-        self._conn.close()
 
     def end(self) -> None:
         try:
@@ -239,12 +233,7 @@ class _Arrays:
 
 
 def main(pipe: int, memory: int) -> None:
-    """A worker's life.
-
-    Args:
-        pipe: file number of its end of the pipe.
-        memory: of the shared file.
-    """
+    """A worker's life; `pipe` and `memory` are numbers of open files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     conn: Connection[Any, Any] = Connection(pipe)

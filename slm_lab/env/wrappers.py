@@ -7,7 +7,6 @@ frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +19,10 @@ from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import EnvSpec
-from slm_lab.types import Floats, Raw, Step
+from slm_lab.types import Array, Floats, Raw, Step
 
 DEFAULT_CLIP = 10.0
 """In standard deviations, of what is normalized."""
-Running = NormalizeObs | ClipObs
-
-Array = NDArray[Any]
 
 
 class Pipeline(VecEnv):
@@ -34,18 +30,13 @@ class Pipeline(VecEnv):
 
     Where there are running statistics, each `Step` also holds what it was before them, and the pipeline is the
     `Normalizer` of such raw steps.
-
-    Args:
-        env: what is wrapped.
-        obs_ops: for observations, innermost first.
-        reward_ops: for rewards, likewise.
     """
 
     def __init__(self, env: VecEnv, obs_ops: Sequence[ObsOp], reward_ops: Sequence[RewardOp]) -> None:
         self._env, self._obs_ops, self._reward_ops = env, list(obs_ops), list(reward_ops)
         self._ops: list[ObsOp | RewardOp] = [*obs_ops, *reward_ops]
         first = next((i for i, op in enumerate(obs_ops) if isinstance(op, NormalizeObs)), len(obs_ops))
-        self._raw_ops, self._running_ops = self._obs_ops[:first], cast(list[Running], self._obs_ops[first:])
+        self._raw_ops, self._running_ops = self._obs_ops[:first], self._obs_ops[first:]
         """Changes of observations before running statistics come in, and from there on."""
         self.info = replace(env.info, normalized=len(self._normalizers()) > 0)
         if obs_ops:
@@ -98,8 +89,7 @@ class Pipeline(VecEnv):
     def state_dict(self) -> State:
         """See VecEnv."""
         return {
-            "name": self.info.name,
-            "num_envs": self.info.num_envs,
+            **self._identity(),
             "env": self._env.state_dict(),
             "obs": pack(self.obs) if self._obs_ops else None,
             "raw_obs": pack(self._raw_obs) if self.info.normalized else None,
@@ -148,16 +138,26 @@ class Pipeline(VecEnv):
 
 
 def check_normalizers(name: str, ours: list[str], theirs: list[str]) -> None:
-    """Refuse statistics that are not of what an env normalizes, by name: obs, reward.
-
-    Raises:
-        LabError: they differ.
-    """
+    """Refuse statistics that are not of what an env normalizes, by name: obs, reward."""
     if sorted(ours) != sorted(theirs):
         raise LabError(
             f"env: {name} normalizes {' and '.join(sorted(ours)) or 'nothing'}, "
             f"but the saved policy learned with {' and '.join(sorted(theirs)) or 'nothing'} normalized"
         )
+
+
+def clip_bounds(spec: EnvSpec, clip_reward: float | None = None) -> tuple[float | None, tuple[float, float] | None]:
+    """What observations and rewards are clipped to; None: they are not.
+
+    Args:
+        spec: says it.
+        clip_reward: bound of rewards where the spec says nothing, and rewards are not normalized.
+    """
+    obs = DEFAULT_CLIP if spec.clip_obs is None and spec.normalize_obs else spec.clip_obs or None
+    reward = spec.clip_reward
+    if reward is None:
+        reward = DEFAULT_CLIP if spec.normalize_reward else clip_reward
+    return obs, reward if isinstance(reward, tuple) else (-reward, reward) if reward else None
 
 
 def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_reward: float | None = None) -> VecEnv:
@@ -178,18 +178,14 @@ def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_rewar
     if spec.normalize_obs:
         obs_ops.append(NormalizeObs(shape, dtype, training=training))
         dtype = obs_ops[-1].dtype
-    clip_obs = DEFAULT_CLIP if spec.clip_obs is None and spec.normalize_obs else spec.clip_obs
-    if clip_obs:
+    clip_obs, bounds = clip_bounds(spec, clip_reward)
+    if clip_obs is not None:
         obs_ops.append(ClipObs(clip_obs, shape, dtype))
     reward_ops: list[RewardOp] = []
     if spec.normalize_reward:
         reward_ops.append(NormalizeReward(n, gamma, training=training))
-    bounds = spec.clip_reward
-    if bounds is None:
-        bounds = DEFAULT_CLIP if spec.normalize_reward else clip_reward
-    if bounds:
-        low, high = bounds if isinstance(bounds, tuple) else (-bounds, bounds)
-        reward_ops.append(ClipReward(low, high))
+    if bounds is not None:
+        reward_ops.append(ClipReward(*bounds))
     if spec.reward_scale is not None and spec.reward_scale != 1:
         reward_ops.append(SignReward() if spec.reward_scale == "sign" else ScaleReward(spec.reward_scale))
     return Pipeline(env, obs_ops, reward_ops) if obs_ops or reward_ops else env

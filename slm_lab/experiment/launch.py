@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from loguru import logger
 
@@ -37,16 +36,9 @@ from slm_lab.spec.model import Spec
 __all__ = ["enjoy", "resume", "run_spec"]
 
 Beside = Callable[[Layout], AbstractContextManager[object]]
-"""Something that is entered while a run is at work: its uploads."""
+"""Entered while a run is running: its uploads."""
 PATIENCE = 20.0
 """Seconds that a resume waits for what is left of a killed run to end."""
-
-
-class _Around(NamedTuple):
-    """What others have to do with a run while it is at work."""
-
-    beside: Beside | None
-    callbacks: Callbacks
 
 
 class Refused(LabError):
@@ -73,8 +65,8 @@ def run_spec(
         callbacks: called while the run is at work; an exception of theirs stops it and is raised again.
 
     Raises:
-        LabError: the env or the agent can't be made; a mode that runs nothing. There is no run folder then. What goes
-            wrong in the training is told in the result.
+        LabError: the env or the agent can't be made; a mode that runs nothing. There is no run folder then. Faults of
+            the training are in the result.
     """
     if mode is Mode.ENJOY:
         raise LabError(f"mode '{mode}': can't be run like this (known: dev, train, search)")
@@ -102,7 +94,7 @@ def run_spec(
         save_origin(origin, layout)
         with locked(layout) as held, _log_file(layout, options):
             file = RunFile.create(layout, mode, options)
-            return _work(spec, mode, layout, options, file, held, _Around(beside, callbacks or Callbacks()))
+            return _work(spec, mode, layout, options, file, held, beside=beside, callbacks=callbacks or Callbacks())
     except (Refused, OSError) as e:
         begun = file is not None and not isinstance(e, Refused)
         if fresh and not begun:
@@ -166,10 +158,10 @@ def resume(
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
         logger.info("resuming {}", layout.root)
         layout.make_folders()
-        around = _Around(beside, callbacks or Callbacks())
         with _log_file(layout, merged), rewritten(layout, spec) if changes else nullcontext():
             tell_changes(layout, spec, changes)
-            return _work(spec, file.mode, layout, merged, file.resumed(changes), held, around)
+            file, callbacks = file.resumed(changes), callbacks or Callbacks()
+            return _work(spec, file.mode, layout, merged, file, held, beside=beside, callbacks=callbacks)
 
 
 def _work(
@@ -179,11 +171,12 @@ def _work(
     options: Options,
     file: RunFile,
     held: Sequence[int],
-    around: _Around,
+    *,
+    beside: Beside | None,
+    callbacks: Callbacks,
 ) -> RunResult:
     """Run the trial of a folder that this process holds; keep the run file true."""
     status = Status.STOPPED
-    beside, callbacks = around
     try:
         with ExitStack() as stack:
             if beside is not None:

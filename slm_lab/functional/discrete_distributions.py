@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import softplus
 
 from slm_lab.types import ActionSpace, Discrete, MultiBinary, MultiDiscrete
 
@@ -67,18 +67,7 @@ class Categorical:
 
 @dataclass(frozen=True)
 class GumbelSoftmax(Categorical):
-    """Categorical whose sample has a gradient. Jang et al. 2017, arXiv:1611.01144.
-
-    Sampled as an action it is Categorical: the hard choice `argmax(logits + Gumbel)` has the same probabilities.
-    """
-
-    TEMPERATURE: ClassVar[float] = 1.0
-
-    def rsample(self, noise: Tensor) -> Tensor:
-        """One-hot [B, n] of the sampled action, with the gradient of `softmax((log p + Gumbel) / temperature)`."""
-        soft = ((self.log_p + noise) / self.TEMPERATURE).softmax(-1)
-        hard = one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
-        return hard + soft - soft.detach()
+    """Categorical under another name of SLM-Lab: `argmax(logits + Gumbel)` is a draw from it. Jang et al. 2017."""
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,14 @@ The price is that everything the function reads must be an argument, shapes are 
 tensor is a constant.
 """
 
-import contextlib
 import hashlib
 import os
 import pickle
 import platform
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -36,6 +35,8 @@ from torch.utils._pytree import tree_leaves
 
 from slm_lab.lib import compiler
 from slm_lab.lib.compiler import TIMEOUT, cache_folder, compile_job
+from slm_lab.lib.errors import first_line
+from slm_lab.lib.files import hold
 from slm_lab.lib.graphs import Graphed
 from slm_lab.lib.native.build import Native, compile_library, library_path
 from slm_lab.lib.native.emit import emit
@@ -116,7 +117,7 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bo
     except Unrecordable as e:
         raise CompileError(str(e)) from e
     except Exception as e:  # whatever the private parts of torch raise, training can go on without them
-        raise CompileError(_one_line(e)) from e
+        raise CompileError(f"{type(e).__name__}: {first_line(e)}") from e
 
 
 def _native(recording: Recording) -> Compiled:
@@ -169,11 +170,7 @@ def changed_arguments(recording: Recording) -> set[int]:
 
 
 class Called:
-    """A function that is called from Python each time.
-
-    Args:
-        fn: gives a tuple, or a list
-    """
+    """A function that is called from Python each time."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self._fn = fn
@@ -220,15 +217,10 @@ class Launched(Called):
         return graph(*(rows.get(i, t) for i, t in enumerate(args)))
 
 
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
-
-
 def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
     """The graph, its arguments and whatever else the machine code depends on, hashed."""
     cpu = platform.machine()
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         cpu += next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
     parts = [
         graph.code,
@@ -257,25 +249,9 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
             out.replace(package)
 
 
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; the system drops it with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; two processes may then compile the same graph, to the same end
-        yield
-        return
-    with path.open("w") as file:
-        end = time.monotonic() + TIMEOUT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise CompileError("another process has been compiling the same graph for too long") from None
-                time.sleep(0.1)
-        yield
+def _lock(path: Path) -> AbstractContextManager[int]:
+    """Hold a lock file while compiling."""
+    return hold(path, TIMEOUT, CompileError("another process has been compiling the same graph for too long"))
 
 
 def _load(package: Path) -> Compiled:

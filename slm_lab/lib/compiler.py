@@ -67,9 +67,6 @@ def start_ahead(about: str) -> None:
     """Start a compiling process now; it ends with its one job, with this process, or when no job comes.
 
     Nothing is started where this has been called with the same text before: the graph is in the cache by then.
-
-    Args:
-        about: whatever decides the graph.
     """
     about = "\n".join([about, Path(__file__).read_text(encoding="utf-8"), version("torch")])
     seen = cache_folder() / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.seen"
@@ -146,9 +143,7 @@ def run_apart(command: list[str], env: dict[str, str] | None = None) -> tuple[in
             _, errors = process.communicate(timeout=TIMEOUT)
         except BaseException:
             # the C++ compiler it started too
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode, errors
 

@@ -27,3 +27,12 @@ def one_line(error: BaseException) -> str:
     ('two words', 'KeyError')
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of what an error says; its kind where it says nothing.
+
+    >>> first_line(ValueError("one\ntwo")), first_line(KeyError())
+    ('one', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

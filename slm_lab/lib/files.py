@@ -1,10 +1,14 @@
 """Files that are either whole or not there: written beside their place under another name, then moved onto it."""
 
+import fcntl
 import json
 import math
 import os
 import secrets
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,14 +46,38 @@ def unnamed_file() -> IO[bytes]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside the folder survive a loss of power; does nothing where the system can't open folders."""
-    if os.name != "posix":
-        return
+    """Make renames inside the folder survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def hold(path: Path, patience: float, refusal: Exception, *, shared: bool = False) -> Iterator[int]:
+    """Hold a lock file. The system drops the lock when the last process that has it ends, however it ends.
+
+    Args:
+        path: its folder must exist.
+        patience: seconds to wait.
+        refusal: raised where another process holds it for longer.
+        shared: together with others that hold it so.
+
+    Yields:
+        A file descriptor; a process that inherits it holds the lock too.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise refusal from None
+                time.sleep(0.1)
+        yield file.fileno()
 
 
 def write_json(path: Path, obj: Any) -> None:

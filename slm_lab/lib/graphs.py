@@ -11,6 +11,8 @@ import torch
 from loguru import logger
 from torch import Tensor
 
+from slm_lab.lib.errors import first_line
+
 WARM_UP = 2
 """Calls before the recording: libraries allocate what they need in their first ones."""
 
@@ -74,8 +76,7 @@ class Replayed:
         try:
             self._replay = self._recorder(self._fn)
         except RuntimeError as e:
-            lines = str(e).strip().splitlines() or [type(e).__name__]
-            logger.info("no CUDA graph, going on without: {}", lines[0])
+            logger.info("no CUDA graph, going on without: {}", first_line(e))
             self._replay = self._fn
         return self._replay()
 

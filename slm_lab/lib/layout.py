@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 TIMESTAMP = "%Y_%m_%d_%H%M%S"
+FOLDER_NAME = re.compile(r"(?P<spec>.+)_(?P<time>\d{4}_\d\d_\d\d_\d{6})(?:_(?P<number>\d+))?", re.ASCII)
+"""Of a run folder: the spec's name, when the run began, and a number where others began in the same second."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Layout:
         """
         root = Path(root).resolve()
         for path in sorted(root.glob("*_spec.json"), key=lambda p: len(p.name)):
-            name = path.name.removesuffix("_spec.json")
-            if re.fullmatch(re.escape(name) + r"_\d{4}_\d\d_\d\d_\d{6}(_\d+)?", root.name):
-                return cls(root, name)
+            match = FOLDER_NAME.fullmatch(root.name)
+            if match is not None and match["spec"] == path.name.removesuffix("_spec.json"):
+                return cls(root, match["spec"])
         raise FileNotFoundError(f"{root}: not a run folder (no <name>_spec.json that fits the folder's name)")
 
     def t(self, trial: int) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -54,9 +54,6 @@ def setup(level: str = "INFO", file: Path | None = None, console: "bool | Consol
         file: appended to; its folder is made. None: no file.
         console: True: standard error. A rich Console: lines are printed through it, so that they appear above a live
             display instead of tearing it. False: nothing on the console.
-
-    Raises:
-        LabError: there is no such level.
     """
     level = check_level(level)
     logger.remove()
@@ -64,27 +61,15 @@ def setup(level: str = "INFO", file: Path | None = None, console: "bool | Consol
     if file is not None:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         logger.add(file, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
+    if console is False:
+        return
     if console is True:
+        sink: Any = _to_stderr
         colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        logger.add(
-            _to_stderr,
-            level=level,
-            format=CONSOLE_FORMAT,
-            filter=_for_console,
-            colorize=colour,
-            backtrace=False,
-            diagnose=False,
-        )
-    elif console is not False:
-        logger.add(
-            _RichSink(console),
-            level=level,
-            format=CONSOLE_FORMAT,
-            filter=_for_console,
-            colorize=console.is_terminal and not console.no_color,
-            backtrace=False,
-            diagnose=False,
-        )
+    else:
+        sink, colour = _RichSink(console), console.is_terminal and not console.no_color
+    look: Any = {"format": CONSOLE_FORMAT, "filter": _for_console, "colorize": colour}
+    logger.add(sink, level=level, backtrace=False, diagnose=False, **look)
 
 
 def adopt_console() -> None:

@@ -93,11 +93,7 @@ def import_plugins(modules: list[str]) -> None:
 
 
 def import_foreign(module: str) -> None:
-    """Import a module from outside the lab; an error in it becomes one line with its place.
-
-    Raises:
-        LabError: it can't be imported.
-    """
+    """Import a module from outside the lab; an error in it becomes one line with its place."""
     try:
         importlib.import_module(module)
     except TakenName:

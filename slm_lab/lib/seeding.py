@@ -21,13 +21,7 @@ def derive(*parts: int) -> int:
 
 
 def episode_seed(seed: int, env: int, episode: int) -> int:
-    """The seed of one episode of one env, so that it is the same whatever happened in the episodes before it.
-
-    Args:
-        seed: of all envs together.
-        env: index of the env.
-        episode: episodes that it has begun since it got that seed.
-    """
+    """The seed of one episode of one env, so that it is the same whatever happened in the episodes before it."""
     return derive(seed, env, episode)
 
 
@@ -68,12 +62,7 @@ def _constants(value: int, factor: int) -> Iterator[tuple[np.uint32, np.uint32]]
 
 
 class EpisodeSeeds:
-    """The seeds of the episodes of N envs.
-
-    Args:
-        seed: of all envs together.
-        num_envs: N.
-    """
+    """The seeds of the episodes of N envs."""
 
     def __init__(self, seed: int, num_envs: int) -> None:
         self.seed = seed
@@ -88,11 +77,6 @@ class EpisodeSeeds:
             seeds = episode_seeds(self.seed, env, episode, BLOCK) if episode else [episode_seed(self.seed, env, 0)]
             place, self._blocks[env] = 0, (episode, seeds)
         return seeds[place]
-
-
-def session_seed(random_seed: int | None, trial: int, session: int) -> int:
-    """The seed of a session: from `meta.random_seed` (or 0), trial and session index; never from the clock."""
-    return derive(0 if random_seed is None else random_seed, trial, session)
 
 
 @contextmanager

@@ -19,11 +19,7 @@ _PATIENCE = 600.0
 
 
 def tune(inductor: Path) -> None:
-    """Change the compiler of this process.
-
-    Args:
-        inductor: folder for the compiler's own cache.
-    """
+    """Change the compiler of this process."""
     _flags()
     _ask_less()
     _build_together()

@@ -64,16 +64,7 @@ def repo_card(old: str | None, entries: Iterable[Entry]) -> str | None:
 def run_readme(
     entry: Entry, spec: Any, scalars: dict[str, Any], run: dict[str, Any], files: Collection[str], repo: str
 ) -> str:
-    """The page of a run: result, learning curve, the commands that reproduce and play it, spec.
-
-    Args:
-        entry: the run.
-        spec: as it was run; None if not known.
-        scalars: metrics of the trial; empty before its end.
-        run: content of the run file; empty if there is none.
-        files: paths in the run folder.
-        repo: owner/name.
-    """
+    """The page of a run: result, learning curve, the commands that reproduce and play it, spec."""
     name = entry.name
     facts = [
         ("algorithm", entry.algorithm),

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
-from slm_lab.experiment.records.describe import RunLine
+from slm_lab.experiment.records.describe import RunLine, get
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.layout import FOLDER_NAME
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.remote.hub import Hub
-from slm_lab.remote.names import FOLDER, RUN, is_run_name
+from slm_lab.remote.names import FOLDER, is_run_name
 
 FILE = "runs.jsonl"
 
@@ -103,27 +104,22 @@ def select(names: Iterable[str], pattern: str) -> list[str]:
 
 def _look(hub: Hub, revision: str, name: str) -> Entry:
     """What the files of a folder show that is not in the catalog."""
-    spec_name = _spec_name(name)
+    match = FOLDER_NAME.fullmatch(name)
+    assert match is not None
+    spec_name = match["spec"]
     folder = f"{FOLDER}/{name}/{spec_name}"
     spec = _json(hub.read(f"{folder}_spec.json", revision))
     scalars = _json(hub.read(f"{folder}_t0_trial_metrics_scalar.json", revision))
     found = Entry(
         name,
         spec_name,
-        _get(spec, "env", "name"),
-        _get(spec, "agent", "algorithm", "name"),
-        _get(scalars, "total_reward_ma"),
-        _get(scalars, "frame"),
-        _get(spec, "meta", "max_session"),
+        get(spec, "env", "name"),
+        get(spec, "agent", "algorithm", "name"),
+        get(scalars, "total_reward_ma"),
+        get(scalars, "frame"),
+        get(spec, "meta", "max_session"),
     )
     return found if _plain(found) else Entry(name, spec_name)
-
-
-def _spec_name(name: str) -> str:
-    match = RUN.fullmatch(name)
-    assert match is not None
-    end = name.removesuffix(match[1]) if match[1] else name
-    return end[: -len("_2026_01_31_120000")]
 
 
 def _json(text: str | None) -> Any:
@@ -131,12 +127,6 @@ def _json(text: str | None) -> Any:
         return json.loads(text or "null")
     except ValueError:
         return None
-
-
-def _get(data: Any, *keys: str) -> Any:
-    for key in keys:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
 
 
 def _plain(one: Entry) -> bool:

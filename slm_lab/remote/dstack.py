@@ -71,11 +71,7 @@ class Dstack:
         self._program = str(Path(program).absolute())
 
     def runs(self) -> dict[str, RemoteRun]:
-        """All runs of the project by name, finished ones too.
-
-        Raises:
-            DstackError: the server can't be asked.
-        """
+        """All runs of the project by name, finished ones too."""
         text = self._run("ps", "--all", "--json")
         try:
             found = json.loads(text[text.index("{") :])["runs"]

@@ -61,11 +61,7 @@ def digest(path: Path, like: str) -> str:
 
 
 class Hub:
-    """A dataset repository.
-
-    Args:
-        account: which one, and how it is reached.
-    """
+    """A dataset repository."""
 
     def __init__(self, account: Account) -> None:
         for name, value in _SETTINGS.items():
@@ -99,11 +95,7 @@ class Hub:
         self._call("making the repository", lambda: self._api.create_repo(**self._where, exist_ok=True))
 
     def head(self) -> str:
-        """The newest revision.
-
-        Raises:
-            HubError: no such repository.
-        """
+        """The newest revision."""
         info = self._call("asking for the repository", lambda: self._api.repo_info(**self._where))
         return str(info.sha)
 
@@ -159,11 +151,6 @@ class Hub:
 
     def commit(self, files: Mapping[str, Path | bytes], message: str, parent: str) -> None:
         """Add or replace files, all or none. What is the same on the hub is not sent again.
-
-        Args:
-            files: by their path in the repository.
-            message: of the commit.
-            parent: revision that it is based on.
 
         Raises:
             ConflictError: that is no longer the newest revision.

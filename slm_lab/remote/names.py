@@ -7,10 +7,12 @@ reach outside its run folder, or that Python would import, is never written here
 import re
 from pathlib import PurePosixPath
 
+from slm_lab.lib.layout import FOLDER_NAME
+
 FOLDER = "data"
 """Folder of the repository that holds the run folders."""
-RUN = re.compile(r"[A-Za-z0-9][\w.+=-]{0,120}_\d{4}_\d\d_\d\d_\d{6}(_\d+)?", re.ASCII)
-"""Name of a run folder: the spec's name and the time."""
+_SPEC = re.compile(r"[A-Za-z0-9][\w.+=-]{0,120}", re.ASCII)
+"""Name of a spec, in that of a run folder."""
 SUFFIXES = frozenset(
     {".csv", ".gif", ".html", ".json", ".jsonl", ".log", ".md", ".mp4", ".pdf", ".png", ".pt", ".safetensors", ".svg"}
     | {".prev", ".txt", ".yaml", ".yml"}
@@ -27,7 +29,8 @@ def is_run_name(name: str) -> bool:
     >>> is_run_name("ppo_cartpole_2026_01_31_120000"), is_run_name(".."), is_run_name("ppo_cartpole")
     (True, False, False)
     """
-    return RUN.fullmatch(name) is not None
+    match = FOLDER_NAME.fullmatch(name)
+    return match is not None and _SPEC.fullmatch(match["spec"]) is not None
 
 
 def is_run_file(path: str) -> bool:

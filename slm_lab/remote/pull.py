@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from loguru import logger
 
@@ -30,8 +30,8 @@ THREADS = 4
 """Files that come at the same time."""
 
 
-class Watcher(Protocol):
-    """Called with the progress."""
+class Watcher:
+    """Called with the progress; this one does nothing with it."""
 
     def begin(self, name: str, count: int, size: int) -> None:
         """So many files and bytes of a run are to come."""
@@ -53,17 +53,7 @@ class Plan:
 
 
 def pull(hub: Hub, name: str, out: Path, watcher: Watcher, *, force: bool = False) -> Path:
-    """Make a run folder the same as on the hub. Files that are only here stay.
-
-    Args:
-        hub: where it is.
-        name: of the run folder.
-        out: folder of the run folders; made if there is none.
-        watcher: is told how it goes.
-        force: overwrite what was changed here.
-
-    Returns:
-        The run folder.
+    """Make a run folder the same as on the hub. Files that are only here stay; `force` overwrites what differs.
 
     Raises:
         LabError: no such run, changed here, in use, or it could not be fetched. What was fetched until then stays; the

@@ -25,14 +25,9 @@ _TRIES = 10
 
 
 def push(hub: Hub, layout: Layout) -> str:
-    """Upload a run folder. What is on the hub already is not sent again, and nothing there is deleted.
+    """Upload a run folder; gives the address of its page.
 
-    Args:
-        hub: whose `ensure` was called.
-        layout: of the run, which may be at work.
-
-    Returns:
-        Address of its page.
+    What is on the hub already is not sent again, and nothing there is deleted.
 
     Raises:
         LabError: the upload failed; the hub is then as it was.

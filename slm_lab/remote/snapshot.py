@@ -22,9 +22,6 @@ _PREFIX = ".push-"
 def snapshot(root: Path) -> Iterator[dict[str, Path]]:
     """Hold still what travels of a run folder: no symbolic link, no hidden or temporary file.
 
-    Args:
-        root: the run folder.
-
     Yields:
         {path in the folder, with `/`: where the content is held}; gone afterwards.
     """

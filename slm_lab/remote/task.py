@@ -73,11 +73,7 @@ def run_name(folder: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """The name.
-
-    Raises:
-        LabError: dstack does not take it.
-    """
+    """The name."""
     if not NAME.fullmatch(name):
         raise LabError(f"-n: must be 2 to 41 of a-z, 0-9 and -, beginning with a letter (got '{name}')")
     return name

@@ -33,11 +33,7 @@ _watches: "list[Watch | None]" = [None]
 
 
 class Watch:
-    """What was read of a spec.
-
-    Args:
-        spec: the whole of it
-    """
+    """What was read of a spec."""
 
     def __init__(self, spec: SpecModel) -> None:
         self._spec = spec

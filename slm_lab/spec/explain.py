@@ -67,12 +67,7 @@ class Fault(NamedTuple):
 
 
 def explain(error: ValidationError, model: type[BaseModel] = Spec) -> list[Fault]:
-    """The faults behind a validation error, in the order of the model's keys.
-
-    Args:
-        error: what pydantic raised
-        model: the model that raised it
-    """
+    """The faults behind a validation error, in the order of the model's keys."""
     return _explain(error.errors(include_url=False), model, ())
 
 

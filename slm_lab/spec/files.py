@@ -1,6 +1,8 @@
 """Where spec files are: the one that a path means, those that come with slm_lab, those in a folder."""
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from slm_lab.lib.errors import SpecError
@@ -39,8 +41,6 @@ def find_file(path: str | Path) -> Path:
         if found:
             names = ", ".join(_bundled_name(p) for p in found)
             raise SpecError([f"more than one bundled spec file is called so: {names}"], str(path))
-    if _is_folder(path):
-        raise SpecError(["is a folder, must be a spec file"], str(path))
     raise SpecError([_why_no_file(path)], str(path))
 
 
@@ -53,28 +53,21 @@ def expand(path: str | Path) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    try:
+    with suppress(OSError, ValueError):  # too long a name; a NUL in it
         return path.is_file()
-    except (OSError, ValueError):  # too long a name; a NUL in it
-        return False
+    return False
 
 
 def _why_no_file(path: Path) -> str:
     try:
-        path.stat()
+        if stat.S_ISDIR(path.stat().st_mode):
+            return "is a folder, must be a spec file"
     except PermissionError as e:
         return f"can't be read: {e.strerror}"
     except (OSError, ValueError):
         return f"no such spec file{_near_files(path)}"
     # a pipe, say, which gives what it holds only once
     return "is no ordinary file, must be a spec file"
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def _bundled(name: str) -> list[Path]:

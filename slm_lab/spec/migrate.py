@@ -1,4 +1,4 @@
-"""Specs of older versions: recognized by their form, and converted by steps `dict -> (dict, notes)`.
+"""Specs of older versions: recognized by their form, and converted by steps, each of which changes a draft.
 
 What an old spec meant is kept where that was sound, also where a default has changed since; what was a defect is
 corrected. Each change has a note for the user. What a class of an old version had and no class reads is left out; a key
@@ -7,13 +7,14 @@ that no version ever had stays, for the validation to find.
 Only this module and `spec.past` know of older versions.
 """
 
+import copy
 import itertools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 from slm_lab.spec.past import common, critics, keys, search, updates, v4, v5
-from slm_lab.spec.past.draft import Data, Step
+from slm_lab.spec.past.draft import Data, Draft, Step
 from slm_lab.spec.variables import fill, variables
 
 CURRENT = 6
@@ -83,11 +84,12 @@ def migrate(raw: Data) -> Migrated:
     Raises:
         Gone: it asks for something that no longer exists.
     """
-    spec, notes = raw, []
+    draft = Draft(copy.deepcopy(raw))
     for step in STEPS[version_of(raw)]:
-        spec, told = step(spec)
-        notes += told
-    return Migrated(common.mark(spec, CURRENT), list(dict.fromkeys(notes))) if notes else Migrated(raw)
+        draft.take(step)
+    return (
+        Migrated(common.mark(draft.spec, CURRENT), list(dict.fromkeys(draft.notes))) if draft.notes else Migrated(raw)
+    )
 
 
 def sweep(raw: Data, name: str, given: Collection[str] = ()) -> dict[str, Data]:

@@ -8,15 +8,7 @@ import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydash
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    create_model,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import lookup, names

@@ -10,12 +10,7 @@ from slm_lab.spec.basics import SpecModel
 
 
 class Nested(PydanticCustomError):
-    """Carries the faults of a part of the spec that another model checked; `spec.explain` unfolds them.
-
-    Args:
-        inner: the faults, their places relative to the part
-        model: what checked the part
-    """
+    """Carries the faults of a part of the spec that another model checked; `spec.explain` unfolds them."""
 
     def __new__(cls, inner: ValidationError, model: type[BaseModel]) -> Self:
         """Fill in type, message and context."""
@@ -26,13 +21,7 @@ class Nested(PydanticCustomError):
 
 
 def by_name(kind: str, key: str, base: type[SpecModel]) -> BeforeValidator:
-    """Checks a part of the spec by the `Spec` of the class that it names.
-
-    Args:
-        kind: of the registry
-        key: that holds the name
-        base: what is such a part already
-    """
+    """Checks a part of the spec by the `Spec` of the class that it names."""
 
     def check(value: Any) -> Any:
         if isinstance(value, base):

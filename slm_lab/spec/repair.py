@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+import pydash
 from pydantic import ValidationError
 
 from slm_lab.spec.explain import explain
@@ -27,10 +28,6 @@ NAMES = {"agent.algorithm.name": "agent.algorithm", "agent.memory.name": "agent.
 def repaired(data: dict[str, Any], paths: Iterable[str]) -> tuple[Spec, set[str]] | None:
     """A spec that is valid, with something harmless in place of what is wrong.
 
-    Args:
-        data: of the spec
-        paths: key paths that are known to be wrong
-
     Returns:
         The spec, and all key paths that were changed; None where it can't be made whole.
     """
@@ -48,20 +45,10 @@ def repaired(data: dict[str, Any], paths: Iterable[str]) -> tuple[Spec, set[str]
     return None
 
 
-def take_out(data: dict[str, Any], path: str) -> bool:
-    """Remove a key; whether it was there.
-
-    >>> spec = {"agent": {"net": {"shared": True}}}
-    >>> take_out(spec, "agent.net.shared"), take_out(spec, "agent.net.shared"), spec
-    (True, False, {'agent': {'net': {}}})
-    """
-    node, _, key = _holder(data, path)
-    return isinstance(node, dict) and node.pop(key, node) is not node
-
-
 def _mend(data: dict[str, Any], path: str, attempt: int) -> bool:
     path = NAMES.get(path, path)
-    node, parent, key = _holder(data, path)
+    parent, _, key = path.rpartition(".")
+    node = pydash.get(data, parent) if parent else data
     if not isinstance(node, dict):
         return bool(parent) and _mend(data, parent, attempt)
     values = _BLOCKS.get(path, _SCALARS)
@@ -74,12 +61,3 @@ def _mend(data: dict[str, Any], path: str, attempt: int) -> bool:
     else:
         node[key] = copy.deepcopy(values[attempt])
     return True
-
-
-def _holder(data: dict[str, Any], path: str) -> tuple[Any, str, str]:
-    """What holds a key, its path, and the key itself."""
-    parent, _, key = path.rpartition(".")
-    node: Any = data
-    for part in parent.split(".") if parent else ():
-        node = node.get(part) if isinstance(node, dict) else None
-    return node, parent, key

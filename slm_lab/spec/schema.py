@@ -39,7 +39,7 @@ def file_schema() -> Schema:
     sinks["items"] = {"anyOf": [{"type": "string"}, sinks["items"]]}
     for model in models:
         if issubclass(model, NetSpec):
-            _drop_role_defaults(defs[_def_name(refs[model, "validation"])])
+            _drop_role_defaults(defs[str(refs[model, "validation"]["$ref"]).rpartition("/")[2]])
     defs["Spec"]["required"].remove("name")
     defs["Variable"] = dict(_VARIABLE)
     for name, definition in defs.items():
@@ -74,10 +74,6 @@ def _by_name(key: str, choices: dict[str, Schema], description: str) -> Schema:
             for name, ref in choices.items()
         ],
     }
-
-
-def _def_name(ref: Schema) -> str:
-    return str(ref["$ref"]).rpartition("/")[2]
 
 
 def _drop_role_defaults(definition: Schema) -> None:

@@ -35,8 +35,7 @@ def parse_search(spec: Spec) -> list[Axis]:
     """
     if not spec.search:
         raise SpecError(
-            ['search: missing: "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]} would do'],
-            spec.name,
+            ['search: missing, such as "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]}'], spec.name
         )
     faults: list[str] = []
     axes = []
@@ -59,11 +58,7 @@ def parse_search(spec: Spec) -> list[Axis]:
 
 
 def variants(spec: Spec) -> list[Spec]:
-    """Specs of trials by which a search is checked: every option of a list once, all else from the middle.
-
-    Raises:
-        SpecError: as `parse_search`.
-    """
+    """Specs of trials by which a search is checked: every option of a list once, all else from the middle."""
     axes = parse_search(spec)
     middle = {axis.path: axis.probes()[-1] for axis in axes}
     lists = [axis for axis in axes if axis.dist in LISTS]

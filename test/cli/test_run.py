@@ -189,7 +189,7 @@ def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkey
         ),
         (
             "toy.json toy search",
-            'error: toy\n  search: missing: "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]} would do\n',
+            'error: toy\n  search: missing, such as "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]}\n',
         ),
         ("validat", "error: 'validat' is neither a command nor a spec file, did you mean 'validate'?\n"),
         ("toy.json toy dev --video a.mp4", "error: --video belongs to the mode enjoy\n"),

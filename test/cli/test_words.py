@@ -94,7 +94,7 @@ def test_words(words: str, request_: Request) -> None:
         ("trian", "unknown mode 'trian', did you mean 'train'? (known: dev, train, search, enjoy)"),
         ("zzz@latest", "unknown mode 'zzz' (known: dev, train, search, enjoy)"),
         ("Train", "unknown mode 'Train', did you mean 'train'? (known: dev, train, search, enjoy)"),
-        ("train@", "train@: say what to go on with: train@latest, or train@ and a run folder"),
+        ("train@", "train@: name what to resume: train@latest, or train@ and a run folder"),
     ],
 )
 def test_wrong_modes(word: str, message: str) -> None:

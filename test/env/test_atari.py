@@ -288,15 +288,15 @@ def test_another_course_is_reported():
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        ({"reward_clipping": True}, "env.reward_clipping: not a key of the spec: say env.clip_reward"),
+        ({"reward_clipping": True}, "env.reward_clipping: not a key of the spec: use env.clip_reward"),
         ({"autoreset_mode": 1}, f"env.autoreset_mode: {ATARI_ELSEWHERE['autoreset_mode']}"),
         (
             {"vectorization": "sync"},
-            "env.vectorization: ALE/Pong-v5 has a vector env of its own: say auto or native",
+            "env.vectorization: ALE/Pong-v5 has a vector env of its own: use auto or native",
         ),
         (
             {"frame_op": "concat", "frame_op_len": 4},
-            "env.frame_op: ALE/Pong-v5 shows several frames as it is: say env.stack_num for another number",
+            "env.frame_op: ALE/Pong-v5 shows several frames as it is: use env.stack_num for another number",
         ),
     ],
 )

@@ -167,3 +167,9 @@ def test_statistics_stand_still_in_evaluation_and_must_fit() -> None:
     op = NormalizeObs((4,), np.dtype(np.float32), training=False)
     op.load_state_dict(learned.normalizer_state()["obs"])
     np.testing.assert_allclose(still.obs, op.apply(inner.obs).clip(-10, 10), rtol=1e-6)
+
+
+def test_stacked_frames_are_not_forgotten() -> None:
+    env = made(frame_op="stack", frame_op_len=3)
+    assert env.info.obs_shape == (3, 4)
+    assert env.reset(0).shape == (N, 3, 4)

@@ -93,7 +93,7 @@ def test_a_value_that_is_repeated_is_told_under_its_key():
 
 def test_what_is_drawn_is_not_stepped_in_threads():
     spec = EnvSpec(name="CarRacing-v3", num_envs=2, max_frame=1, vectorization="thread")
-    assert check_env(spec) == ["env.vectorization: CarRacing-v3 can't be drawn in threads: say auto, sync or async"]
+    assert check_env(spec) == ["env.vectorization: CarRacing-v3 can't be drawn in threads: use auto, sync or async"]
 
 
 def test_a_key_that_only_the_env_itself_refuses_is_told_with_its_path():

@@ -127,7 +127,7 @@ def test_vector_envs_of_their_own_say_what_they_cant_follow():
     keys = {"obs_keys": ["a"], "reward_weights": [1.0], "wrappers": [{"name": "support.paying:Doubled"}]}
     faults = check_env(EnvSpec(name="ALE/Pong-v5", max_frame=1, **keys))
     assert faults == [
-        f"env.{key}: the vector env of ALE/Pong-v5 can't follow it"
+        f"env.{key}: the vector env of ALE/Pong-v5 does not support it"
         for key in ("wrappers", "reward_weights", "obs_keys")
     ]
 
@@ -168,7 +168,7 @@ def test_an_env_that_ends_in_both_ways_has_terminated(pays):
     logger.remove(sink)
     assert step.terminated.all()
     assert not step.truncated.any()
-    assert "env: Pays-v0 says of one step that it terminated and was truncated: it terminated" in lines
+    assert "env: Pays-v0 reported one step as terminated and truncated: it counts as terminated" in lines
 
 
 @pytest.mark.parametrize(("max_t", "ends", "terminated"), [(3, 3, True), (3, 4, False), (4, 3, True)])

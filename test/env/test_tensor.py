@@ -118,7 +118,7 @@ def test_noise_of_steps_follows_from_seed_and_step() -> None:
 def test_what_has_no_tensor_env_is_reported() -> None:
     spec = {"name": "LunarLander-v3", "max_frame": 1, "vectorization": "tensor"}
     assert check_env(EnvSpec.model_validate(spec)) == [
-        "env.vectorization: there is no tensor env for LunarLander-v3: say auto"
+        "env.vectorization: there is no tensor env for LunarLander-v3: use auto"
     ]
     spec = {"name": "CartPole-v1", "max_frame": 1, "vectorization": "tensor", "sutton_barto_reward": True}
     assert "sutton_barto_reward" in check_env(EnvSpec.model_validate(spec))[0]

@@ -97,7 +97,7 @@ def test_auto_takes_what_is_fastest():
 def test_what_there_is_not_is_told():
     spec = EnvSpec(name="Acrobot-v1", max_frame=1, vectorization="native")
     assert check_env(spec) == [
-        "env.vectorization: there is no vector env for Acrobot-v1: say auto, sync, thread or async"
+        "env.vectorization: there is no vector env for Acrobot-v1: use auto, sync, thread or async"
     ]
 
 

@@ -35,19 +35,6 @@ def test_categorical_samples_follow_its_probabilities(dist: type[Categorical]) -
     torch.testing.assert_close(share, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)
 
 
-def test_gumbel_softmax_is_one_hot_with_the_gradient_of_the_soft_choice() -> None:
-    noise = GumbelSoftmax.noise((5,), Discrete(4), generator())
-    logits = torch.randn(5, 4, requires_grad=True)
-    sample = GumbelSoftmax.from_head(logits).rsample(noise)
-    assert torch.equal(sample.argmax(-1), GumbelSoftmax.from_head(logits).sample(noise))
-    torch.testing.assert_close(sample.sort(-1).values, torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(5, 4))
-    weight = torch.randn(5, 4)
-    (ours,) = torch.autograd.grad((sample * weight).sum(), logits)
-    soft = (logits.log_softmax(-1) + noise).softmax(-1)
-    (expected,) = torch.autograd.grad((soft * weight).sum(), logits)
-    torch.testing.assert_close(ours, expected)
-
-
 def test_argmax_plays_the_best_and_shares_among_equals() -> None:
     raw = torch.tensor([[1.0, 5.0, 2.0], [4.0, 0.0, 4.0]])
     dist = Argmax.from_head(raw)

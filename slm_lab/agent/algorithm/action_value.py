@@ -59,11 +59,6 @@ class ActionValueSpec(AlgorithmSpec):
 class Explorer:
     """Acts on Q values.
 
-    Args:
-        spec: says how
-        setting: the algorithm's
-        greedy: something else explores
-
     Raises:
         SpecError: the env's actions are not discrete
     """

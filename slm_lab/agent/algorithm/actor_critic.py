@@ -281,8 +281,7 @@ class ActorCritic(Algorithm):
             final_value = torch.zeros_like(batch.reward)
             if len(batch.final_obs):
                 final_value.view(-1)[batch.final_index] = self.net.value(batch.final_obs)
-            found: tuple[Tensor, Tensor, Tensor, Tensor] = self.estimator(batch.obs, batch.action, *played, final_value)
-            return found
+            return self.estimator(batch.obs, batch.action, *played, final_value)
         evaluated = self.evaluate(batch)
         advantage, ret = self.advantages(*played, evaluated.value, evaluated.final_value)
         return evaluated.log_prob, evaluated.value[:-1], advantage, ret

@@ -1,37 +1,24 @@
 """Random numbers for acting, drawn a block at a time: one call of the generator serves many steps."""
 
-from typing import Protocol
-
 import torch
 from torch import Generator, Tensor
 
+from slm_lab.functional.distributions import Distribution
+from slm_lab.functional.exploration import Exploration
 from slm_lab.lib.stateful import State
 from slm_lab.types import ActionSpace
 
+Source = type[Distribution] | type[Exploration]
 BLOCK = 128
 """Steps drawn at once."""
 
 
-class Noisy(Protocol):
-    """What samples with noise: an action distribution, a way to explore."""
-
-    @staticmethod
-    def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
-        """The random numbers for a batch of that shape, on the CPU."""
-        ...
-
-
 class NoiseStream:
-    """The noise of one act after the other.
+    """The noise of one act after the other."""
 
-    Args:
-        dist: says what noise it samples with
-        action: action space
-        num_envs: N
-        generator: its state moves on by a block at a time
-    """
-
-    def __init__(self, dist: type[Noisy], action: ActionSpace, num_envs: int, generator: Generator) -> None:
+    def __init__(
+        self, dist: type[Distribution | Exploration], action: ActionSpace, num_envs: int, generator: Generator
+    ) -> None:
         self._dist = dist
         self._action = action
         self._num_envs = num_envs

@@ -13,13 +13,7 @@ from slm_lab.types import Act
 
 
 class Notes:
-    """Log probabilities and values of the rollout under way.
-
-    Args:
-        horizon: T, its steps
-        num_envs: N
-        device: of the nets
-    """
+    """Log probabilities and values of the rollout under way."""
 
     def __init__(self, horizon: int, num_envs: int, device: torch.device) -> None:
         self.log_prob = torch.zeros((horizon, num_envs), device=device)

@@ -33,9 +33,6 @@ class Recall:
         num_envs: N
         horizon: T, steps of a rollout; None: rollouts are whole episodes
         device: of the nets
-
-    Raises:
-        SpecError: the sequences do not fill the rollout
     """
 
     def __init__(self, nets: Sequence[RecurrentNet], num_envs: int, horizon: int | None, device: torch.device) -> None:

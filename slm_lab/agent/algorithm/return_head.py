@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,15 +23,19 @@ SMALLEST = 1e-30
 """Least probability whose logarithm is taken: far above the least float32, which a compiler may take for 0."""
 
 
-class ReturnHead(Protocol):
-    """How the return of n actions is written down."""
+class ReturnHead:
+    """How the return of n actions is written down; by itself K numbers that say how it is distributed."""
 
     each: int
     """K, numbers for each action."""
 
     def q(self, raw: Tensor) -> Tensor:
         """[B, n * K] -> mean returns [B, n]"""
-        ...
+        return self.mean(raw.unflatten(-1, (-1, self.each)))
+
+    def mean(self, one: Tensor) -> Tensor:
+        """[..., K] -> [...]"""
+        raise NotImplementedError
 
     def best(self, judge: Tensor, chooser: Tensor | None = None) -> Tensor:
         """The return of the action that the chooser finds best, as the judge sees it.
@@ -42,9 +45,14 @@ class ReturnHead(Protocol):
             chooser: [B, n * K]; None: the judge
 
         Returns:
-            [B] where K is 1, else [B, K]
+            [B] of a MeanHead, else [B, K]
         """
-        ...
+        return self._taken(judge, self.q(judge if chooser is None else chooser).argmax(-1))
+
+    def _taken(self, raw: Tensor, action: Tensor) -> Tensor:
+        """[B, n * K], [B] -> [B, K]"""
+        index = action.view(-1, 1, 1).expand(-1, 1, self.each)
+        return raw.unflatten(-1, (-1, self.each)).gather(1, index).squeeze(1)
 
     def loss(
         self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
@@ -62,10 +70,10 @@ class ReturnHead(Protocol):
         Returns:
             the loss of each sample, Q(s, a), and how wrong it was; [B] each
         """
-        ...
+        raise NotImplementedError
 
 
-class MeanHead:
+class MeanHead(ReturnHead):
     """The mean alone, as in DQN.
 
     Args:
@@ -94,30 +102,7 @@ class MeanHead:
         return self._sample_loss(q, target), q, target - q
 
 
-class _Distribution:
-    """What both ways to write down a distribution share."""
-
-    each: int
-
-    def q(self, raw: Tensor) -> Tensor:
-        """[B, n * K] -> [B, n]"""
-        return self.mean(raw.unflatten(-1, (-1, self.each)))
-
-    def best(self, judge: Tensor, chooser: Tensor | None = None) -> Tensor:
-        """[B, K]"""
-        return self._taken(judge, self.q(judge if chooser is None else chooser).argmax(-1))
-
-    def mean(self, one: Tensor) -> Tensor:
-        """[..., K] -> [...]"""
-        raise NotImplementedError
-
-    def _taken(self, raw: Tensor, action: Tensor) -> Tensor:
-        """[B, n * K], [B] -> [B, K]"""
-        index = action.view(-1, 1, 1).expand(-1, 1, self.each)
-        return raw.unflatten(-1, (-1, self.each)).gather(1, index).squeeze(1)
-
-
-class CategoricalHead(_Distribution):
+class CategoricalHead(ReturnHead):
     """A probability for each of K fixed returns (C51). Bellemare et al. 2017, arXiv:1707.06887.
 
     Args:
@@ -154,7 +139,7 @@ class CategoricalHead(_Distribution):
         return loss, self.mean(logits), loss - entropy
 
 
-class QuantileHead(_Distribution):
+class QuantileHead(ReturnHead):
     """A return for each of K fixed quantiles (QR-DQN). Dabney et al. 2018, arXiv:1710.10044.
 
     Args:

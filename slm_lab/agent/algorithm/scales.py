@@ -15,9 +15,6 @@ class TargetScale:
     """The standard deviation of all value targets so far, at least 1: value errors are measured in it.
 
     It changes between updates, never within one.
-
-    Args:
-        device: of the tensor
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -44,9 +41,6 @@ class AdvantageScale:
     """The range between the 5 and the 95 % quantile of advantages, averaged over time; at least 1.
 
     Hafner et al. 2023, arXiv:2301.04104, (12): large advantages are scaled down, small ones are not blown up to noise.
-
-    Args:
-        device: of the tensor
     """
 
     def __init__(self, device: torch.device) -> None:

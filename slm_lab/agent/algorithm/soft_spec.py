@@ -70,11 +70,6 @@ def policy_distribution(
 ) -> type[Categorical] | type[TanhNormal]:
     """The class of the policy's distribution.
 
-    Args:
-        spec: of the algorithm
-        action: space of the env
-        spaces: kinds that the algorithm acts in
-
     Raises:
         SpecError: it does not act in this one
         UnfitDistribution: the spec names another distribution

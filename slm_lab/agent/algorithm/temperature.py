@@ -26,12 +26,7 @@ class EntropyAnnealSpec(SpecModel):
 
 
 class Temperature(nn.Module):
-    """alpha, learned as its logarithm; 1 at first.
-
-    Args:
-        lowest: of the logarithm
-        highest: of the logarithm
-    """
+    """alpha, learned as its logarithm; 1 at first."""
 
     def __init__(self, lowest: float, highest: float) -> None:
         super().__init__()
@@ -48,12 +43,7 @@ def temperature_optim(temperature: Temperature, lr: float) -> Optim:
 
 
 def temperature_schedules(spec: Any, action: Discrete | Continuous) -> dict[str, ScheduleSpec | None]:
-    """Of the two coefficients that follow the frame counter: target entropy, and alpha; None where not in use.
-
-    Args:
-        spec: SoftActorCriticSpec
-        action: action space
-    """
+    """Of the two coefficients that follow the frame counter: target entropy, and alpha; None where not in use."""
     if spec.fixed_alpha is not None:
         return {"target_entropy": None, "alpha": _line(spec.fixed_alpha, 0.0, spec.alpha_anneal_frames)}
     if spec.target_entropy != "auto":

@@ -14,12 +14,7 @@ Index = NDArray[np.int64]
 
 
 class Pool:
-    """Observations that have no place in the ring, kept under numbers. It grows as it must; dropped places are reused.
-
-    Args:
-        shape: *O
-        dtype: of an observation
-    """
+    """Observations *O that have no place in the ring, kept under numbers. It grows; dropped places are reused."""
 
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
         self.array = np.zeros((0, *shape), dtype)
@@ -56,14 +51,7 @@ class Pool:
 
 
 class PlainObs:
-    """A ring of rows [R, N, *O].
-
-    Args:
-        rows: R
-        num_envs: N
-        shape: *O
-        dtype: of an observation
-    """
+    """A ring of rows [R, N, *O]."""
 
     history = 0
     """Rows before one that it needs."""

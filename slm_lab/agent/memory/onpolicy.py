@@ -135,12 +135,7 @@ class OnPolicyBatchReplay(Memory):
             at = (steps["truncated"] & ~steps["terminated"]).flatten().nonzero().squeeze(1)
             found = self.successors[: self._t].flatten(0, 1)[at.to(self.successors.device)].cpu()
             final = list(zip(at.tolist(), found.unbind(), strict=True))
-        return {
-            "t": self._t,
-            "steps": steps,
-            "final_index": [i for i, _ in final],
-            "final_obs": [o for _, o in final],
-        }
+        return {"t": self._t, "steps": steps, "final_index": [i for i, _ in final], "final_obs": [o for _, o in final]}
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""

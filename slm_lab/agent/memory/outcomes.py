@@ -124,10 +124,7 @@ class Outcomes:
     def state_dict(self, rows: int) -> State:
         """The first rows, and the pool."""
         arrays = {"reward": self.reward, "end": self.end}
-        return {
-            **{k: torch.from_numpy(v[:rows].copy()) for k, v in arrays.items()},
-            "final": self.pool.state_dict(),
-        }
+        return {**{k: torch.from_numpy(v[:rows].copy()) for k, v in arrays.items()}, "final": self.pool.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""

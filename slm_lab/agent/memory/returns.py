@@ -50,11 +50,6 @@ class ReturnReplay:
     """A ring of steps with their returns. A step enters when its episode has ended: its return is known then.
 
     Bytes: `max_size * (size of obs + size of action + 4)`, and the episodes under way.
-
-    Args:
-        spec: of the on-policy memory
-        gamma: discount of the returns
-        generator: its chance
     """
 
     def __init__(self, spec: WithReturnReplaySpec, gamma: float, generator: Generator) -> None:

@@ -12,13 +12,7 @@ from slm_lab.types import ActionSpace, Continuous, Sequences
 
 
 def free_log_std(spec: Any, dist: type[Distribution], action: ActionSpace) -> float | None:
-    """Where a free log standard deviation starts; None where the distribution has none: then the key is not read.
-
-    Args:
-        spec: NetSpec, as the policy's role sees it
-        dist: distribution class of the policy
-        action: action space
-    """
+    """Where a free log standard deviation starts; None where the distribution has none: then the key is not read."""
     fits = isinstance(action, Continuous) and issubclass(dist, Normal | TanhNormal)
     return cast("float | None", spec.log_std_init) if fits else None
 

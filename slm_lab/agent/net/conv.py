@@ -49,7 +49,7 @@ class ConvNet(Net):
         super().__init__(spec, obs_shape, heads)
         if isinstance(obs_shape, PackedShape):
             names = ", ".join(part.name for part in obs_shape.parts)
-            raise SpecError([f"agent.net.type: ConvNet reads one image, not parts ({names}): say MultiInputNet"])
+            raise SpecError([f"agent.net.type: ConvNet reads one image, not parts ({names}): use MultiInputNet"])
         self._is_plane = len(obs_shape) == 2
         if self._is_plane:
             obs_shape = (1, *obs_shape)
@@ -82,5 +82,4 @@ class ConvNet(Net):
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         if self.spec.normalize and obs.dtype == torch.uint8:
             x = x.div_(255)  # a copy of the bytes, ours to change: fresh memory for another takes longer than to divide
-        out: Tensor = self.body(x)
-        return out
+        return self.body(x)

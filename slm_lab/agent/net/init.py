@@ -23,10 +23,6 @@ _UNFIT_INIT = {"dirac_": "fills convolutions alone, and every net has linear lay
 def activation(name: str, key: str = "agent.net.hid_layers_activation") -> nn.Module:
     """A torch.nn activation by name; case and underscores ignored.
 
-    Args:
-        name: of the activation
-        key: path of the key that says it, for the message
-
     Raises:
         SpecError: no such activation
 
@@ -37,8 +33,7 @@ def activation(name: str, key: str = "agent.net.hid_layers_activation") -> nn.Mo
     if known not in ACTIVATIONS:
         listed = ", ".join(sorted(ACTIVATIONS))
         raise SpecError([f"{key}: unknown activation '{name}'{did_you_mean(known, ACTIVATIONS)} (known: {listed})"])
-    module: nn.Module = ACTIVATIONS[known]()
-    return module
+    return ACTIVATIONS[known]()
 
 
 def loss_function(spec: LossSpec, *, each: bool = False, key: str = "agent.net.loss_spec") -> nn.Module:
@@ -81,18 +76,13 @@ def gain(activation_name: str) -> float:
 def init_function(name: str, key: str = "agent.net.init_fn") -> Callable[..., Tensor]:
     """A function of torch.nn.init that fills weights and needs no more than their gain.
 
-    Args:
-        name: `orthogonal_`, `xavier_uniform_`, `kaiming_normal_` ...
-        key: path of the key that says it, for the message
-
     Raises:
         SpecError: torch.nn.init has no such function, or it wants more
     """
     known = {n: getattr(nn.init, n) for n in dir(nn.init) if n.endswith("_") and not n.startswith("_")}
     fit = [n for n, fn in known.items() if n not in _UNFIT_INIT and not _missing_arguments(fn)]
     if name in fit:
-        fn: Callable[..., Tensor] = known[name]
-        return fn
+        return known[name]
     if name not in known:
         why = f"torch.nn.init has no '{name}'{did_you_mean(name, fit)}"
     elif name in _UNFIT_INIT:

@@ -55,5 +55,4 @@ class MLPNet(Net):
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
-        out: Tensor = self.body(real(obs) if self.front is None else self.front(obs))
-        return out
+        return self.body(real(obs) if self.front is None else self.front(obs))

@@ -49,7 +49,7 @@ class MultiInputNet(Net):
         self.alone = not isinstance(obs_shape, PackedShape)
         if isinstance(obs_shape, PackedShape):
             if len(obs_shape) > 1:
-                raise SpecError(['env.frame_op: MultiInputNet reads parts joined, not stacked: say "concat"'])
+                raise SpecError(['env.frame_op: MultiInputNet reads parts joined, not stacked: use "concat"'])
             shape = obs_shape
         else:
             if spec.parts:
@@ -68,8 +68,7 @@ class MultiInputNet(Net):
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
-        out: Tensor = self.joint(self.parts_body.read([obs]) if self.alone else self.parts_body(obs))
-        return out
+        return self.joint(self.parts_body.read([obs]) if self.alone else self.parts_body(obs))
 
 
 def _alone(obs_shape: tuple[int, ...]) -> PackedShape:

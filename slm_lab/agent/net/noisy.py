@@ -40,12 +40,7 @@ class NoisyLinear(nn.Linear):
 
 
 class LayerNoise:
-    """The noise of all noisy layers of a net.
-
-    Args:
-        net: may have none
-        generator: of the noise, on the CPU
-    """
+    """The noise of all noisy layers of a net."""
 
     def __init__(self, net: nn.Module, generator: Generator) -> None:
         self._net = net

@@ -290,14 +290,6 @@ def _resolve(spec: OptimSpec, key: str = _KEY) -> tuple[str, dict[str, Any]]:
     return name, kwargs
 
 
-def _default(name: str, key: str) -> Any:
-    return inspect.signature(getattr(torch.optim, name)).parameters[key].default
-
-
-def _keywords(fn: Callable[..., None]) -> set[str]:
-    return {k for k, p in inspect.signature(fn).parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-
 def _argument_faults(
     cls: type, name: str, given: dict[str, Any], key: str, *, own: tuple[str, ...], set_here: tuple[str, ...] = ()
 ) -> list[str]:
@@ -319,17 +311,16 @@ def _functional_arguments(name: str, kwargs: dict[str, Any], key: str = _KEY) ->
     """Arguments for the functional form of an optimizer; None where it has none that takes them.
 
     Torch's own class is not made for it: that would import the compiler, seconds for every session.
-
-    Raises:
-        SpecError: the optimizer can't be used here, or refuses its arguments
     """
     if name in _UNFIT:
         raise SpecError([f"{key}.name: {name} can't be used here: it {_UNFIT[name]}"])
-    faults = _argument_faults(getattr(torch.optim, name), name, kwargs, key, own=("params",), set_here=("lr",))
+    cls = getattr(torch.optim, name)
+    faults = _argument_faults(cls, name, kwargs, key, own=("params",), set_here=("lr",))
     if faults:
         raise SpecError(faults)
-    told = {k: v for k, v in kwargs.items() if v != _default(name, k)}
-    if name not in OPTIMIZERS or not told.keys() <= _keywords(OPTIMIZERS[name][1]):
+    defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
+    told = {k: v for k, v in kwargs.items() if v != defaults[k]}
+    if name not in OPTIMIZERS or not told.keys() <= inspect.signature(OPTIMIZERS[name][1]).parameters.keys():
         return None
     faults = [f"{key}.{k}: {fault}" for k, fault in hyper_parameter_faults(told).items()]
     if faults:

@@ -48,9 +48,7 @@ class PartSpec(SpecModel):
     @model_validator(mode="after")
     def _one_kind(self) -> "PartSpec":
         if self.hid_layers is not None and (self.conv_hid_layers is not None or self.fc_hid_layers is not None):
-            why = (
-                "hid_layers are of a vector, conv_hid_layers and fc_hid_layers of an image: say the ones or the others"
-            )
+            why = "hid_layers are of a vector, conv_hid_layers and fc_hid_layers of an image: use one kind or the other"
             raise PydanticCustomError("kinds", "{why}", {"why": why, "key": "hid_layers"})
         return self
 
@@ -104,8 +102,7 @@ class Image(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] reals -> [B, F]"""
-        out: Tensor = self.body(x)
-        return out
+        return self.body(x)
 
 
 def flat_size(convolutions: nn.Module, shape: tuple[int, ...], key: str) -> int:
@@ -204,13 +201,7 @@ class PartsBody(nn.Module):
 
 
 class Vector(nn.Sequential):
-    """[B, ...] -> linear layers -> [B, F]
-
-    Args:
-        size: numbers of the part
-        widths: of the layers
-        activation_name: behind each
-    """
+    """[B, ...] -> linear layers -> [B, F]"""
 
     def __init__(self, size: int, widths: tuple[int, ...], activation_name: str) -> None:
         super().__init__(nn.Flatten(), *linear_layers(size, widths, activation_name))
@@ -236,7 +227,7 @@ def _check(shape: PackedShape, parts: dict[str, PartSpec]) -> None:
         if name not in known
     ]
     faults += [
-        f"agent.net.parts.{name}: is no image but {list(known[name].shape)}: say hid_layers"
+        f"agent.net.parts.{name}: is no image but {list(known[name].shape)}: use hid_layers"
         for name, said in parts.items()
         if name in known and not known[name].image and (said.conv_hid_layers or said.fc_hid_layers)
     ]
@@ -285,7 +276,7 @@ def front(
         note_flattened(obs_shape, net)
         return None
     if len(obs_shape) > 1:
-        raise SpecError([f'env.frame_op: {net} reads parts joined, not stacked: say "concat"'])
+        raise SpecError([f'env.frame_op: {net} reads parts joined, not stacked: use "concat"'])
     images = [part.name for part in obs_shape.parts if part.image]
     if images:
         note(f"agent.net: {net} reads images ({', '.join(images)}) through convolutions first, as MultiInputNet does")

@@ -34,7 +34,7 @@ class TorchArcNet(Net):
         super().__init__(spec, obs_shape, heads)
         if isinstance(obs_shape, PackedShape) and not obs_shape.flat:
             names = ", ".join(part.name for part in obs_shape.parts)
-            raise SpecError([f"agent.net.type: TorchArcNet reads one input, not parts ({names}): say MultiInputNet"])
+            raise SpecError([f"agent.net.type: TorchArcNet reads one input, not parts ({names}): use MultiInputNet"])
         if spec.arc is None:
             raise SpecError(["agent.net.arc: missing (or actor_arc and critic_arc)"])
         self.body = ArcBody(spec.arc, obs_shape)
@@ -45,5 +45,4 @@ class TorchArcNet(Net):
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
         x = obs.contiguous(memory_format=torch.channels_last) if obs.dim() == 4 else obs
-        out: Tensor = self.body(real(x) if self.spec.normalize else x.to(torch.get_default_dtype()))
-        return out
+        return self.body(real(x) if self.spec.normalize else x.to(torch.get_default_dtype()))

@@ -32,7 +32,7 @@ class RecurrentWindowNet(Net):
     def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)
         if len(obs_shape) < 2 or obs_shape[0] != spec.seq_len:
-            wanted = f'say env.frame_op "stack" and env.frame_op_len {spec.seq_len} (got {list(obs_shape)})'
+            wanted = f'set env.frame_op "stack" and env.frame_op_len {spec.seq_len} (got {list(obs_shape)})'
             raise SpecError([f"agent.net.type: RecurrentWindowNet reads {spec.seq_len} observations at once: {wanted}"])
         inner = obs_shape[1:]
         if isinstance(obs_shape, PackedShape):

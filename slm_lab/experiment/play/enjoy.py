@@ -127,11 +127,7 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
 
 
 class Camera:
-    """Films an env. Use as a context manager.
-
-    Args:
-        path: of the video; one of VIDEOS.
-    """
+    """Films an env. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
         import imageio  # only who films needs it
@@ -227,11 +223,7 @@ def best_checkpoint(layout: Layout) -> Path:
 
 
 def indices(layout: Layout, path: Path) -> tuple[int, int]:
-    """Trial and session of a checkpoint.
-
-    Raises:
-        LabError: its name is none of the run's.
-    """
+    """Trial and session of a checkpoint."""
     found = re.match(r"_t(\d+)_s(\d+)_ckpt", path.name.removeprefix(layout.name))
     if found is None:
         raise LabError(f"{path}: not a checkpoint of '{layout.name}'")
@@ -241,6 +233,5 @@ def indices(layout: Layout, path: Path) -> tuple[int, int]:
 def _score(path: Path) -> float | None:
     """total_reward_ma of a session's metrics file; None where it is not known."""
     with suppress(LabError):
-        score: float | None = read_json(path).get("total_reward_ma")
-        return score
+        return read_json(path).get("total_reward_ma")
     return None

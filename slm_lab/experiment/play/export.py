@@ -9,6 +9,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 import slm_lab
@@ -31,6 +31,7 @@ from slm_lab.experiment.play.policy_graph import PolicyGraph
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.types import Array
 
 SUFFIXES = (".onnx", ".pt2")
 ENVS, STEPS = 16, 16
@@ -38,7 +39,6 @@ ENVS, STEPS = 16, 16
 TOLERANCE = 1e-5
 """Of real actions, relative to their size where that is above 1."""
 
-Array = NDArray[Any]
 Runner = Callable[[Sequence[Array]], list[Array]]
 
 
@@ -57,10 +57,6 @@ class Exported:
 def export(saved: SavedPolicy, path: Path) -> Exported:
     """Write a policy to a file, and check the file against the policy.
 
-    Args:
-        saved: the policy.
-        path: `.onnx` or `.pt2`.
-
     Raises:
         LabError: another kind of file; what can't be exported; the file does not do what the policy does.
     """
@@ -70,11 +66,8 @@ def export(saved: SavedPolicy, path: Path) -> Exported:
         )
     if not path.parent.is_dir():
         raise LabError(f"{path}: there is no folder {path.parent}")
-    env = saved.env()
-    try:
+    with closing(saved.env()) as env:
         translator, agents = env.translator(), [saved.agent(env) for _ in range(2)]
-    finally:
-        env.close()
     graph = PolicyGraph(translator, agents[0])
     raw = draw_observations(translator, ENVS * STEPS)
     example = graph.example([part[:ENVS] for part in raw])
@@ -121,11 +114,7 @@ def check(run: Runner, graph: PolicyGraph, translator: Translator, agent: Agent,
 
 
 def _gap(action: Array, wanted: Array) -> float:
-    """The greatest difference, relative to sizes above 1.
-
-    Raises:
-        LabError: they are of different kinds
-    """
+    """The greatest difference, relative to sizes above 1."""
     if action.shape != wanted.shape or action.dtype != wanted.dtype:
         raise LabError(f"the exported policy gives {action.dtype} {action.shape}, not {wanted.dtype} {wanted.shape}")
     gap = np.abs(action.astype(np.float64) - wanted) / np.maximum(1, np.abs(wanted.astype(np.float64)))
@@ -212,8 +201,7 @@ def _onnx(graph: PolicyGraph, example: tuple[Tensor, ...], saved: SavedPolicy) -
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, _about(saved))
-    data: bytes = model.SerializeToString()
-    return data
+    return model.SerializeToString()
 
 
 def _program(graph: PolicyGraph, example: tuple[Tensor, ...], saved: SavedPolicy) -> bytes:

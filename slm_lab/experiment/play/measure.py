@@ -1,6 +1,7 @@
 """The score of saved policies: many episodes on envs of their own, and how sure their mean is."""
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,7 @@ class PolicyScore:
 
 
 class Evaluation(list[float]):
-    """Returns of all episodes, as a list, and what else was measured.
-
-    Args:
-        policies: one a session.
-    """
+    """Returns of all episodes, as a list, and what else was measured."""
 
     def __init__(self, policies: Iterable[PolicyScore]) -> None:
         self.policies = list(policies)
@@ -92,52 +89,48 @@ def evaluate(
     target: str | Path,
     episodes: int = 100,
     *,
-    out: Path = Path("data"),
+    out: str | Path = "data",
     num_envs: int = 16,
     stochastic: bool = False,
     seed: int = 0,
-    which: str = "best",
+    checkpoint: str | int = "best",
     all_sessions: bool = False,
     device: str = "cpu",
 ) -> Evaluation:
-    """Play episodes with the policies of a run.
+    """Play episodes with the policy of a run, on envs of their own.
 
     Args:
-        target: a run folder, or `latest` of `out`; or a checkpoint file, whatever `which` says.
+        target: a run folder (its best session counts), a checkpoint file, or `latest` of `out`.
         episodes: of each policy.
-        out: where `latest` looks.
+        out: folder of the run folders.
         num_envs: stepped together.
-        stochastic: actions are drawn from the policy, as at the end of training; else its likeliest ones are taken.
-        seed: of envs and actions; the same seed gives the same episodes.
-        which: `best`, `latest`, or a frame at which `meta.keep_checkpoints` kept a policy.
-        all_sessions: the policy of every session; else of the best one.
+        stochastic: draw actions from the policy; else its likeliest ones are taken.
+        seed: the same seed gives the same episodes.
+        checkpoint: `best`, `latest`, or a frame at which `meta.keep_checkpoints` kept a policy.
+        all_sessions: play with the policy of every session.
         device: torch name.
 
+    Returns:
+        The undiscounted returns, as a list. Its `estimate` has the mean (`value`) and the ends of the 95 % interval
+        (`low`, `high`), `lengths` are the episodes' steps, `policies` has the returns of each session.
+
     Raises:
-        LabError: no such run or policy; its env can't be made.
+        LabError: no such run or policy.
     """
-    paths = choose(target, which, out=out, all_sessions=all_sessions)
+    paths = choose(target, str(checkpoint), out=Path(out).expanduser(), all_sessions=all_sessions)
     policies = [SavedPolicy.open(path) for path in paths]
     return Evaluation(measure(policy, episodes, num_envs, seed, stochastic, device) for policy in policies)
 
 
 def measure(
-    policy: SavedPolicy,
-    episodes: int,
-    num_envs: int = 16,
-    seed: int = 0,
-    stochastic: bool = False,
-    device: str = "cpu",
+    policy: SavedPolicy, episodes: int, num_envs: int = 16, seed: int = 0, stochastic: bool = False, device: str = "cpu"
 ) -> PolicyScore:
     """Play episodes with one policy; arguments as for `evaluate`."""
     if episodes < 1 or num_envs < 1:
         raise LabError(f"episodes and envs must be at least 1 (got {episodes} and {num_envs})")
-    env = policy.env(min(num_envs, episodes))
-    try:
+    with closing(policy.env(min(num_envs, episodes))) as env:
         agent = policy.agent(env, device, seed=derive(seed, ACTIONS))
         returns, lengths = play(agent, env, episodes, derive(seed, ENV), explore=stochastic)
-    finally:
-        env.close()
     return PolicyScore(policy.session, policy.frame, policy.path, returns, lengths)
 
 
@@ -150,39 +143,28 @@ def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = Fa
 
 
 def find_checkpoints(layout: Layout, which: str, *, all_sessions: bool) -> list[Path]:
-    """Checkpoints of the best session of a run, or of all sessions of its trial.
-
-    Raises:
-        LabError: there is none.
-    """
+    """Checkpoints of the best session of a run, or of all sessions of its trial."""
     best = best_checkpoint(layout)
     trial, session = indices(layout, best)
     if which == "best" and not all_sessions:
         return [_said(best, session)]
-    found = sorted({s for path in layout.root.glob("model/*_ckpt*.pt") if (s := _session(layout, path, trial)) >= 0})
-    sessions = found if all_sessions else [session]
+    found = [indices(layout, path) for path in layout.root.glob("model/*_ckpt*.pt")]
+    sessions = sorted({s for its_trial, s in found if its_trial == trial}) if all_sessions else [session]
     return [_checkpoint(layout, trial, s, which) for s in sessions]
 
 
-def _session(layout: Layout, path: Path, trial: int) -> int:
-    its_trial, session = indices(layout, path)
-    return session if its_trial == trial else -1
-
-
 def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
-    latest = layout.checkpoint(trial, session)
-    paths = {"best": [layout.best(trial, session), latest], "latest": [latest]}
-    if which in WHICH:
-        candidates = paths[which]
-    elif which.isdigit():
-        candidates = [layout.kept(trial, session, int(which))]
-    else:
-        known = f"{', '.join(WHICH)}, or a frame"
-        raise LabError(f"--checkpoint: unknown '{which}'{did_you_mean(which, WHICH)} (known: {known})")
-    for path in candidates:
-        if path.exists():
-            return _said(path, session) if which == "best" else path
-    frames = sorted(int(p.stem.rpartition("-")[2]) for p in layout.root.glob(f"{_stem(layout, trial, session)}[0-9]*"))
+    if which not in WHICH and not which.isdigit():
+        near = did_you_mean(which, WHICH)
+        raise LabError(f"--checkpoint: unknown '{which}'{near} (known: {', '.join(WHICH)}, or a frame)")
+    best, latest = layout.best(trial, session), layout.checkpoint(trial, session)
+    if which == "best" and (best.exists() or latest.exists()):
+        return _said(best if best.exists() else latest, session)
+    path = layout.kept(trial, session, int(which)) if which.isdigit() else latest
+    if path.exists():
+        return path
+    stem = f"model/{layout.s(trial, session)}_ckpt-"
+    frames = sorted(int(p.stem.rpartition("-")[2]) for p in layout.root.glob(f"{stem}[0-9]*"))
     kept = f" (kept at: {', '.join(map(str, frames))})" if frames else ""
     raise LabError(f"{layout.root}: session {session} has no checkpoint '{which}'{kept}")
 
@@ -192,7 +174,3 @@ def _said(path: Path, session: int) -> Path:
     if not path.name.endswith("_ckpt-best.pt"):
         logger.warning("session {} has no best policy yet: {} is the latest one", session, path.name)
     return path
-
-
-def _stem(layout: Layout, trial: int, session: int) -> str:
-    return f"model/{layout.s(trial, session)}_ckpt-"

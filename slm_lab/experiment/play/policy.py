@@ -1,5 +1,6 @@
 """A trained agent that acts on what its env shows, for those who use the lab as a library."""
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,15 @@ from slm_lab.experiment.play.measure import Evaluation, measure
 
 
 class Policy:
-    """A trained agent that acts.
-
-    Args:
-        saved: the policy.
-        device: torch name.
-    """
+    """A trained agent that acts."""
 
     def __init__(self, saved: SavedPolicy, device: str = "cpu") -> None:
         self._saved, self._device = saved, device
-        env = saved.env()
-        try:
+        with closing(saved.env()) as env:
             self.info = env.info
             """Of the env: shapes, action space."""
             self._translator = env.translator()
             self._agent = saved.agent(env, device)
-        finally:
-            env.close()
         self.spec = saved.spec
         """What it was trained with."""
         self.frame = saved.frame
@@ -62,9 +55,6 @@ class Policy:
 
     def make_env(self, render: str | None = None) -> Any:
         """A gymnasium env that shows what `act` takes: with the wrappers and the action mask of the spec.
-
-        Args:
-            render: `human` or `rgb_array`.
 
         Raises:
             LabError: it can't be made; an Atari game, which ALE's vector env alone shows as in training.

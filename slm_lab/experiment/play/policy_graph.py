@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slm_lab.agent.agent import Agent
@@ -25,9 +24,7 @@ from slm_lab.env.ops import ClipObs, Frames, NormalizeObs
 from slm_lab.env.parts import PartMap
 from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
-from slm_lab.types import ObsPart, PackedShape
-
-Array = NDArray[Any]
+from slm_lab.types import Array, ObsPart, PackedShape
 
 
 class _Memory:
@@ -47,10 +44,6 @@ class PolicyGraph(nn.Module):
 
     Observations of several parts are a row of reals here even if some parts are bytes: a graph can't view bytes as
     reals. The bytes keep their values, and become bytes again where a net reads them.
-
-    Args:
-        translator: between env and agent.
-        agent: acts greedily; it is taken over.
 
     Raises:
         LabError: the policy can't be written as a graph.

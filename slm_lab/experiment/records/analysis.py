@@ -212,16 +212,7 @@ def trial_metrics(sessions: Sequence[Metrics]) -> Metrics:
 def save_session(
     layout: "Layout", trial: int, session: int, rows: "Sequence[Row] | Path", env_name: str, kind: str = "train"
 ) -> Metrics:
-    """Analyse a session and write info/..._session_metrics_<kind>.json and ..._session_metrics_scalar_<kind>.json.
-
-    Args:
-        layout: of the run; its folders exist.
-        trial: index.
-        session: index.
-        rows: rows of the tracker, or the CSV file.
-        env_name: as baselines.json knows it.
-        kind: train or eval.
-    """
+    """Analyse a session and write info/..._session_metrics_<kind>.json and ..._session_metrics_scalar_<kind>.json."""
     metrics = session_metrics(rows, env_name)
     write_json(layout.session_metrics(trial, session, kind), metrics)
     write_json(layout.session_scalar(trial, session, kind), metrics["scalar"])
@@ -229,11 +220,7 @@ def save_session(
 
 
 def save_trial(layout: "Layout", trial: int, sessions: Sequence[Metrics]) -> Metrics:
-    """Analyse a trial and write trial_metrics.json, trial_metrics_scalar.json and its copy in the run folder.
-
-    Raises:
-        ValueError: no session.
-    """
+    """Analyse a trial and write trial_metrics.json, trial_metrics_scalar.json and its copy in the run folder."""
     metrics = trial_metrics(sessions)
     write_json(layout.trial_metrics(trial), metrics)
     for top in (False, True):
@@ -245,11 +232,6 @@ class RunningMetrics:
     """The scalars of the rows so far, from sums that are kept: the cost of a row does not grow with the run.
 
     A sink: logs a line a row. Equals `session_metrics` of the same rows but for rounding.
-
-    Args:
-        env_name: as baselines.json knows it.
-        label: begins the line.
-        rows: rows before a resume.
     """
 
     def __init__(self, env_name: str, label: str = "session_metrics", rows: "Sequence[Row]" = ()) -> None:

@@ -20,7 +20,12 @@ def baseline(env_name: str) -> float:
 @cache
 def baselines() -> dict[str, dict[str, Any]]:
     """The table: env id -> {"mean", "std"} of the return; std is None where it is not known."""
-    return json.loads((resources.files("slm_lab.experiment.records") / "baselines.json").read_text(encoding="utf-8"))
+    return read_shipped("baselines.json")
+
+
+def read_shipped(name: str) -> dict[str, Any]:
+    """A JSON file that lies beside this module."""
+    return json.loads((resources.files(__package__) / name).read_text(encoding="utf-8"))
 
 
 @cache

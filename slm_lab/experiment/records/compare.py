@@ -193,11 +193,7 @@ def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def group(histories: Sequence[History], labels: Sequence[str] | None) -> dict[tuple[str, str], list[History]]:
-    """Runs by env and method, envs together; labels: one a run, None: by their specs.
-
-    Raises:
-        LabError: not as many labels as runs.
-    """
+    """Runs by env and method, envs together; labels: one a run, None: by their specs."""
     if labels is not None and len(labels) != len(histories):
         raise LabError(f"{len(histories)} runs, but {len(labels)} labels (one each, in their order)")
     if labels is None:

@@ -39,8 +39,8 @@ def describe(layout: Layout) -> RunLine:
     return RunLine(
         layout.root.name,
         layout.name,
-        _get(spec, "env", "name"),
-        _get(spec, "agent", "algorithm", "name"),
+        get(spec, "env", "name"),
+        get(spec, "agent", "algorithm", "name"),
         sum(_has_row(table) for table in _tables(layout)),
         frames,
         score,
@@ -55,9 +55,11 @@ def read_spec(layout: Layout) -> Any:
     return None
 
 
-def _get(data: Any, *keys: str) -> Any:
+def get(data: Any, *keys: str) -> Any:
+    """A value of a nested spec, None where it lacks one; specs of old versions hold lists of one object."""
     for key in keys:
-        data = data.get(key) if isinstance(data, dict) else None
+        inner = data[0] if isinstance(data, list) and len(data) == 1 else data
+        data = inner.get(key) if isinstance(inner, dict) else None
     return data
 
 

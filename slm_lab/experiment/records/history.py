@@ -16,7 +16,7 @@ import numpy as np
 from slm_lab.agent.sinks import read_table
 from slm_lab.experiment.records.analysis import MA_ROWS, session_scalars
 from slm_lab.experiment.records.baselines import baseline
-from slm_lab.experiment.records.describe import read_spec, read_status
+from slm_lab.experiment.records.describe import get, read_spec, read_status
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
 from slm_lab.lib.suggest import did_you_mean
@@ -26,18 +26,8 @@ if TYPE_CHECKING:
     from slm_lab.agent.sinks import Table
     from slm_lab.lib.layout import Layout
 
-SCALARS = (
-    "final_total_reward",
-    "strength",
-    "max_strength",
-    "final_strength",
-    "sample_efficiency",
-    "training_efficiency",
-    "stability",
-    "sample_efficiency_clipped",
-    "training_efficiency_clipped",
-    "stability_clipped",
-)
+_NONE = np.empty(0)
+SCALARS = tuple(name for name in session_scalars(_NONE, _NONE, _NONE, _NONE) if name != "total_reward_ma")
 """Metrics of a whole session, beside the columns of its table."""
 
 
@@ -189,20 +179,12 @@ def read_histories(layouts: Iterable["Layout"], *, strict: bool = False) -> tupl
 
 
 def check_metric(metric: str, sessions: Iterable[Session]) -> None:
-    """See that sessions can be compared by a metric: a column of their tables, or a metric of whole sessions.
-
-    Raises:
-        LabError: they can't, with the nearest name.
-    """
+    """See that sessions can be compared by a metric: a column of their tables, or a metric of whole sessions."""
     _check(metric, [*_columns(sessions), *SCALARS])
 
 
 def check_column(metric: str, sessions: Iterable[Session]) -> None:
-    """See that a metric can be drawn: a column of the sessions' tables.
-
-    Raises:
-        LabError: it can't, with the nearest name.
-    """
+    """See that a metric can be drawn: a column of the sessions' tables."""
     _check(metric, _columns(sessions))
 
 
@@ -230,14 +212,6 @@ def score(table: "Table", metric: str = "total_reward", *, env: str = "", at: in
     last = table.get(column, np.full(1, np.nan))[:stop][-MA_ROWS:]
     last = last[np.isfinite(last)]
     return float(last.mean()) if last.size else float("nan")
-
-
-def get(data: Any, *keys: str) -> Any:
-    """A value of a nested spec, None where it lacks one; specs of old versions hold lists of one object."""
-    for key in keys:
-        inner = data[0] if isinstance(data, list) and len(data) == 1 else data
-        data = inner.get(key) if isinstance(inner, dict) else None
-    return data
 
 
 def read_best_trial(layout: "Layout") -> int | None:

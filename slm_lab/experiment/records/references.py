@@ -1,14 +1,12 @@
 """What scores are normalized by, so that those of several envs can be averaged."""
 
-import json
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
 
-from slm_lab.experiment.records.baselines import baselines
+from slm_lab.experiment.records.baselines import baselines, read_shipped
 
 
 class Reference(NamedTuple):
@@ -45,6 +43,4 @@ def no_reference(env: str) -> str:
 
 @cache
 def _references() -> dict[str, dict[str, float]]:
-    text = (resources.files("slm_lab.experiment.records") / "references.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, float]] = json.loads(text)
-    return found
+    return read_shipped("references.json")

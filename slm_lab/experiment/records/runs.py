@@ -4,10 +4,8 @@ import dataclasses
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,12 +19,11 @@ import slm_lab
 from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.files import write_json
-from slm_lab.lib.layout import Layout
+from slm_lab.lib.files import hold, write_json
+from slm_lab.lib.layout import FOLDER_NAME, Layout
 from slm_lab.lib.suggest import did_you_mean
 
 LATEST = "latest"
-_STAMP = re.compile(r"_(\d{4}_\d\d_\d\d_\d{6})(?:_(\d+))?$")
 
 
 class Status(StrEnum):
@@ -66,11 +63,7 @@ class RunFile:
 
     @classmethod
     def open(cls, layout: Layout) -> "RunFile":
-        """Read it.
-
-        Raises:
-            LabError: there is none, or it can't be read.
-        """
+        """Read it."""
         path = layout.run_file()
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -166,20 +159,14 @@ def list_layouts(out: Path) -> list[Layout]:
     """All run folders in a folder by the time in their names, oldest first; names of specs do not matter."""
     found = []
     for folder in Path(out).iterdir() if Path(out).is_dir() else ():
-        if match := _STAMP.search(folder.name):
-            try:
-                found.append((match[1], int(match[2] or 1), folder.name, Layout.open(folder)))
-            except FileNotFoundError:
-                continue
+        with suppress(FileNotFoundError):
+            if match := FOLDER_NAME.fullmatch(folder.name):
+                found.append((match["time"], int(match["number"] or 1), folder.name, Layout.open(folder)))
     return [layout for *_, layout in sorted(found, key=lambda entry: entry[:3])]
 
 
 def find_run(
-    target: str | Path,
-    out: Path,
-    spec_name: str | None = None,
-    *,
-    fits: Callable[[Layout], bool] = lambda layout: True,
+    target: str | Path, out: Path, spec_name: str | None = None, *, fits: Callable[[Layout], bool] = lambda layout: True
 ) -> Layout:
     """The run folder that is meant.
 
@@ -188,9 +175,6 @@ def find_run(
         out: where `latest` looks.
         spec_name: takes only runs of that spec for `latest`.
         fits: takes only runs for which it is true, for `latest`.
-
-    Raises:
-        LabError: there is none.
     """
     if str(target) == LATEST:
         layouts = [layout for layout in list_layouts(out) if fits(layout)]
@@ -227,9 +211,7 @@ def is_search(layout: Layout) -> bool:
 def locked(
     layout: Layout, patience: float = 0.0, *, workers: bool = False, shared: bool = False
 ) -> Iterator[list[int]]:
-    """Hold a run folder, so that no other process works on it.
-
-    The system drops the lock when the last process that has it ends, however it ends.
+    """Hold a run folder, so that no other process works on it; see `files.hold`.
 
     Args:
         layout: of the run.
@@ -239,27 +221,11 @@ def locked(
 
     Yields:
         File descriptors to hand on to the processes that work on the run.
-
-    Raises:
-        LabError: another process holds it.
     """
-    try:
-        import fcntl  # not on Windows, which goes without
-    except ImportError:
-        yield []
-        return
     path = layout.workers_lock() if workers else layout.run_file().with_suffix(".lock")
-    with path.open("w", encoding="utf-8") as file:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise LabError(f"{layout.root}: another process is working on this run") from None
-                time.sleep(0.1)
-        yield [file.fileno()]
+    refusal = LabError(f"{layout.root}: another process is working on this run")
+    with hold(path, patience, refusal, shared=shared) as descriptor:
+        yield [descriptor]
 
 
 def _now() -> str:

@@ -174,16 +174,14 @@ def estimate(statistic: "Statistic", tasks: "Tasks", *, level: float = LEVEL, se
     return Estimate(float(statistic([np.asarray(task, float) for task in tasks])), float(low), float(high))
 
 
-def improvement(x: "Tasks", y: "Tasks", *, level: float = LEVEL, seed: int = 0) -> Estimate:
+def improvement(x: "Tasks", y: "Tasks") -> Estimate:
     """`probability_of_improvement` with its interval: runs of both methods are resampled, task by task.
 
     >>> improvement([[5.0, 6.0]], [[1.0, 2.0]])
     Estimate(value=1.0, low=1.0, high=1.0)
     """
     split = len(x)
-    return estimate(
-        lambda both: probability_of_improvement(both[:split], both[split:]), [*x, *y], level=level, seed=seed
-    )
+    return estimate(lambda both: probability_of_improvement(both[:split], both[split:]), [*x, *y])
 
 
 def _task_means(tasks: "Tasks") -> "Floats":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slm_lab.experiment.graphs.draw import PALETTE
-from slm_lab.experiment.records.curves import Curve, average, thin
+from slm_lab.experiment.records.curves import average, thin
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -41,6 +41,11 @@ class Figure:
     """Of plotly, beside what every plot has."""
     wide: bool = False
     """Over the whole page."""
+
+    def add(self, trace: dict[str, Any] | None) -> None:
+        """Draw a trace; None: there is none."""
+        if trace is not None:
+            self.traces.append(trace)
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -97,7 +102,9 @@ def average_traces(
     tables: Sequence[Mapping[str, Any]], ys: Sequence["ArrayLike"], *, name: str, color: str, switch: str | None = None
 ) -> list[dict[str, Any]]:
     """The mean over sessions with its interval, over each clock: a band, a line."""
-    curves = {clock: _average(tables, ys, clock) for clock in CLOCKS if all(clock in t for t in tables)}
+    values = [np.asarray(y, float) for y in ys]
+    clocks = [clock for clock in CLOCKS if all(clock in t for t in tables)]
+    curves = {clock: average([t[clock] for t in tables], values) for clock in clocks}
     curves = {clock: curve for clock, curve in curves.items() if curve.x.size}
     if not curves:
         return []
@@ -125,10 +132,6 @@ def average_traces(
     line = _line(xs, None, name=name, color=color, width=2.4, switch=switch, group=name)
     line["ys"] = {clock: encode(c.mean) for clock, c in curves.items()}
     return [*traces, line]
-
-
-def _average(tables: Sequence[Mapping[str, Any]], ys: Sequence["ArrayLike"], clock: str) -> Curve:
-    return average([t[clock] for t in tables], [np.asarray(y, float) for y in ys])
 
 
 def _line(xs: dict[str, Any], y: Any, *, name: str, color: str, **style: Any) -> dict[str, Any]:

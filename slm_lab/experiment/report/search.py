@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from slm_lab.experiment.records.curves import moving_average
-from slm_lab.experiment.records.history import History, get, score
+from slm_lab.experiment.records.describe import get
+from slm_lab.experiment.records.history import History, score
 from slm_lab.experiment.records.wording import number
 from slm_lab.experiment.report.figures import Figure, colour, encode, points_for, points_trace, table_trace
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag
@@ -30,11 +31,7 @@ _GREY = "#b0b7bf"
 
 
 def search_page(history: History) -> Page:
-    """The page of a search.
-
-    Raises:
-        LabError: its journal can't be read.
-    """
+    """The page of a search."""
     records = _records(history)
     scores = _scores(history, records)
     axes = _axes(history, records)
@@ -146,7 +143,7 @@ def _curves(history: History, records: Sequence[Record], best: int | None) -> Fi
             style: dict[str, Any] = {"color": "#d55e00" if chosen else colour(0), "width": 2.6 if chosen else 1.2}
             opacity = 1.0 if chosen else 0.5 if record.status is not TrialStatus.STOPPED else 0.3
             trace = table_trace({**s.train, "y": y}, "y", points, name=name, legend=chosen, opacity=opacity, **style)
-            figure.traces += [trace] if trace else []
+            figure.add(trace)
             if record.status in MARKS and np.isfinite(y).any():
                 at = int(np.flatnonzero(np.isfinite(y))[-1])
                 told = f"trial {record.trial} {record.status.value} at frame {record.frame or s.frames:,}"
@@ -174,12 +171,8 @@ def _keys(records: Sequence[Record], axes: Sequence[Axis], scores: dict[int, flo
         for early in (False, True):
             mine = [r for r in known if (r.status is TrialStatus.STOPPED) is early]
             x = [r.values[axis.path] if numeric else _value(r.values[axis.path]) for r in mine]
-            mark = {
-                "size": 8,
-                "color": colour(0),
-                "symbol": "circle-open" if early else "circle",
-                "line": {"width": 1.5},
-            }
+            symbol = "circle-open" if early else "circle"
+            mark = {"size": 8, "color": colour(0), "symbol": symbol, "line": {"width": 1.5}}
             told = [f"trial {r.trial}: {number(scores[r.trial])}" for r in mine]
             name = "stopped early" if early else "ran to its end"
             figure.traces.append(points_trace(x, [scores[r.trial] for r in mine], marker=mark, text=told, name=name))
@@ -232,12 +225,10 @@ def _outside(axis: Axis) -> list[dict[str, Any]]:
 def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[int, float]) -> list[Markup | Figure]:
     if not axes:
         return []
-    try:
-        from slm_lab.experiment.search.importance import importances
-    except ModuleNotFoundError:
-        return [tag("p", "Importances need optuna, which the extra `train` installs.", cls="note")]
     whole = [r for r in records if r.status is TrialStatus.COMPLETED and r.trial in scores]
     try:
+        from slm_lab.experiment.search.importance import importances
+
         found = importances(axes, [r.values for r in whole], [scores[r.trial] for r in whole])
     except ModuleNotFoundError:
         return [tag("p", "Importances need optuna, which the extra `train` installs.", cls="note")]

@@ -28,12 +28,7 @@ THRESHOLDS = 81
 
 
 def several_page(histories: Sequence[History], found: Comparison | None = None) -> Page:
-    """The page of several runs.
-
-    Args:
-        histories: of the runs.
-        found: what `compare` gave; None: it is called.
-    """
+    """The page of several runs."""
     found = found or compare(histories)
     colours = {label: colour(i) for i, label in enumerate(found.labels)}
     sections = [Section(env, _env(found, env, colours)) for env in found.envs]
@@ -100,7 +95,7 @@ def _env(found: Comparison, env: str, colours: dict[str, str]) -> list[Markup | 
         for i, one in enumerate(tables):
             name = f"{m.label}, session {i}"
             trace = table_trace(one, "drawn", points, name=name, width=0.9, opacity=0.35, legend=False, **look)
-            figure.traces += [trace] if trace else []
+            figure.add(trace)
         ys = [t["drawn"] for t in tables]
         if tables:
             figure.traces += average_traces(tables, ys, name=m.label, color=colours[m.label], switch=m.label)
@@ -145,12 +140,8 @@ def _profiles(found: Comparison, colours: dict[str, str]) -> list[Markup | Figur
     for label, scores in tasks.items():
         color = colours[label]
         low, high = bootstrap_interval(lambda t: performance_profile(t, grid), scores)
-        band = {
-            "x": encode([*grid, *grid[::-1]]),
-            "y": encode([*high, *low[::-1]]),
-            "fill": "toself",
-            "line": {"width": 0},
-        }
+        x, y = encode([*grid, *grid[::-1]]), encode([*high, *low[::-1]])
+        band = {"x": x, "y": y, "fill": "toself", "line": {"width": 0}}
         look = {"type": "scatter", "mode": "lines", "legendgroup": label, "switch": label}
         if np.isfinite(low).all():
             figure.traces.append(
@@ -171,15 +162,8 @@ def _improvement(found: Comparison) -> list[Markup | Figure]:
     pairs = [pair if pair[1].value >= 0.5 else ((pair[0][1], pair[0][0]), _turned(pair[1])) for pair in pairs]
     labels = [f"{a} > {b}" for (a, b), _ in reversed(pairs)]
     trace = interval_trace([e for _, e in reversed(pairs)], labels, [colour(0)] * len(pairs))
-    middle = {
-        "type": "line",
-        "x0": 0.5,
-        "x1": 0.5,
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "line": {"dash": "dot", "width": 1},
-    }
+    look = {"dash": "dot", "width": 1}
+    middle = {"type": "line", "x0": 0.5, "x1": 0.5, "yref": "paper", "y0": 0, "y1": 1, "line": look}
     layout = {"xaxis": {"range": [-0.02, 1.02]}, "yaxis": rows_axis(len(pairs)), "shapes": [middle]}
     figure = Figure(
         "Probability that a run of the first beats one of the second", "", {"x": "probability"}, [trace], layout

@@ -11,17 +11,11 @@ import numpy as np
 from slm_lab.experiment.records import statistics
 from slm_lab.experiment.records.compare import flatten
 from slm_lab.experiment.records.curves import moving_average
-from slm_lab.experiment.records.history import SCALARS, History, Session, get, score
+from slm_lab.experiment.records.describe import get
+from slm_lab.experiment.records.history import SCALARS, History, Session, score
 from slm_lab.experiment.records.references import reference
 from slm_lab.experiment.records.wording import coarse, interval, number
-from slm_lab.experiment.report.figures import (
-    INK,
-    Figure,
-    average_traces,
-    colour,
-    points_for,
-    table_trace,
-)
+from slm_lab.experiment.report.figures import INK, Figure, average_traces, colour, points_for, table_trace
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag, text
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.files import bundled_files
@@ -111,11 +105,10 @@ def return_parts(sessions: Sequence[Session]) -> list[Markup | Figure]:
         )
         name = f"session {s.index}"
         style = {"color": colour(s.index), "switch": name, "group": name}
-        raw = table_trace(
-            averaged, "total_reward", points, name=f"{name}, row", width=1, opacity=0.45, legend=False, **style
-        )
+        thin = {**style, "width": 1, "opacity": 0.45, "legend": False}
+        figure.add(table_trace(averaged, "total_reward", points, name=f"{name}, row", **thin))
         ma = table_trace(averaged, "average", points, name=name, width=2, **style)
-        figure.traces += [t for t in (raw, ma) if t]
+        figure.add(ma)
         if ma:
             known.append(averaged)
     if len(known) > 1:
@@ -143,7 +136,7 @@ def statistics_figures(sessions: Sequence[Session]) -> list[Figure]:
         for s in sessions:
             name = f"session {s.index}"
             trace = table_trace(s.train, column, points, name=name, color=colour(s.index), switch=name, group=name)
-            figure.traces += [trace] if trace else []
+            figure.add(trace)
         if figure.traces:
             figures.append(figure)
     return figures
@@ -160,7 +153,7 @@ def evaluation(history: History, sessions: Sequence[Session]) -> list[Section]:
         trace = table_trace(
             s.eval, "total_reward", points_for(len(known)), name=name, color=colour(s.index), switch=name
         )
-        figure.traces += [trace] if trace else []
+        figure.add(trace)
     last = [float(s.eval["total_reward"][-1]) for s in known]
     e = statistics.estimate(statistics.mean, [last])
     episodes = get(history.spec, "meta", "rigorous_eval")

@@ -38,7 +38,7 @@ def write_report(
     labels: Sequence[str] | None = None,
     refresh: int | None = None,
 ) -> Path:
-    """Write the page of a run, a search, or several runs.
+    """Write the page of a run, a search, or several runs; gives the file.
 
     Args:
         layouts: of the runs.
@@ -50,9 +50,6 @@ def write_report(
         target: see `compare`.
         labels: see `compare`.
         refresh: seconds after which a browser loads the page again.
-
-    Returns:
-        The file.
 
     Raises:
         LabError: a run has no row, or the file can't be written.
@@ -110,7 +107,7 @@ def watch(
     on_first: Callable[[Path], None] | None = None,
     **options: Any,
 ) -> Path:
-    """Write the page again and again while a run goes on.
+    """Write the page again and again while a run goes on, then a last time without the reload; gives the file.
 
     Args:
         layouts: of the runs.
@@ -118,9 +115,6 @@ def watch(
         every: seconds between two pages; the browser loads it as often.
         on_first: called with the file once there is one.
         options: of `write_report`.
-
-    Returns:
-        The file, written a last time without the reload.
     """
     told = on_first is None
     while any(read_status(layout) == "running" for layout in layouts):

@@ -21,7 +21,7 @@ from ray._private import ray_constants
 
 from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.trial.stopping import StopRequest
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, first_line, one_line
 
 PREFIX = "slm_ray_"
 """Begins the name of the temporary folder of a Ray that the lab started: by it its processes are known."""
@@ -104,16 +104,11 @@ def _start(folder: Path, gpus: bool) -> None:
         _init(folder, gpus)
     except Exception as e:  # noqa: BLE001  Ray raises plain exceptions, too
         ray.shutdown()
-        logger.warning("Ray did not start ({}); trying once more", _first_line(e))
+        logger.warning("Ray did not start ({}); trying once more", first_line(e)[:200])
         try:
             _init(folder, gpus)
         except Exception as again:
-            raise LabError(f"Ray could not be started here: {_first_line(again)}") from again
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+            raise LabError(f"Ray could not be started here: {first_line(again)[:200]}") from again
 
 
 def _init(folder: Path, gpus: bool) -> None:
@@ -146,7 +141,7 @@ def _join(address: str, log: Path) -> None:
             ray.init(address=address, configure_logging=False, log_to_driver=False)
     except (OSError, OverflowError, RuntimeError, ValueError) as e:
         raise LabError(
-            f"--ray-address: no Ray cluster at '{address}' that this machine is part of: {_line(e)} "
+            f"--ray-address: no Ray cluster at '{address}' that this machine is part of: {one_line(e)[:300]} "
             "(a cluster that asks for a token: RAY_AUTH_MODE=token)"
         ) from e
 
@@ -163,10 +158,6 @@ def _stderr_to(log: Path) -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 @contextmanager
@@ -249,14 +240,14 @@ def stop_ray() -> list[str]:
             owner.terminate()
             with suppress(psutil.TimeoutExpired):
                 owner.wait(PATIENCE)
-            told.append(f"the search of process {owner.pid}")
+            told.append(f"stopped the search of process {owner.pid}")
         left = _processes(folder)
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         if left:
             psutil.wait_procs(left, timeout=PATIENCE)
-            told.append(f"{len(left)} processes of Ray, {folder}")
+            told.append(f"stopped {len(left)} processes of Ray, {folder}")
         shutil.rmtree(folder, ignore_errors=True)
     return told
 

@@ -53,14 +53,7 @@ def ranking(journal: Journal, found: Found) -> list[Record]:
 
 
 def prune(layout: Layout, journal: Journal, found: Found, keep: int) -> None:
-    """Delete the models of the trials that ended, but for the best ones.
-
-    Args:
-        layout: of the run.
-        journal: of the search.
-        found: of the trials that ended.
-        keep: how many keep theirs; -1: all.
-    """
+    """Delete the models of the trials that ended, but for the best ones."""
     if keep < 0:
         return
     kept = {record.trial for record in ranking(journal, found)[:keep]}

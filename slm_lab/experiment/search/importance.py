@@ -17,11 +17,6 @@ def importances(
 ) -> dict[str, dict[str, float]]:
     """Shares of the variation of the score, by evaluator.
 
-    Args:
-        axes: searched keys.
-        values: of each trial: key path -> value.
-        scores: one a trial.
-
     Returns:
         Evaluator -> {key path: share}, which sum to 1; only keys that every trial has a value of.
 

@@ -66,11 +66,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> "Journal":
-        """Read it; an empty one where there is no file.
-
-        Raises:
-            LabError: it can't be read.
-        """
+        """Read it; an empty one where there is no file."""
         if not path.exists():
             return cls(path)
         try:

@@ -16,10 +16,9 @@ from slm_lab.experiment.records.wording import block
 from slm_lab.experiment.search import findings
 from slm_lab.experiment.search.cluster import Cluster, connected
 from slm_lab.experiment.search.journal import Journal, TrialStatus
-from slm_lab.experiment.search.plan import Plan
 from slm_lab.experiment.search.sampler import Sampler
 from slm_lab.experiment.search.scheduler import Rungs, Scheduler
-from slm_lab.experiment.search.store import start_receiver
+from slm_lab.experiment.search.store import Plan, start_receiver
 from slm_lab.experiment.search.table import SearchTable
 from slm_lab.experiment.search.trainable import SearchTrial
 from slm_lab.experiment.session.resources import choose_device, share_faults
@@ -136,11 +135,7 @@ class Search:
         return False
 
     def _plan(self, cluster: Cluster) -> Plan:
-        """What each trial gets of what there is.
-
-        Raises:
-            LabError: no machine has what a trial asks for.
-        """
+        """What each trial gets of what there is."""
         asked = self._spec.meta.search_resources
         cpu = (asked and asked.cpu) or max(1, min(search_sessions(self._spec), cluster.largest))
         gpu = asked.gpu if asked is not None else None

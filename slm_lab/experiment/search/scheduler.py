@@ -31,8 +31,6 @@ class Rungs:
         self._settings = dict(settings)
         self._asha = AsyncHyperBandScheduler(**settings)
         self._seed = seed
-        self._nobody: Any = None
-        """Tune's controller, which ASHA does not look at."""
         self._trials: dict[str, int] = {k: int(v) for k, v in state.get("bracket_of", {}).items()}
         for bracket, saved in zip(self._asha._brackets, state.get("brackets", ()), strict=False):
             for (_, recorded), scores in zip(bracket._rungs, saved, strict=True):
@@ -43,17 +41,12 @@ class Rungs:
         brackets = [[dict(recorded) for _, recorded in bracket._rungs] for bracket in self._asha._brackets]
         return {"bracket_of": dict(self._trials), "brackets": brackets}
 
-    @property
-    def milestones(self) -> list[float]:
-        """Frames of the rungs, the lowest first; of the first bracket."""
-        return [milestone for milestone, _ in reversed(self._asha._brackets[0]._rungs)]
-
     def stops(self, trial: int, report: Report) -> bool:
         """Take the report in; whether the trial is to stop at it."""
         if report.get(self._settings["metric"]) is None:
             return False  # no episode has ended: nothing to judge by
-        stub = self._stub(trial)
-        return bool(self._asha.on_trial_result(self._nobody, stub, report) == TrialScheduler.STOP)
+        nobody: Any = None  # Tune's controller, which ASHA does not look at
+        return bool(self._asha.on_trial_result(nobody, self._stub(trial), report) == TrialScheduler.STOP)
 
     def _stub(self, trial: int) -> Any:
         """What stands for the trial in Ray's scheduler, which looks at the id alone."""

@@ -3,13 +3,14 @@
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from slm_lab.experiment.search.plan import Plan
+from slm_lab.experiment.session.run import Options
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import write_atomic
 from slm_lab.lib.layout import Layout
@@ -20,33 +21,48 @@ Files = dict[str, bytes]
 """Path in the run folder -> content."""
 
 
-class Store:
-    """The files of one trial, as the process that runs it sees them.
+@dataclass(frozen=True)
+class Plan:
+    """What all trials of a search have in common, as plain data that is sent to their processes."""
 
-    Args:
-        plan: of the search.
-    """
+    spec: dict[str, Any]
+    """As the user wrote it: classes of plugins can't be unpickled before they are imported."""
+    root: str
+    """The run folder, on the machine that the search was started on."""
+    name: str
+    """Of the spec."""
+    options: Options
+    cpu: int
+    """Cores that a trial was given."""
+    workers: int
+    """Sessions of a trial that run at a time."""
+    gpu: float
+    """GPUs, or a share of one."""
+    token: str
+    """Content of a file in the run folder: who reads it there shares the disk."""
+    receiver: Any = None
+    """Ray actor that takes files back to the run folder; None: every machine shares the disk."""
+
+
+class Store:
+    """The files of one trial, as the process that runs it sees them."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.layout = Layout(Path(plan.root), plan.name)
-        self._remote = plan.receiver is not None and not is_shared(plan)
-        if self._remote:
+        self.is_remote = plan.receiver is not None and not has_token(self.layout, plan.token)
+        """The run folder is on another machine."""
+        if self.is_remote:
             # named after the run, so that a trial that comes back to this machine finds what it left
             base = Path(tempfile.gettempdir()) / f"slm_lab_search_{os.getuid()}"
             self.layout = Layout(base / Path(plan.root).name, plan.name)
         self._sent: dict[str, tuple[int, int]] = {}
         self._due = 0.0
 
-    @property
-    def is_remote(self) -> bool:
-        """The run folder is on another machine."""
-        return self._remote
-
     def open(self, trial: int) -> Layout:
         """The folder to run the trial in. What the run folder has of it is there."""
         self.layout.make_folders()
-        if self._remote:
+        if self.is_remote:
             self.clear(trial)
             files: Files = ray.get(self._plan.receiver.fetch.remote(trial))
             write_files(self.layout, files)
@@ -65,7 +81,7 @@ class Store:
             trial: index.
             last: it is over: in any case; nothing of it stays here.
         """
-        if not self._remote or not (last or time.monotonic() >= self._due):
+        if not self.is_remote or not (last or time.monotonic() >= self._due):
             return
         begun = time.monotonic()
         names = [path.relative_to(self.layout.root).as_posix() for path in self.layout.trial_files(trial)]
@@ -86,12 +102,7 @@ class Store:
 
 
 class Receiver:
-    """On the machine of the run folder: takes files into it, and gives them out.
-
-    Args:
-        root: of the run folder.
-        name: of the spec.
-    """
+    """On the machine of the run folder: takes files into it, and gives them out."""
 
     def __init__(self, root: str, name: str) -> None:
         self._layout = Layout(Path(root), name)
@@ -111,11 +122,7 @@ class Receiver:
 
 
 def start_receiver(layout: Layout, token: str) -> Any:
-    """The receiver, on this machine.
-
-    Raises:
-        LabError: Ray's processes here do not see the run folder.
-    """
+    """The receiver, on this machine."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Receiver)
     receiver = actor.options(scheduling_strategy=here).remote(str(layout.root), layout.name)
@@ -130,11 +137,6 @@ def has_token(layout: Layout, token: str) -> bool:
         return layout.run_file().read_text(encoding="utf-8") == token
     except OSError:
         return False
-
-
-def is_shared(plan: Plan) -> bool:
-    """Whether this process sees the run folder."""
-    return has_token(Layout(Path(plan.root), plan.name), plan.token)
 
 
 def write_files(layout: Layout, files: Files) -> None:

@@ -26,16 +26,7 @@ _STYLES = {
 
 
 class SearchTable(LiveTable):
-    """The trials of a search; call `update` when the journal has news.
-
-    Args:
-        journal: what is shown.
-        paths: searched keys.
-        count: trials in all.
-        max_frame: length of a trial, over one session.
-        live: draw the table if there is a terminal.
-        console: where to draw; standard error by default.
-    """
+    """The trials of a search; call `update` when the journal has news."""
 
     def __init__(
         self,

@@ -13,9 +13,8 @@ from ray import tune
 from slm_lab.agent.metrics import Row
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.records.runs import locked
-from slm_lab.experiment.search.plan import Plan
 from slm_lab.experiment.search.scheduler import Report
-from slm_lab.experiment.search.store import Store
+from slm_lab.experiment.search.store import Plan, Store
 from slm_lab.experiment.session.results import TrialResult
 from slm_lab.experiment.session.run import Mode
 from slm_lab.experiment.trial.pool import Pool
@@ -43,9 +42,6 @@ class Merge:
 
     A report is made once every session that has not crashed has the row. Rows that come a second time, of a session
     that went on from its checkpoint, are left out.
-
-    Args:
-        sessions: how many.
     """
 
     def __init__(self, sessions: int) -> None:

@@ -1,6 +1,4 @@
-"""Two clocks: frames, which decide what is due, and seconds, which decide nothing that training could notice."""
-
-from time import perf_counter
+"""Frames decide what is due; seconds decide nothing that training could notice."""
 
 from slm_lab.spec.model import MetaSpec
 
@@ -26,18 +24,3 @@ def crossed(before: int, frame: int, total: int, count: int) -> bool:
 def eval_every(meta: MetaSpec) -> int | None:
     """Frames between evaluations; None: there are none."""
     return meta.eval_frequency if meta.rigorous_eval else None
-
-
-class WallClock:
-    """Seconds that a session has run, those before a resume included.
-
-    Args:
-        elapsed: seconds that had passed before.
-    """
-
-    def __init__(self, elapsed: float = 0.0) -> None:
-        self._start = perf_counter() - elapsed
-
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return perf_counter() - self._start

@@ -106,11 +106,7 @@ class Commons:
         return common
 
     def wait(self, stop: Callable[[], bool]) -> None:
-        """Wait until all sessions have come here or are gone: frames are shared, and who comes late would get none.
-
-        Args:
-            stop: true ends the waiting.
-        """
+        """Wait until all sessions have come here or are gone: frames are shared, and who comes late would get none."""
         self.leave()
         while not all(self._counts[self._present]) and not stop():
             time.sleep(0.01)
@@ -127,11 +123,6 @@ class Commons:
 
 def restore(paths: Sequence[Path], agent: Agent, num_envs: int) -> tuple[int, list[int]] | None:
     """Load what was learned last, whichever session saved it.
-
-    Args:
-        paths: of the sessions' checkpoints.
-        agent: that loads it.
-        num_envs: of each session.
 
     Returns:
         The newest checkpoint's frame, and the frames that each session had played; None: there is no checkpoint.

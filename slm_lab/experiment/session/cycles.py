@@ -25,12 +25,7 @@ LONGEST, MOST = 8, 4
 
 
 class Cycles(Rollouts):
-    """Plays steps as Rollouts does, and from the first training on learns in between.
-
-    Args:
-        agent: learns by a DQN, see `learns_in_cycles`
-        env: N tensor envs
-    """
+    """Plays steps as Rollouts does, and from the first training on learns in between."""
 
     def __init__(self, agent: Agent, env: TensorVec) -> None:
         super().__init__(agent, env)

@@ -10,13 +10,7 @@ from slm_lab.lib.graphs import Replayed
 
 
 class DeviceRollouts:
-    """Plays steps of the rollout under way. On a GPU a whole one is a single CUDA graph, where the env allows it.
-
-    Args:
-        algorithm: acts
-        memory: gets the steps; it moves to the algorithm's device
-        env: N envs
-    """
+    """Plays steps of the rollout under way. On a GPU a whole one is a single CUDA graph, where the env allows it."""
 
     whole = True
     """Whether a rollout is played to its end before a row is written."""

@@ -59,13 +59,7 @@ def play(
 
 
 class Evaluator:
-    """Evaluations of one session. Each begins from a seed of its own, so nothing has to be saved between them.
-
-    Args:
-        spec: of the training env.
-        episodes: of each evaluation.
-        seed: what the seeds are derived from.
-    """
+    """Evaluations of one session. Each begins from a seed of its own, so nothing has to be saved between them."""
 
     def __init__(self, spec: EnvSpec, episodes: int, seed: int) -> None:
         self.episodes = episodes

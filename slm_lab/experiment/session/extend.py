@@ -56,11 +56,6 @@ def can_change(key: str) -> bool:
 def extended(layout: Layout, spec: Spec, sets: dict[str, str]) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
     """The spec of a run with keys set anew, and what that changes.
 
-    Args:
-        layout: of the run.
-        spec: that it has.
-        sets: values by key path, as of the command line.
-
     Raises:
         SpecError: a key that can't change in the middle of a run, or a value that it can't have; all at once.
     """

@@ -15,18 +15,7 @@ from slm_lab.lib.log import file_logger
 
 
 def attach_sinks(run: Run, tracker: MetricsTracker, env_name: str, resumed_at: int | None, stack: ExitStack) -> None:
-    """Give the tracker the sinks of the spec and the log; they close with the stack.
-
-    Args:
-        run: which session.
-        tracker: its rows are those up to a resume.
-        env_name: as baselines.json knows it.
-        resumed_at: frame of the checkpoint; None: the session starts.
-        stack: of the session.
-
-    Raises:
-        LabError: a sink can't be made.
-    """
+    """Give the tracker the sinks of the spec and the log; they close with the stack."""
     layout, label, dev = run.layout, f"session {run.session}", run.mode is Mode.DEV
     chosen = list(run.spec.meta.sinks)
     if dev and not any(sink.name.lower().startswith("tensorboard") for sink in chosen):

@@ -26,12 +26,7 @@ from slm_lab.types import Played, Stats
 
 
 class Rollouts:
-    """Plays steps, up to the next time to learn.
-
-    Args:
-        agent: acts by its algorithm's actor
-        env: N tensor envs
-    """
+    """Plays steps, up to the next time to learn."""
 
     whole = False
     """Whether a rollout is played to its end before a row is written."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slm_lab.experiment.session.resources import available_cores
 from slm_lab.lib.layout import Layout
-from slm_lab.lib.seeding import session_seed
+from slm_lab.lib.seeding import derive
 from slm_lab.spec.model import Spec
 
 
@@ -71,5 +71,5 @@ class Run:
 
     def seed_of(self, session: int) -> int:
         """The seed of another session of the trial."""
-        given = self.options.seed
-        return session_seed(self.spec.meta.random_seed if given is None else given, self.trial, session)
+        given = self.spec.meta.random_seed or 0 if self.options.seed is None else self.options.seed
+        return derive(given, self.trial, session)

@@ -15,7 +15,7 @@ from slm_lab.agent.net.precision import float32_products
 from slm_lab.agent.sinks import CsvSink, read_rows
 from slm_lab.experiment.session import checkpoint
 from slm_lab.experiment.session.callbacks import EpisodeFeed
-from slm_lab.experiment.session.clock import WallClock, crossed, eval_every, next_multiple
+from slm_lab.experiment.session.clock import crossed, eval_every, next_multiple
 from slm_lab.experiment.session.commons import Commons, restore
 from slm_lab.experiment.session.evaluate import Evaluator
 from slm_lab.experiment.session.extend import can_change, changed_keys
@@ -141,7 +141,7 @@ class Session:
                 frame = tree["counters"]["frame"]
                 logger.info("session {} starts from {}, frame {}", run.session, tree["source"], frame)
             self.env.reset(derive(run.seed, ENV))
-            self.clock = WallClock()
+            self._started = time.perf_counter()
         else:
             self.frame, self.t = state["counters"]["frame"], state["counters"]["t"]
             self._load(state)
@@ -149,7 +149,7 @@ class Session:
             if self.evaluator is not None and state["eval_tracker"] is not None:
                 self.eval_tracker.load_state_dict(state["eval_tracker"])
             checkpoint.set_rng(state["rng"])
-            self.clock = WallClock(state["wall_t"])
+            self._started = time.perf_counter() - state["wall_t"]
             logger.info("session {} resumes at frame {}", run.session, self.frame)
         if self._commons is not None:
             self._join(self._commons)
@@ -260,7 +260,7 @@ class Session:
         row = self.tracker.checkpoint(**self._now())
         if self.tracker.is_best:
             self._best = self._policy(row)
-            self._best_weights = {name: w.detach().clone() for name, w in self.agent.weights().items()}
+            self._best_weights = self.agent.weights()
         if crossed(before, self.frame, run.spec.env.max_frame, run.spec.meta.keep_checkpoints):
             checkpoint.save(run.layout.kept(run.trial, run.session, self.frame), self._policy(row), keep=False)
         self._report_row(row)
@@ -319,7 +319,7 @@ class Session:
                 "tracker": self.tracker.state_dict(),
                 "eval_tracker": None if self.evaluator is None else self.eval_tracker.state_dict(),
                 "rng": checkpoint.get_rng(),
-                "wall_t": self.clock.seconds(),
+                "wall_t": time.perf_counter() - self._started,
             },
         )
         self._saved_at = time.perf_counter()
@@ -340,7 +340,7 @@ class Session:
             "frame": self.frame,
             "t": self.t,
             "opt_step": self.agent.opt_step,
-            "wall_t": self.clock.seconds(),
+            "wall_t": time.perf_counter() - self._started,
             "variables": self.agent.variables(),
         }
 

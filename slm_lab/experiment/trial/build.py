@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pydash
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -146,14 +147,10 @@ def _has_effect(
     spec: Spec, path: str, other: str, value: Any = None, *, shown: Shown | None, remove: bool = False
 ) -> bool:
     data = spec.to_dict()
-    *outer, key = other.split(".")
-    node = data
-    for part in outer:
-        node = node[part]
     if remove:
-        del node[key]
+        pydash.unset(data, other)
     else:
-        node[key] = value
+        pydash.set_(data, other, value)
     with suppress(ValidationError, LabError):
         built = build(Spec.model_validate(data), shown)
         return not built.faults and not any(_overlap(path, idle) for idle in built.idle)

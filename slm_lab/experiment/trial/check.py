@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pydash
 import torch
 from pydantic import ValidationError
 
@@ -20,7 +21,7 @@ from slm_lab.lib.errors import SpecError
 from slm_lab.spec import load
 from slm_lab.spec.load import Checked
 from slm_lab.spec.model import Spec
-from slm_lab.spec.repair import NAMES, repaired, take_out
+from slm_lab.spec.repair import NAMES, repaired
 from slm_lab.spec.search_parse import parse_search, search_faults, variants
 from slm_lab.spec.variables import variables
 
@@ -68,11 +69,7 @@ def load_spec(
 
 
 def require(spec: Spec) -> None:
-    """Refuse a spec that can't run.
-
-    Raises:
-        SpecError: all that is wrong.
-    """
+    """Refuse a spec that can't run."""
     if _passed.get(id(spec)) is spec:
         return
     faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
@@ -87,9 +84,6 @@ def require_change(spec: Spec, keys: Iterable[str]) -> None:
     """Refuse a spec of a run that goes on, of which these keys were changed.
 
     A key that was not changed may be without effect: the run was begun with it.
-
-    Raises:
-        SpecError: all that is wrong.
     """
     faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
     if not faults:
@@ -202,7 +196,7 @@ def drop_idle(spec: Spec, idle: dict[str, str]) -> tuple[dict[str, Any], list[st
     data, notes = spec.to_dict(), []
     for path, why in idle.items():
         rest = copy.deepcopy(data)
-        if not take_out(rest, path):
+        if not pydash.unset(rest, path):
             continue
         try:
             Spec.model_validate(rest)
@@ -225,7 +219,7 @@ def without_idle(data: dict[str, Any], name: str) -> tuple[dict[str, Any], list[
         if checked.spec is not None and not built.faults:
             notes = drop_idle(checked.spec, built.idle)[1]
             data = copy.deepcopy(data)
-            return data, [note for note in notes if take_out(data, _path(note))]
+            return data, [note for note in notes if pydash.unset(data, _path(note))]
     return data, []
 
 

@@ -1,6 +1,7 @@
 """Where a run starts from, if not from nothing: the weights and the normalizer of another run."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from slm_lab.agent.agent import Agent
@@ -32,8 +33,7 @@ def open_origin(spec: Spec, mode: Mode, options: Options) -> SavedPolicy | None:
     if mode is Mode.SEARCH:
         raise LabError("--from belongs to the modes train and dev: a search tries specs, not weights")
     saved = SavedPolicy.open(options.start_from, options.out)
-    env = make_env(spec.env, num_envs=1, training=False)
-    try:
+    with closing(make_env(spec.env, num_envs=1, training=False)) as env:
         agent = Agent(spec, env.info, seed=0)
         faults = net_misfits(agent.policy_state(), saved.state)
         if not faults:
@@ -41,8 +41,6 @@ def open_origin(spec: Spec, mode: Mode, options: Options) -> SavedPolicy | None:
                 env.load_normalizer_state(saved.normalizer)
             except LabError as e:
                 faults = [str(e)]
-    finally:
-        env.close()
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise SpecError([*faults[:_SHOWN], *more], f"{saved.path}: can't be started from, it does not fit {spec.name}")

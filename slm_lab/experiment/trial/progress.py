@@ -22,12 +22,7 @@ LOG_SECONDS = 60.0
 
 
 class LiveTable:
-    """A table on the terminal that is redrawn when there is news. Use as a context manager.
-
-    Args:
-        live: draw it if there is a terminal.
-        console: where to draw; standard error by default.
-    """
+    """A table on the terminal that is redrawn when there is news. Use as a context manager."""
 
     def __init__(self, *, live: bool, console: "Console | None" = None) -> None:
         self._drawn = 0.0
@@ -65,15 +60,7 @@ class LiveTable:
 
 
 class Progress(LiveTable):
-    """The sessions of a trial; tell it each row.
-
-    Args:
-        sessions: indices shown.
-        max_frame: length of a session.
-        live: draw the table if there is a terminal.
-        quiet: say nothing; for those who log each row anyway.
-        console: where to draw; standard error by default.
-    """
+    """The sessions of a trial; tell it each row."""
 
     def __init__(
         self,

@@ -14,14 +14,13 @@ SCHEDULES = ("clip_eps_spec", "entropy_coef_spec", "explore_var_spec")
 WHOLE_EPISODES = ("OnPolicyReplay", "OnPolicyCrossEntropy")
 
 
-def refuse(spec: Data) -> tuple[Data, list[str]]:
-    """Stop at what no longer exists. A step.
+def refuse(draft: Draft) -> None:
+    """Stop at what no longer exists.
 
     Raises:
         Gone: with one line.
     """
-    draft = Draft.of(spec)
-    for path, part in (("agent", spec.get("agent")), ("env", spec.get("env"))):
+    for path, part in (("agent", draft.spec.get("agent")), ("env", draft.spec.get("env"))):
         if isinstance(part, list) and len(part) != 1:
             raise Gone(f"{path}: {len(part)} {path}s in one spec: multi-{path} bodies no longer exist")
     name = text(draft.algorithm.get("name"))
@@ -37,12 +36,10 @@ def refuse(spec: Data) -> tuple[Data, list[str]]:
     for path, schedule in draft.net_parts("lr_scheduler_spec"):
         if schedule.get("name") == "LinearToMin":
             raise Gone(f"{path}.name: LinearToMin was never part of SLM-Lab")
-    return draft.done()
 
 
-def rename_env(spec: Data) -> tuple[Data, list[str]]:
-    """The env by its present id. A step."""
-    draft = Draft.of(spec)
+def rename_env(draft: Draft) -> None:
+    """The env by its present id."""
     env_id = text(draft.env.get("name"))
     new_id, remark = modern(env_id)
     if env_id == "CartPole-v0":
@@ -54,17 +51,14 @@ def rename_env(spec: Data) -> tuple[Data, list[str]]:
     if new_id != env_id and not is_open(env_id):
         draft.env["name"] = new_id
         draft.note("env.name", f"'{env_id}' is now '{new_id}'" + (f"; {remark}" if remark else ""))
-    return draft.done()
 
 
-def correct_schedules(spec: Data) -> tuple[Data, list[str]]:
-    """Schedules do what they say: they decay to 0, rise, stay. A step."""
-    draft = Draft.of(spec)
+def correct_schedules(draft: Draft) -> None:
+    """Schedules do what they say: they decay to 0, rise, stay."""
     for key in SCHEDULES:
         schedule = draft.algorithm.get(key)
         if isinstance(schedule, dict):
             _correct_schedule(draft, f"agent.algorithm.{key}", schedule)
-    return draft.done()
 
 
 def _correct_schedule(draft: Draft, path: str, schedule: Data) -> None:
@@ -96,9 +90,8 @@ def _correct_schedule(draft: Draft, path: str, schedule: Data) -> None:
         draft.note(path, "really is a wave; it stayed at end_val")
 
 
-def correct_policy(spec: Data) -> tuple[Data, list[str]]:
-    """How actions are chosen. A step."""
-    draft = Draft.of(spec)
+def correct_policy(draft: Draft) -> None:
+    """How actions are chosen."""
     algorithm = draft.algorithm
     name, path = algorithm.get("name"), "agent.algorithm.action_policy"
     policy = text(algorithm.get("action_policy"))
@@ -119,12 +112,10 @@ def correct_policy(spec: Data) -> tuple[Data, list[str]]:
             draft.drop("agent.algorithm", "action_pdtype")
         if policy == "random":
             raise Gone(f"{path}: 'random' belongs to the algorithm Random")
-    return draft.done()
 
 
-def correct_agent(spec: Data) -> tuple[Data, list[str]]:
-    """Corrected defects of single algorithms and memories. A step."""
-    draft = Draft.of(spec)
+def correct_agent(draft: Draft) -> None:
+    """Corrected defects of single algorithms and memories."""
     algorithm, memory, n = draft.algorithm, draft.memory, draft.num_envs
     name = algorithm.get("name")
     if name == "DQNBase":
@@ -138,7 +129,6 @@ def correct_agent(spec: Data) -> tuple[Data, list[str]]:
         )
     if memory.get("name") in WHOLE_EPISODES and n > 1:
         draft.note("agent.memory.name", f"{memory['name']} works with several envs now; it never gave a batch")
-    return draft.done()
 
 
 def _correct_ppo(draft: Draft, n: int) -> None:
@@ -155,9 +145,8 @@ def _correct_ppo(draft: Draft, n: int) -> None:
         )
 
 
-def complete_net(spec: Data) -> tuple[Data, list[str]]:
-    """Defaults of nets that are others now, and names of optimizers that are gone. A step."""
-    draft = Draft.of(spec)
+def complete_net(draft: Draft) -> None:
+    """Defaults of nets that are others now, and names of optimizers that are gone."""
     agent = draft.at("agent")
     if draft.algorithm.get("name") == "Random" and agent.get("net") == {}:
         agent["net"] = {"type": "MLPNet", "hid_layers": []}
@@ -179,15 +168,13 @@ def complete_net(spec: Data) -> tuple[Data, list[str]]:
         if name in ("GlobalAdam", "GlobalRMSprop"):
             optim["name"] = name.removeprefix("Global")
             draft.note(f"{path}.name", f"{name} is {optim['name']}")
-    return draft.done()
 
 
-def recur(spec: Data) -> tuple[Data, list[str]]:
-    """Recurrent nets: with a memory where the policy's own rollouts are learned from, else over a window. A step."""
-    draft = Draft.of(spec)
+def recur(draft: Draft) -> None:
+    """Recurrent nets: with a memory where the policy's own rollouts are learned from, else over a window."""
     net, length = draft.net, number(draft.net.get("seq_len"))
     if net.get("type") != "RecurrentNet" or length is None or length < 1:
-        return draft.done()
+        return
     for key in ("frame_op", "frame_op_len"):
         draft.env.pop(key, None)
     if draft.algorithm.get("name") not in REMEMBERING:
@@ -196,7 +183,7 @@ def recur(spec: Data) -> tuple[Data, list[str]]:
         draft.note(
             "agent.net.type", f"RecurrentWindowNet: reads the last {length:g} observations, which the env stacks"
         )
-        return draft.done()
+        return
     draft.note(
         "agent.net.type", f"RecurrentNet remembers the whole episode; gradients go back seq_len ({length:g}) steps"
     )
@@ -204,22 +191,19 @@ def recur(spec: Data) -> tuple[Data, list[str]]:
     if draft.memory.get("name") == "OnPolicyBatchReplay" and rollout is not None and rollout % length:
         net["seq_len"] = next(n for n in range(int(length), 0, -1) if rollout % n == 0)
         draft.note("agent.net.seq_len", f"{net['seq_len']}, as it must divide the {rollout:g} steps of a rollout")
-    return draft.done()
 
 
-def distribute(spec: Data) -> tuple[Data, list[str]]:
-    """Sessions that learn together: on-policy ones, on the CPU. A step."""
-    draft = Draft.of(spec)
+def distribute(draft: Draft) -> None:
+    """Sessions that learn together: on-policy ones, on the CPU."""
     meta, name = draft.at("meta"), draft.algorithm.get("name")
     if not meta.get("distributed") or not isinstance(name, str):
-        return draft.done()
+        return
     if name not in (*POLICIES, "SARSA"):
         meta.update(distributed=False, max_session=1)
         draft.note("meta.distributed", f"false, with one session: {name} learns in one process")
     elif draft.net.get("gpu") is True:
         draft.net["gpu"] = "auto"
         draft.note("agent.net.gpu", "auto: sessions that learn together do so on the CPU")
-    return draft.done()
 
 
 def rollout_length(draft: Draft) -> Any:

@@ -10,16 +10,15 @@ _APART = ("type", "shared", "use_same_optim", "gpu")
 _OLD, _NEW = "agent.critic_net.", "agent.net.critic_"
 
 
-def join_nets(spec: Data) -> tuple[Data, list[str]]:
-    """`agent.critic_net` as keys of `agent.net` with `critic_` before them; paths of a search follow. A step.
+def join_nets(draft: Draft) -> None:
+    """`agent.critic_net` as keys of `agent.net` with `critic_` before them; paths of a search follow.
 
     Raises:
         Gone: the two nets are of different types.
     """
-    draft = Draft.of(spec)
     agent, net, critic = draft.at("agent"), draft.net, draft.at("agent.critic_net")
     if draft.algorithm.get("name") != "CrossQ" or not critic or not net:
-        return draft.done()
+        return
     kinds = [part.get("type") for part in (net, critic)]
     if kinds[0] != kinds[1]:
         raise Gone(f"agent.critic_net.type: must be that of agent.net ({kinds[0]!r}), got {kinds[1]!r}")
@@ -32,7 +31,7 @@ def join_nets(spec: Data) -> tuple[Data, list[str]]:
         if net.get(key) is True:
             net[key] = False
     draft.note("agent.critic_net", "its keys are now keys of agent.net, with 'critic_' before them")
-    space = spec.get("search")
+    space = draft.spec.get("search")
     paths = _paths(space) if isinstance(space, dict) else {}
     if any(path.startswith(_OLD) for path in paths):
         draft.spec["search"] = {
@@ -41,7 +40,6 @@ def join_nets(spec: Data) -> tuple[Data, list[str]]:
     if "Renorm" in str(critic.get("arc", "")):
         text = "batch renormalization corrects in full after warmup_steps and not before; it did so more and more"
         draft.note("agent.net.critic_arc", text)
-    return draft.done()
 
 
 def _paths(space: Data, above: str = "") -> dict[str, Any]:

@@ -1,15 +1,12 @@
 """A spec on its way from an old format to the present one."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from slm_lab.lib.errors import SpecError
 
 Data = dict[str, Any]
-Step = Callable[[Data], tuple[Data, list[str]]]
-"""A pure part of a migration: a spec, to the changed copy of it and what the user should know of the changes."""
 
 
 class Gone(SpecError):
@@ -21,21 +18,12 @@ class Gone(SpecError):
 
 @dataclass
 class Draft:
-    """A copy of a spec that a step changes, with the notes on it. Whatever a file holds, its accessors give a dict."""
+    """A copy of a spec that steps change, with the notes on it. Whatever a file holds, its accessors give a dict."""
 
     spec: Data
     notes: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    """Key paths of what nothing reads."""
-
-    @classmethod
-    def of(cls, spec: Data) -> Self:
-        """A draft that leaves the spec itself as it is."""
-        return cls(copy.deepcopy(spec))
-
-    def done(self) -> tuple[Data, list[str]]:
-        """What a step returns."""
-        return self.spec, self.notes + dead_note(self.dropped)
+    """Key paths of what nothing reads, since the last note on such."""
 
     def note(self, path: str, text: str) -> None:
         """Add a note about a key."""
@@ -51,6 +39,13 @@ class Draft:
         for key in keys:
             if key in self.at(path):
                 self.drop(path, key)
+
+    def take(self, step: "Step") -> None:
+        """Take a step; all keys that it left out have one note."""
+        step(self)
+        if paths := self.dropped:
+            self.notes.append(f"left out, nothing reads {'it' if len(paths) == 1 else 'them'}: {', '.join(paths)}")
+            self.dropped = []
 
     def at(self, path: str) -> Data:
         """The object at a dotted path; another, empty one where there is none."""
@@ -100,15 +95,8 @@ class Draft:
         return int(n) if n is not None and n >= 1 else 1
 
 
-def dead_note(paths: list[str]) -> list[str]:
-    """One note on all keys that were left out.
-
-    >>> dead_note(["env.unity"])
-    ['left out, nothing reads it: env.unity']
-    """
-    if not paths:
-        return []
-    return [f"left out, nothing reads {'it' if len(paths) == 1 else 'them'}: {', '.join(paths)}"]
+Step = Callable[[Draft], None]
+"""A part of a migration: changes a draft, and notes what the user should know of the changes."""
 
 
 def number(value: Any) -> float | None:

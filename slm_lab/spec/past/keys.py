@@ -69,9 +69,8 @@ def is_dead(spec: Data, section: str, key: str) -> bool:
     return False
 
 
-def drop_dead(spec: Data) -> tuple[Data, list[str]]:
-    """Leave out what old files have and nothing reads. A step."""
-    draft = Draft.of(spec)
+def drop_dead(draft: Draft) -> None:
+    """Leave out what old files have and nothing reads."""
     draft.drop_all("", ("body",))
     for section, _, _ in _SECTIONS:
         for key in list(draft.at(f"agent.{section}")):
@@ -87,4 +86,3 @@ def drop_dead(spec: Data) -> tuple[Data, list[str]]:
     written = [key for key in meta if key in WRITTEN_BY_RUNS]
     if len(written) > 1 or (written and written != ["random_seed"]):
         draft.drop_all("meta", written)
-    return draft.done()

@@ -43,11 +43,6 @@ def yaml_text(text: str, old: Data, new: Data) -> str:
     """A YAML file with another content, comments kept.
 
     An object that changes is written out in full where it stood, without the anchors and aliases that it was made of.
-
-    Args:
-        text: of the file
-        old: what it holds
-        new: what it is to hold
     """
     yaml = YAML()
     yaml.width = WIDTH

@@ -14,15 +14,13 @@ LEGACY = words(
 _LEGACY_SECTIONS = (("agent", "agent"), ("env", "unity"))
 
 
-def modernize(spec: Data) -> tuple[Data, list[str]]:
-    """Paths without list indices; what could not be searched is left out. A step."""
-    draft = Draft.of(spec)
+def modernize(draft: Draft) -> None:
+    """Paths without list indices; what could not be searched is left out."""
     space = draft.spec.get("search")
     if isinstance(space, dict):
         draft.spec["search"] = kept = _walk(draft, space, ())
         if not kept and space:
             del draft.spec["search"]
-    return draft.done()
 
 
 def _walk(draft: Draft, space: Data, path: tuple[str, ...]) -> Data:

@@ -8,12 +8,11 @@ _LIKE_SAC = ("SoftActorCritic", "CrossQ")
 _FREQUENCY = "agent.algorithm.training_frequency"
 
 
-def keep_number(spec: Data) -> tuple[Data, list[str]]:
-    """As many updates as the spec had with its `num_envs`. A step."""
-    draft = Draft.of(spec)
+def keep_number(draft: Draft) -> None:
+    """As many updates as the spec had with its `num_envs`."""
     algorithm, n = draft.algorithm, draft.num_envs
     if draft.memory.get("name") not in ("Replay", "PrioritizedReplay"):
-        return draft.done()
+        return
     draft.drop_all("agent.algorithm", ("num_step_returns",))
     searched = draft.spec.get("search")
     if isinstance(searched, dict):
@@ -26,7 +25,6 @@ def keep_number(spec: Data) -> tuple[Data, list[str]]:
     if like_sac and algorithm.get("training_iter") is None and (n > 1 or "training_iter" in algorithm):
         algorithm["training_iter"] = n
         draft.note("agent.algorithm.training_iter", f"{n}, as by default it was: num_envs")
-    return draft.done()
 
 
 def _raise_choices(draft: Draft, space: Data, n: int, above: str) -> None:

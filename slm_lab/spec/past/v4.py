@@ -3,27 +3,24 @@
 from typing import Any
 
 from slm_lab.spec.past.common import ACTOR_CRITICS
-from slm_lab.spec.past.draft import Data, Draft, number, text
+from slm_lab.spec.past.draft import Draft, number, text
 from slm_lab.spec.past.envs import MANY_JOINTS, is_atari, is_open
 
 DOWNSIZED = [84, 84]
 
 
-def unwrap(spec: Data) -> tuple[Data, list[str]]:
-    """One agent, one env; no body, no sweep. A step."""
-    draft = Draft.of(spec)
+def unwrap(draft: Draft) -> None:
+    """One agent, one env; no body, no sweep."""
     lists = [key for key in ("agent", "env") if isinstance(draft.spec.get(key), list)]
     for key in lists:
         [draft.spec[key]] = draft.spec[key]
     if lists:
         draft.note(" and ".join(lists), "an object, in place of a list of one")
     draft.spec.pop("spec_params", None)
-    return draft.done()
 
 
-def env(spec: Data) -> tuple[Data, list[str]]:
-    """What the env did to observations and rewards. A step."""
-    draft = Draft.of(spec)
+def env(draft: Draft) -> None:
+    """What the env did to observations and rewards."""
     env_id = text(draft.env.get("name"))
     images = text(draft.net.get("type")).endswith("ConvNet")
     if is_atari(env_id) or (is_open(env_id) and images):
@@ -33,7 +30,6 @@ def env(spec: Data) -> tuple[Data, list[str]]:
     if number(draft.env.get("max_t")) is not None and draft.num_envs > 1:
         del draft.env["max_t"]
         draft.note("env.max_t", "left out: it had no effect with several envs")
-    return draft.done()
 
 
 def _atari(draft: Draft, env_id: str) -> None:
@@ -87,9 +83,8 @@ def _drop_normalize_state(draft: Draft) -> None:
         )
 
 
-def agent(spec: Data) -> tuple[Data, list[str]]:
-    """Defaults and names that differ from those of version 5. A step."""
-    draft = Draft.of(spec)
+def agent(draft: Draft) -> None:
+    """Defaults and names that differ from those of version 5."""
     algorithm, memory = draft.algorithm, draft.memory
     name = algorithm.get("name")
     if name == "Reinforce":
@@ -111,7 +106,6 @@ def agent(spec: Data) -> tuple[Data, list[str]]:
     if memory.get("use_cer") is True:
         draft.note("agent.memory.use_cer", "all transitions since the last batch are in the next one; the newest was")
     _net(draft)
-    return draft.done()
 
 
 def _soft_actor_critic(draft: Draft) -> None:

@@ -10,9 +10,8 @@ _PERIODS = ("T_0", "T_max", "step_size", "step_size_down", "step_size_up", "tota
 """Keys of torch's schedules that count their steps; `milestones` is a list of such."""
 
 
-def env(spec: Data) -> tuple[Data, list[str]]:
-    """Keys of `env` that had no effect. A step."""
-    draft = Draft.of(spec)
+def env(draft: Draft) -> None:
+    """Keys of `env` that had no effect."""
     if number(draft.env.get("max_t")) is not None:
         del draft.env["max_t"]
         draft.note("env.max_t", "left out: it had no effect")
@@ -20,12 +19,10 @@ def env(spec: Data) -> tuple[Data, list[str]]:
         draft.note("env.reward_scale", "has an effect now")
     if is_atari(text(draft.env.get("name"))) and draft.num_envs == 1:
         draft.note("env.num_envs", "a single Atari env is like several now: pictures, clipped rewards and all")
-    return draft.done()
 
 
-def agent(spec: Data) -> tuple[Data, list[str]]:
-    """Defects of its algorithms. A step."""
-    draft = Draft.of(spec)
+def agent(draft: Draft) -> None:
+    """Defects of its algorithms."""
     algorithm = draft.algorithm
     name = algorithm.get("name")
     if name == "DQN":
@@ -38,7 +35,6 @@ def agent(spec: Data) -> tuple[Data, list[str]]:
         draft.note("agent.algorithm.clip_vloss", "the clipped value loss counts in full; it was halved")
     if name in ACTOR_CRITICS:
         _heads(draft)
-    return draft.done()
 
 
 def _heads(draft: Draft) -> None:
@@ -50,9 +46,8 @@ def _heads(draft: Draft) -> None:
         draft.note("agent.net.log_std_init", "has an effect now, with a shared body too")
 
 
-def net(spec: Data) -> tuple[Data, list[str]]:
-    """Target nets, and the unit of learning-rate schedules. A step."""
-    draft = Draft.of(spec)
+def net(draft: Draft) -> None:
+    """Target nets, and the unit of learning-rate schedules."""
     for path, here in draft.nets():
         every = number(here.get("update_frequency"))
         if here.get("update_type") == "polyak" and every is not None and every != 1:
@@ -67,7 +62,6 @@ def net(spec: Data) -> tuple[Data, list[str]]:
     frames = frames_per_training(draft)
     for path, schedule in draft.net_parts("lr_scheduler_spec"):
         _to_frames(draft, path, schedule, frames)
-    return draft.done()
 
 
 def _first_layers(here: Data) -> list[Any]:

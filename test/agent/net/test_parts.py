@@ -100,7 +100,7 @@ def test_a_part_is_an_image_or_a_vector():
 def test_nets_of_one_input_refuse_parts(type):
     arc = {"modules": {"a": {"Sequential": ["Tanh"]}}, "graph": {"input": "x", "modules": {"a": ["x"]}, "output": "a"}}
     keys = {"conv_hid_layers": [[4, 3, 1, 0, 1]]} if type == "ConvNet" else {"arc": arc}
-    with pytest.raises(SpecError, match=r"not parts \(flag, v, screen\): say MultiInputNet"):
+    with pytest.raises(SpecError, match=r"not parts \(flag, v, screen\): use MultiInputNet"):
         make(rows(SPACE)[0], type, **keys)
 
 

@@ -75,15 +75,15 @@ def test_a_seed_decides_and_envs_share_the_work(folder: Path) -> None:
 
 def test_which_checkpoint(folder: Path) -> None:
     layout = Layout.open(folder)
-    whole = evaluate(folder, 2, all_sessions=True, which="latest")
+    whole = evaluate(folder, 2, all_sessions=True, checkpoint="latest")
     assert [(p.session, p.frame, p.checkpoint) for p in whole.policies] == [
         (session, 1000, layout.checkpoint(0, session)) for session in (0, 1)
     ]
-    kept = evaluate(folder, 2, all_sessions=True, which="600")
+    kept = evaluate(folder, 2, all_sessions=True, checkpoint="600")
     assert [(p.session, p.frame) for p in kept.policies] == [(0, 600), (1, 600)]
     assert evaluate(kept.policies[1].checkpoint, 2) == kept.policies[1].returns
     with pytest.raises(LabError, match=r"session \d has no checkpoint '500' \(kept at: 600, 1000\)$"):
-        evaluate(folder, 2, which="500")
+        evaluate(folder, 2, checkpoint="500")
     with pytest.raises(LabError, match="unknown 'lates', did you mean 'latest'"):
-        evaluate(folder, 2, which="lates")
+        evaluate(folder, 2, checkpoint="lates")
     assert find_checkpoints(layout, "best", all_sessions=True) == [layout.best(0, session) for session in (0, 1)]

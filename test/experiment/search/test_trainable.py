@@ -10,7 +10,7 @@ import pytest
 
 from slm_lab.agent.metrics import Row
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.search.plan import Plan
+from slm_lab.experiment.search.store import Plan
 from slm_lab.experiment.search.trainable import Merge, SearchTrial
 from slm_lab.experiment.session.run import Options
 from slm_lab.lib.layout import Layout

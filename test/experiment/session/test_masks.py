@@ -115,7 +115,7 @@ def test_where_there_is_no_mask(env: dict[str, Any], why: str) -> None:
 
 def test_algorithms_that_do_not_follow_it_refuse_it(tmp_path: Path) -> None:
     case = {"algorithm": {"name": "TD3"}, "memory": REPLAY}
-    with pytest.raises(SpecError, match=r"env\.action_mask: TD3 can't follow it \(these can: .*Rainbow.*SoftActor"):
+    with pytest.raises(SpecError, match=r"env\.action_mask: TD3 does not support it \(these can: .*Rainbow.*SoftActor"):
         api.run(load_spec(raw(case)), out=tmp_path, device="cpu")
 
 
