@@ -80,7 +80,8 @@ def make(searched: Callable[..., Spec], tmp_path: Path) -> Iterator[Make]:
 def workers() -> list[psutil.Process]:
     """Processes of sessions; this one may have others, of other tests."""
     alive = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in alive if any("slm_lab.experiment.trial.worker" in word for word in p.cmdline())]
+    nurseries = [p for p in alive if any("slm_lab.experiment.trial.nursery" in word for word in p.cmdline())]
+    return [worker for nursery in nurseries for worker in nursery.children()]
 
 
 def layout_of(trial: SearchTrial) -> Layout:
