@@ -152,10 +152,11 @@ _AHEAD: list[Nursery] = []
 
 
 def start_ahead() -> None:
-    """Begin a nursery that `take` gives out, before this process imports torch itself."""
-    nursery = Nursery()
-    _AHEAD.append(nursery)
-    atexit.register(nursery.close)
+    """Begin a nursery that `take` gives out, before this process imports torch itself; one at a time."""
+    if not _AHEAD:
+        nursery = Nursery()
+        _AHEAD.append(nursery)
+        atexit.register(nursery.close)
 
 
 def take() -> Nursery:

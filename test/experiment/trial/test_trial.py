@@ -345,3 +345,14 @@ def test_why_no_worker_was_born_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     with Pool(1) as pool:
         pool.run([{"index": 0}], pytest.fail, pytest.fail, lambda job, *why: deaths.append(why))
     assert deaths == [("its process ended with exit code 1", "no torch here\n")]
+
+
+def test_a_job_of_many_specs_starts_one_nursery_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nursery_module, "_START", "import time; time.sleep(60)")
+    nursery_module.start_ahead()
+    nursery_module.start_ahead()
+    first, second = nursery_module.take(), nursery_module.take()
+    assert first.process.pid < second.process.pid
+    assert nursery_module._AHEAD == []
+    for nursery in (first, second):
+        nursery.close()
