@@ -104,6 +104,10 @@ class ObsPart:
     """Whether it says which actions are allowed: a part of that name alone does not, `env.action_mask` does."""
 
 
+LEAST_SIDE = 8
+"""Height and width from which on numbers in a plane may be an image."""
+
+
 class PackedShape(tuple[int, ...]):  # noqa: SLOT001  tuples have no slots for more than their items
     """*O of observations made of parts: one row that holds them one after the other, vectors first.
 

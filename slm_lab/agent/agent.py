@@ -74,7 +74,7 @@ class Agent:
         with torch.random.fork_rng(devices=[]), tried_out() as convolutions:
             torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))
             try:
-                compiles = memory_class.fixed_size and (self.device.type == "cpu" or compile is not Effort.QUICK)
+                compiles = memory_class.fixed_size and (compile is not Effort.QUICK or self.device.type == "cpu")
                 self.algorithm = algorithm_class(
                     Setting(spec.agent, info, self.device, compile if compiles else Effort.OFF, self._generator)
                 )

@@ -217,12 +217,13 @@ def _start_ahead(request: Request, command: Command) -> None:
     filled, _ = apply_sets(raw, command.sets)
     env, meta, agent = (part if isinstance(part := filled.get(key), dict) else {} for key in ("env", "meta", "agent"))
     frames, sessions, net = env.get("max_frame"), meta.get("max_session", 1), agent.get("net")
-    if request.mode == "train" and isinstance(sessions, int) and sessions > 1:
+    many = isinstance(sessions, int) and sessions > 1
+    if many and request.mode == "train" and not command.settings["profile"]:
         nursery.start_ahead()
     if command.settings["device"] not in ("auto", "cpu") or not isinstance(net, dict) or not needs_inductor(net):
         return
     setting = meta.get("compile", "auto") if meta else "off"
-    if isinstance(frames, int | float) and use_compile(setting, frames) is Effort.FULL:
+    if isinstance(frames, int | float) and use_compile(setting, frames, net) is Effort.FULL:
         start_ahead(json.dumps(filled, sort_keys=True, default=str))
 
 

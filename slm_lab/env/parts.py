@@ -8,11 +8,9 @@ from gymnasium import spaces
 
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
-from slm_lab.types import Array
+from slm_lab.types import LEAST_SIDE, Array
 
 REAL, BYTE = np.dtype(np.float32), np.dtype(np.uint8)
-LEAST_SIDE = 8
-"""Height and width from which on a part that might be a table of numbers is an image."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,8 +81,8 @@ def run_spec(
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
     except OSError as e:
         raise LabError(f"{options.out}: run folders can't be made there: {e.strerror}") from e
-    data = spec.to_dict()
-    ahead = use_compile(spec.meta.compile, spec.env.max_frame) is Effort.FULL and needs_inductor(data["agent"]["net"])
+    data, net = spec.to_dict(), spec.agent.net
+    ahead = use_compile(spec.meta.compile, spec.env.max_frame, net) is Effort.FULL and needs_inductor(net)
     if ahead and mode is not Mode.SEARCH:
         start_ahead(json.dumps([data["agent"], data["env"]], sort_keys=True))
     file: RunFile | None = None

@@ -283,7 +283,8 @@ class MetaSpec(SpecModel):
     random_seed: Natural | None = None
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
-    """Compile the update; auto: where the run is long enough to earn the compilation back."""
+    """Compile acting and updates. auto: in sessions of 10,000 frames or more what takes a second or two (small fully
+    connected nets on a CPU), in sessions of 100,000 or more everything."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """bf16: updates take matrix products and convolutions in bfloat16, where the CPU or GPU has it. Parameters,
     optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32. tf32: products and

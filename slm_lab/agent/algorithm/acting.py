@@ -80,7 +80,8 @@ class NetFunction:
                 example = [t.clone() if t.is_inference() else t for t in (*state, *args)]
                 self._run = compile_function(function, example, quick=self._quick or self.compile is Effort.QUICK)
         except CompileError as e:
-            logger.info("{} is not compiled: {}", self._label, e)
+            level = "DEBUG" if self.compile is Effort.QUICK else "INFO"
+            logger.log(level, "{} is not compiled: {}", self._label, e)
             self.compile = Effort.OFF
 
 

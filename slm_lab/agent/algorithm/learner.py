@@ -249,7 +249,8 @@ class Learner:
                     function, self._arguments(data, index, coefs), quick=self.compile is Effort.QUICK
                 )
             except CompileError as e:
-                logger.info("not compiled, going on in eager mode: {}", e)
+                level = "DEBUG" if self.compile is Effort.QUICK else "INFO"
+                logger.log(level, "not compiled, going on in eager mode: {}", e)
                 self.compile = Effort.OFF
                 return None
         return self._compiled[key]

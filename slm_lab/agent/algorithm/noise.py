@@ -8,7 +8,6 @@ from slm_lab.functional.exploration import Exploration
 from slm_lab.lib.stateful import State
 from slm_lab.types import ActionSpace
 
-Source = type[Distribution] | type[Exploration]
 BLOCK = 128
 """Steps drawn at once."""
 

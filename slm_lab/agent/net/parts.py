@@ -19,7 +19,7 @@ from slm_lab.lib.errors import SpecError
 from slm_lab.lib.log import note
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import Count, Natural, SpecModel
-from slm_lab.types import ObsPart, PackedShape
+from slm_lab.types import LEAST_SIDE, ObsPart, PackedShape
 
 Convolutions = list[tuple[Count, Count, Count, Natural, Count]]
 NATURE: Convolutions = [(32, 8, 4, 0, 1), (64, 4, 2, 0, 1), (64, 3, 1, 0, 1)]
@@ -29,8 +29,6 @@ SMALL: Convolutions = [(16, 3, 1, 1, 1), (32, 3, 2, 1, 1)]
 HALVING = (64, 3, 2, 1, 1)
 """Added behind NATURE as long as more than MOST places a side are left."""
 MOST = 11
-LEAST_SIDE = 8
-"""Height and width from which on numbers in a plane may be an image."""
 IMAGE_WIDTHS = (128,)
 """Linear layers behind convolutions where a spec says nothing."""
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+UNTRIED = 10**9
+"""Multiply-adds of a convolution that was not run yet: it counts as large."""
 
 
 class Work(NamedTuple):
@@ -48,15 +50,23 @@ def work_of(nets: Iterable[nn.Module], seen: dict[nn.Module, int]) -> Work:
     ...     _ = net(torch.zeros(1, 3, 7, 7))
     >>> work_of([net], seen)
     Work(width=64, convolutions=6912)
+    >>> work_of([nn.GRU(4, 1024)], {}), work_of([nn.Bilinear(4, 4, 500)], {}), work_of([nn.LayerNorm(900)], {})
+    (Work(width=1024, convolutions=0), Work(width=500, convolutions=0), Work(width=0, convolutions=0))
     """
     widths, convolutions = [0], [0]
     for net in nets:
         widths += [_width(name, module) for name, module in net.named_modules()]
-        convolutions.append(sum(seen.get(module, 0) for module in net.modules()))
+        modules = [module for module in net.modules() if isinstance(module, CONVOLUTIONS)]
+        convolutions.append(sum(seen.get(module, UNTRIED) for module in modules))
     return Work(max(widths), max(convolutions))
 
 
 def _width(name: str, module: nn.Module) -> int:
-    if isinstance(module, nn.Linear) and "heads" not in name.split("."):
+    """Units of a layer; of a module that is none of torch's, the longest side of its matrices."""
+    if "heads" in name.split(".") or isinstance(module, CONVOLUTIONS):
+        return 0
+    if isinstance(module, nn.Linear):
         return module.out_features
-    return module.hidden_size if isinstance(module, nn.RNNCellBase) else 0
+    if isinstance(module, nn.RNNCellBase | nn.RNNBase):
+        return module.hidden_size
+    return max((max(p.shape) for p in module.parameters(recurse=False) if p.dim() > 1), default=0)

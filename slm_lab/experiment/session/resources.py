@@ -97,23 +97,28 @@ def update_rows(spec: Spec) -> int:
     return spec.env.num_envs * int(getattr(algorithm, "frequency", 1))
 
 
-def needs_inductor(net: Mapping[str, Any]) -> bool:
+def needs_inductor(net: Mapping[str, Any] | NetSpec) -> bool:
     """Whether updates of such a net are likely to be beyond the quick compiler, from its keys alone."""
-    return net.get("type") != "MLPNet" or bool(net.get("batch_norm"))
+    keys = net if isinstance(net, Mapping) else vars(net)
+    return keys.get("type") != "MLPNet" or bool(keys.get("batch_norm"))
 
 
-def use_compile(setting: object, max_frame: float) -> Effort:
+def use_compile(setting: object, max_frame: float, net: Mapping[str, Any] | NetSpec) -> Effort:
     """Whether to compile.
 
     Args:
         setting: `meta.compile`. `auto`: with what a session of so many frames wins back, see COMPILE_FROM.
         max_frame: frames of a session.
+        net: its keys.
 
-    >>> [use_compile("auto", frames).name for frames in (9_999, 10_000, 100_000)]
+    >>> [use_compile("auto", frames, {"type": "MLPNet"}).name for frames in (9_999, 10_000, 100_000)]
     ['OFF', 'QUICK', 'FULL']
+    >>> [use_compile("auto", frames, {"type": "ConvNet"}).name for frames in (9_999, 10_000, 100_000)]
+    ['OFF', 'OFF', 'FULL']
     """
     if setting == "auto":
-        return max((e for e, frames in COMPILE_FROM.items() if max_frame >= frames), default=Effort.OFF)
+        effort = max((e for e, frames in COMPILE_FROM.items() if max_frame >= frames), default=Effort.OFF)
+        return Effort.OFF if effort is Effort.QUICK and needs_inductor(net) else effort
     return Effort.FULL if setting == "on" else Effort.OFF
 
 

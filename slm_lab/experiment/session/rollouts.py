@@ -130,7 +130,7 @@ def plays_rollouts(spec: Spec, *, on_device: bool = False) -> bool:
     """
     if spec.meta.distributed:
         return False
-    if not on_device and (not use_compile(spec.meta.compile, spec.env.max_frame) or compiler() is None):
+    if not on_device and (not use_compile(spec.meta.compile, spec.env.max_frame, spec.agent.net) or compiler() is None):
         return False
     algorithm, memory = lookup("algorithm", spec.agent.algorithm.name), lookup("memory", spec.agent.memory.name)
     net: Any = spec.agent.net

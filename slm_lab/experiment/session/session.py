@@ -110,7 +110,7 @@ class Session:
             self.env.info,
             seed=derive(seed, AGENT),
             device=device,
-            compile=use_compile(spec.meta.compile, spec.env.max_frame),
+            compile=use_compile(spec.meta.compile, spec.env.max_frame, spec.agent.net),
             debug=run.mode is Mode.DEV,
             # all sessions start from the same weights, whichever joins first
             init_seed=derive(run.seed_of(0), AGENT) if self._commons else None,

@@ -116,7 +116,7 @@ def _note_run(spec: Spec, watch: Watch) -> None:
     for module in (run, session, trial, outlets):
         watch.note_module(module, meta=spec.meta, env=spec.env)
     eval_every(spec.meta)
-    use_compile(spec.meta.compile, spec.env.max_frame)
+    use_compile(spec.meta.compile, spec.env.max_frame, spec.agent.net)
     trial.pool_size(spec, available_cores())
     # the device is chosen by it; version and plugins have done their part when a spec is loaded
     _ = spec.agent.net.gpu, spec.meta.version, spec.meta.plugins, spec.search

@@ -1,7 +1,7 @@
 """A process that imports the lab once, and forks workers that have it: the sessions of a trial share one import.
 
 torch alone takes seconds to import. The nursery does nothing but import: no thread is started and no kernel called
-before a fork, so a worker begins as a fresh interpreter would. Like `pool` it needs the standard library alone, so it
+before a fork. Like `pool` it needs the standard library alone, so it
 is started before its parent has loaded torch, and both import side by side.
 """
 
@@ -10,16 +10,19 @@ import fcntl
 import gc
 import json
 import os
-import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
 from types import TracebackType
 from typing import IO
 
@@ -28,24 +31,26 @@ _START = (
     " from slm_lab.experiment.trial.nursery import main; main(int(sys.argv[2]))"
 )
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-"""Numeric threads of each worker, until its job sets its own."""
+"""Numeric threads of each worker, until a session decides for itself."""
 _NUMBER = struct.Struct("=i")
-"""What a nursery writes of each worker, into a pipe of its own: the process id, and once it has ended its exit code."""
-_FDS, _FDS_FROM = 64, 128
-"""Files that one worker can be given, and the numbers they have meanwhile."""
+"""What a nursery writes of each worker, into a pipe of its own: the process id, and once it has ended its exit code.
+The worker holds that pipe open, too: its end is the end of the worker even where the nursery has died."""
+_FDS = 64
+"""Files that one worker can be given."""
+_TICK = 1.0
+"""Seconds after which a nursery looks for ended workers that no signal told it of."""
 _OUTPUT_KEPT = 1_000_000
 """Bytes of a process's output that are passed on."""
 
 
 def read_end(output: IO[bytes]) -> str:
-    """The end of what a process printed into a file."""
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - _OUTPUT_KEPT))
-    return output.read().decode(errors="replace")
+    """The end of what a process printed into a file; it may print on meanwhile."""
+    size = os.fstat(output.fileno()).st_size
+    return os.pread(output.fileno(), _OUTPUT_KEPT, max(0, size - _OUTPUT_KEPT)).decode(errors="replace")
 
 
 class Child:
-    """A worker as the nursery's parent sees it; used like `subprocess.Popen`.
+    """A worker as the nursery's parent sees it; used like `subprocess.Popen`, from several threads too.
 
     Args:
         nursery: the process that forks it.
@@ -55,34 +60,34 @@ class Child:
     def __init__(self, nursery: subprocess.Popen[bytes], told: IO[bytes]) -> None:
         self._nursery = nursery
         self._told = told
-        self._pid: int | None = None
-        self._code: int | None = None
+        self._lock = threading.Lock()
+        self._numbers: list[int] = []
+        self._ended = False
 
     @property
     def pid(self) -> int | None:
-        """Process id; None as long as the nursery imports."""
-        if self._pid is None:
-            self._pid = self._read(0.0)
-        return self._pid
+        """Process id; None as long as the nursery imports, and where no worker was born."""
+        self._listen(0.0, 1)
+        return self._numbers[0] if self._numbers else None
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float | None = None) -> int | None:
         """Exit code, negative where a signal ended it; that of the nursery where no worker was born.
+
+        Returns:
+            None where the nursery died before it could tell.
 
         Raises:
             subprocess.TimeoutExpired: it has not ended.
         """
-        if self._code is None:
-            self._pid = self._pid or self._read(timeout)
-            self._code = self._read(timeout)
-        return self._code if self._code is not None else self._nursery.wait(timeout)
-
-    def close(self) -> None:
-        """Hear no more of it."""
-        self._told.close()
+        if not self._listen(timeout, 2):
+            raise subprocess.TimeoutExpired("worker", timeout or 0.0)
+        if not self._numbers:
+            return self._nursery.wait(timeout)
+        return self._numbers[1] if len(self._numbers) > 1 else None
 
     def kill(self) -> None:
         """End it on the spot; one that is not born yet with its nursery, and whoever waits there too."""
-        if self._code is not None:
+        if self._listen(0.0, 2):
             return
         if (pid := self.pid) is None:
             self._nursery.kill()
@@ -90,14 +95,22 @@ class Child:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _read(self, timeout: float | None) -> int | None:
-        """The next number; None where the nursery has ended, or, with a timeout of 0, has not told it yet."""
-        if not select.select([self._told], [], [], timeout)[0]:
-            if timeout == 0.0 and self._pid is None:
-                return None
-            raise subprocess.TimeoutExpired("worker", timeout or 0.0)
-        content = self._told.read(_NUMBER.size)
-        return _NUMBER.unpack(content)[0] if content else None
+    def close(self) -> None:
+        """Hear no more of it."""
+        self._told.close()
+
+    def _listen(self, timeout: float | None, count: int) -> bool:
+        """Whether so many numbers have come, or no more will."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            while len(self._numbers) < count and not self._ended:
+                left = None if end is None else max(0.0, end - time.monotonic())
+                if not wait([self._told.fileno()], left):
+                    return False
+                content = self._told.read(_NUMBER.size)
+                self._numbers += _NUMBER.unpack(content) if content else ()
+                self._ended = not content
+            return True
 
 
 class Nursery:
@@ -107,7 +120,7 @@ class Nursery:
         self._begin()
 
     def _begin(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, theirs = socket.socketpair()
         self.output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the nursery
         with theirs, _SigintBlocked():
             self.process = subprocess.Popen(
@@ -120,7 +133,9 @@ class Nursery:
             )
 
     def fork(self, conn: int, output: int, keep: Sequence[int]) -> Child:
-        """Have a worker forked, as soon as the imports are over; it has this process's environment as it is now.
+        """Have a worker forked, as soon as the imports are over.
+
+        It has this process's folder and environment as they are now.
 
         Args:
             conn: file descriptor of the worker's pipe.
@@ -132,11 +147,11 @@ class Nursery:
             self._begin()
         told, tell = os.pipe()
         with tempfile.TemporaryFile("w+") as order:
-            json.dump([sys.path, {**os.environ, **_ONE_THREAD}, list(keep)], order)
+            json.dump([str(Path.cwd()), sys.path, {**os.environ, **_ONE_THREAD}, list(keep)], order)
             order.flush()
             # a nursery that died meanwhile is noticed where its workers are waited for
-            with suppress(OSError):
-                socket.send_fds(self._socket, [b"fork"], [order.fileno(), conn, output, tell, *keep])
+            with suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self._socket, [b"f"], [order.fileno(), conn, output, tell, *keep])
         os.close(tell)
         return Child(self.process, os.fdopen(told, "rb", buffering=0))
 
@@ -196,15 +211,17 @@ def main(fd: int) -> None:
         # what is imported stays as it is: no collection moves it, so workers share its memory
         gc.freeze()
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     tells: dict[int, int] = {}
     while True:
-        ready = select.select([asked.fileno(), died], [], [])[0]
+        ready = wait([asked, died], _TICK)
         if died in ready:
             os.read(died, 4096)
-            _tell_deaths(tells)
-        if asked.fileno() in ready:
-            message, fds, _, _ = socket.recv_fds(asked, 16, _FDS)
+        _tell_deaths(tells)
+        if asked in ready:
+            # one order is one byte and its files
+            message, fds, _, _ = socket.recv_fds(asked, 1, _FDS)
             if not message:
                 break
             _fork(fds, tells, [fd, died, wake])
@@ -228,18 +245,23 @@ def _work(fds: list[int], foreign: list[int]) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # out of the way: numbers that files are to have may be taken by others of these
-        order, conn, output, told, *kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FDS_FROM) for fd in fds]
-        for fd in [*foreign, *fds]:
+        for fd in foreign:
             os.close(fd)
+        order, *given = fds
         with os.fdopen(order, encoding="utf-8") as file:
             file.seek(0)
-            sys.path[:], environment, numbers = json.load(file)
+            folder, sys.path[:], environment, numbers = json.load(file)
+        os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        # above all numbers that files are to have; that of `tell` stays open as long as the worker lives
+        above = max([*numbers, *given]) + 1
+        conn, output, _tell, *kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in given]
+        for fd in given:
+            os.close(fd)
         for fd, number in [(output, 1), (output, 2), *zip(kept, numbers, strict=True)]:
             os.dup2(fd, number, inheritable=number <= 2)
-        for fd in (output, told, *kept):
+        for fd in (output, *kept):
             os.close(fd)
         from slm_lab.experiment.trial.worker import main as work
 

@@ -53,6 +53,8 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
+        if code is None:
+            return "its process ended, and the process that could say how had died before"
         if code >= 0:
             return f"its process ended with exit code {code}"
         name = signal.Signals(-code).name
@@ -138,7 +140,7 @@ class Pool:
                     if worker.heard:
                         worker.send(("stop", None))
                     else:
-                        # nothing is begun, and imports hear nothing
+                        # nothing is begun; it may still import, and imports hear nothing
                         self._workers.remove(worker)
                         worker.kill()
                 continue
@@ -173,7 +175,7 @@ class Pool:
     def _bury(self, worker: _Worker, on_death: Callable[[Job, str, str], None], job: Job) -> None:
         reason = worker.death()
         # of one that was never born the nursery knows why
-        output = read_end(worker.output) or read_end(self._nursery.output)
+        output = read_end(worker.output if worker.process.pid else self._nursery.output)
         self._workers.remove(worker)
         worker.close()
         on_death(job, reason, output)

@@ -132,7 +132,7 @@ def test_convolutions_written_out_may_be_small(tiny: Tiny, side: int, small: boo
     ],
 )
 def test_when_to_compile(setting: str, max_frame: int, compiled: Effort) -> None:
-    assert use_compile(setting, max_frame) is compiled
+    assert use_compile(setting, max_frame, {"type": "MLPNet"}) is compiled
 
 
 @pytest.mark.parametrize(

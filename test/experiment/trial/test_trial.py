@@ -1,12 +1,17 @@
+import fcntl
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -356,3 +361,87 @@ def test_a_job_of_many_specs_starts_one_nursery_ahead(monkeypatch: pytest.Monkey
     assert nursery_module._AHEAD == []
     for nursery in (first, second):
         nursery.close()
+
+
+STUB = """
+import os, sys, time, types
+def main(conn):
+    files = sorted(os.listdir("/proc/self/fd"))
+    print(os.getcwd(), os.environ["OMP_NUM_THREADS"], os.environ.get("SAID"), files, flush=True)
+    time.sleep(float(os.environ.get("SLEEP", 0)))
+    os._exit(7)
+sys.modules["slm_lab.experiment.trial.worker"] = types.SimpleNamespace(main=main)
+sys.modules["slm_lab.experiment.trial.contain"] = types.ModuleType("contain")
+"""
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[nursery_module.Nursery]:
+    """One whose workers do not learn: they print what they have, sleep and end with exit code 7."""
+    monkeypatch.setattr(nursery_module, "_START", STUB + nursery_module._START.replace("; ", "\n"))
+    made = nursery_module.Nursery()
+    yield made
+    made.close()
+
+
+def forked(nursery: nursery_module.Nursery, keep: Sequence[int] = ()) -> tuple[nursery_module.Child, IO[bytes]]:
+    output = TemporaryFile()  # noqa: SIM115  closed by the test
+    ours, theirs = Pipe()
+    with ours, theirs:
+        return nursery.fork(theirs.fileno(), output.fileno(), keep), output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_has_the_folder_the_environment_and_the_files_of_the_moment(
+    nursery: nursery_module.Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAID", "later")
+    with TemporaryFile() as file:
+        # numbers that the nursery's own files might have
+        high = [fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, least) for least in (5, 128, 129, 130, 131)]
+        child, output = forked(nursery, high)
+        assert child.wait(60) == 7
+        printed = nursery_module.read_end(output)
+        assert printed.startswith(f"{tmp_path} 1 later ")
+        assert set(map(str, high)) <= set(re.findall(r"'(\d+)'", printed))
+        for number in high:
+            os.close(number)
+    child.close()
+    output.close()
+
+
+def test_a_worker_that_outlives_its_nursery_is_waited_for(
+    nursery: nursery_module.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLEEP", "60")
+    child, output = forked(nursery)
+    while child.pid is None:
+        time.sleep(0.05)
+    nursery.process.kill()
+    nursery.process.wait()
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.3)
+    child.kill()
+    assert child.wait(10) is None
+    child.kill()
+    child.close()
+    output.close()
+
+
+def test_a_nursery_hears_of_deaths_where_their_signal_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    try:
+        monkeypatch.setattr(nursery_module, "_START", STUB + nursery_module._START.replace("; ", "\n"))
+        nursery = nursery_module.Nursery()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    child, output = forked(nursery)
+    assert child.wait(60) == 7
+    # it is dead, and its number may be another's by now
+    with monkeypatch.context() as patch:
+        patch.setattr(nursery_module.os, "kill", lambda *_: pytest.fail("a stranger was killed"))
+        child.kill()
+    nursery.close()
+    child.close()
+    output.close()
