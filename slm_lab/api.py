@@ -181,11 +181,12 @@ def compare(
     """Compare runs: scores with 95 % intervals, and the probability that one method beats another.
 
     Args:
-        targets: run folders, or `latest` of `out`; runs of one spec are seeds of one method.
+        targets: run folders, or `latest` of `out`; runs with equal specs are seeds of one method.
         out: folder of the run folders.
         metric: a column of the tables (the mean of its last 100 rows counts), or a metric such as `strength`.
         at: only rows up to this frame count.
-        target: return whose first reaching is timed; None: 90 % of the way from random to the best method.
+        target: return; how long each method took to first reach it is reported. None: 90 % of the way from
+            random to the best method.
         labels: one a run; None: by their specs.
 
     Raises:

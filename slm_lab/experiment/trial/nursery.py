@@ -1,8 +1,8 @@
 """A process that imports the lab once, and forks workers that have it: the sessions of a trial share one import.
 
 torch alone takes seconds to import. The nursery does nothing but import: no thread is started and no kernel called
-before a fork. Like `pool` it needs the standard library alone, so it
-is started before its parent has loaded torch, and both import side by side.
+before a fork. Like `pool` it needs the standard library alone, so it is started before its parent has loaded torch, and
+both import side by side.
 """
 
 import atexit
