@@ -147,7 +147,7 @@ def _scores(slug: str, classes: list[type]) -> list[str]:
     picture = HERE / "generated" / "algorithms" / f"{slug}.svg"
     picture.parent.mkdir(parents=True, exist_ok=True)
     labels = ("total_reward, moving average", "frames")
-    if draw_panels(picture, panels, "Learning curves", "mean over seeds and 95 % bootstrap interval", *labels):
+    if draw_panels([picture], panels, "Learning curves", "mean over seeds and 95 % bootstrap interval", *labels):
         parts.append(f"![Learning curves of {slug}]({picture.name})")
     return parts
 

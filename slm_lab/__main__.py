@@ -1,5 +1,6 @@
 """The `slm-lab` script, and `python -m slm_lab`."""
 
+import atexit
 import io
 import os
 import signal
@@ -19,9 +20,36 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: a job in the background
         signal.signal(signal.SIGINT, _leave)
     _open_streams()
+    end = _End()
+    # what is registered first is called last: whatever else ends with the process has ended then
+    atexit.register(end)
     from slm_lab.cli.app import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as e:
+        end.code = e.code
+        raise
+
+
+class _End:
+    """Ends the process at once: to take torch and its libraries apart would take a second and change nothing.
+
+    Not after an uncaught exception, and not where a GPU was used: its driver and its profilers end in their own order.
+    """
+
+    def __init__(self) -> None:
+        self.code: object = None
+
+    def __call__(self) -> None:
+        if not isinstance(self.code, int) or "torch" not in sys.modules or sys.modules["torch"].cuda.is_initialized():
+            return
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:
+            return
+        os._exit(self.code)
 
 
 def _open_streams() -> None:

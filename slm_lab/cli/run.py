@@ -1,6 +1,7 @@
 """`slm-lab run`: checks everything that is asked for, then runs it, one after the other."""
 
 import functools
+import gc
 import json
 import os
 import re
@@ -67,6 +68,15 @@ def main(command: Command) -> int:
     Returns:
         Exit code: 0, 1 where a session crashed, 2 after a user error, 130 where it was interrupted.
     """
+    # imports make a million objects that stay: no collection need look through them, now or later
+    gc.disable()
+    try:
+        return _run(command)
+    finally:
+        gc.enable()
+
+
+def _run(command: Command) -> int:
     setup(command.settings["log_level"])
     find_local_plugins()
     if command.settings["start_from"] is not None:
@@ -124,6 +134,8 @@ def _check_options(command: Command, requests: list[Request]) -> None:
 
 def begin_work() -> None:
     """From here on Ctrl-C has something to tidy up: it is an exception again, until a run listens to it itself."""
+    gc.freeze()
+    gc.enable()
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

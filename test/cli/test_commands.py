@@ -321,3 +321,14 @@ def test_a_wrong_file_name_does_not_wait_for_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout == "2 False False\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("raise SystemExit(3)", 3), ("raise SystemExit('no')", 1), ("1 / 0", 1), ("", 0)]
+)
+def test_the_end_of_a_process_that_has_loaded_torch(end: str, code: int) -> None:
+    """Its exit code, its output, and whoever wants to be told of the end are as of any process."""
+    lines = f"import atexit, sys, torch\natexit.register(print, 'told')\nprint('x' * 9999)\n{end}"
+    script = f"import slm_lab.cli.app as a; a.main = lambda: exec({lines!r}); from slm_lab.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "x" * 9999 + "\ntold\n"), done.stderr

@@ -62,18 +62,18 @@ class Line:
     label: str = ""
 
 
-def draw(path: Path, lines: Sequence[Line], title: str, note: str, ylabel: str, xlabel: str) -> list[Path]:
+def draw(paths: Sequence[Path], lines: Sequence[Line], title: str, note: str, ylabel: str, xlabel: str) -> list[Path]:
     """Draw lines into one graph, see `draw_panels`."""
-    return draw_panels(path, {"": lines}, title, note, ylabel, xlabel)
+    return draw_panels(paths, {"": lines}, title, note, ylabel, xlabel)
 
 
 def draw_panels(
-    path: Path, panels: Mapping[str, Sequence[Line]], title: str, note: str, ylabel: str, xlabel: str
+    paths: Sequence[Path], panels: Mapping[str, Sequence[Line]], title: str, note: str, ylabel: str, xlabel: str
 ) -> list[Path]:
     """Draw lines into one graph, or into a grid of graphs with one legend.
 
     Args:
-        path: of the file.
+        paths: of the files, which get the same picture.
         panels: title of a graph -> its lines; a label has the same colour in all of them.
         title: above all.
         note: under it.
@@ -81,7 +81,7 @@ def draw_panels(
         xlabel: of the lowest graphs.
 
     Returns:
-        The file; nothing where no line has a point.
+        The files; nothing where no line has a point.
     """
     if not any(np.isfinite(line.y).any() for lines in panels.values() for line in lines):
         return []
@@ -118,8 +118,8 @@ def draw_panels(
             figure.set_figheight(size[1] + 0.19 * -(-len(names) // columns))
             labels = [name for name in names if name]
             figure.legend([handles[n] for n in labels], labels, loc="outside lower left", fontsize=9, ncols=columns)
-        save(figure, path)
-    return [path]
+        save(figure, paths)
+    return list(paths)
 
 
 def draw_points(
@@ -152,8 +152,7 @@ def draw_points(
                 axes.set_ylabel(name if column == 0 else "")
         figure.suptitle(cut(title), x=0.01, ha="left")
         separate_labels(figure)
-        for file in paths:
-            save(figure, file)
+        save(figure, paths)
 
 
 def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[bool]) -> None:
@@ -176,11 +175,12 @@ def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[b
     axes.scatter(x[hollow], y[hollow], s=26, facecolors="none", edgecolors=PALETTE[0], linewidths=1.0)
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure, in the format of the suffix; a file that is there stays whole until it is replaced."""
+def save(figure: "Figure", paths: Sequence[Path]) -> None:
+    """Write a figure, in the format of the suffix of the first; a file that is there stays whole until replaced."""
     content = BytesIO()
-    figure.savefig(content, format=path.suffix[1:].lower(), dpi=150)
-    write_atomic(path, content.getvalue())
+    figure.savefig(content, format=paths[0].suffix[1:].lower(), dpi=150)
+    for path in paths:
+        write_atomic(path, content.getvalue())
 
 
 def _head(figure: "Figure", title: str, note: str, *, alone: bool) -> None:

@@ -77,12 +77,12 @@ def plot_session(
     for name, x_name in _series(local, log_metrics):
         y, x = floats(local[name]), floats(local[x_name])
         for y_name, line in ((name, Line(x, y)), (f"{name}_ma", Line(x, moving_average(y), faint=[(x, y)]))):
-            path = layout.graph(stem, y_name, x_name)
-            written += draw(path, [line], title, note, _label(y_name), LABELS[x_name])
+            paths = [layout.graph(stem, y_name, x_name)]
+            written += draw(paths, [line], title, note, _label(y_name), LABELS[x_name])
     frame = floats([r["frame"] for r in rows])
     for name in COLUMNS:
         y = floats([r.get(name) for r in rows])
-        written += draw(layout.graph(stem, name, "frame"), [Line(frame, y)], title, note, LABELS[name], "frames")
+        written += draw([layout.graph(stem, name, "frame")], [Line(frame, y)], title, note, LABELS[name], "frames")
     return written
 
 
@@ -111,10 +111,9 @@ def plot_trial(
         y, x = np.atleast_2d(floats(local[name])), floats(local[x_name])
         averages = np.array([moving_average(one) for one in y])
         for y_name, values in ((name, y), (f"{name}_ma", averages)):
-            line = _mean_line(x, values)
-            for top in (False, True) if name in ALWAYS else (False,):
-                path = layout.graph(stem, y_name, x_name, top=top)
-                written += draw(path, [line], title, note, _label(y_name), LABELS[x_name])
+            tops = (False, True) if name in ALWAYS else (False,)
+            paths = [layout.graph(stem, y_name, x_name, top=top) for top in tops]
+            written += draw(paths, [_mean_line(x, values)], title, note, _label(y_name), LABELS[x_name])
     return written
 
 
@@ -168,10 +167,10 @@ def plot_trials(
             y = np.atleast_2d(floats(local["mean_returns"]))
             values = np.array([moving_average(one) for one in y]) if suffix else y
             lines.append(_mean_line(floats(local["frames"]), values, label, faint=False))
-        for top in (False, True):
-            path = layout.experiment_graph(f"multi_trial_graph_mean_returns{suffix}_vs_frames", top=top)
-            title, note = f"{layout.name} on {env_name}", f"the {len(lines)} best trials"
-            written += draw(path, lines, title, note, _label(f"mean_returns{suffix}"), LABELS["frames"])
+        name = f"multi_trial_graph_mean_returns{suffix}_vs_frames"
+        paths = [layout.experiment_graph(name, top=top) for top in (False, True)]
+        title, note = f"{layout.name} on {env_name}", f"the {len(lines)} best trials"
+        written += draw(paths, lines, title, note, _label(f"mean_returns{suffix}"), LABELS["frames"])
     return written
 
 

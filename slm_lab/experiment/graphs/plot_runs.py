@@ -73,7 +73,7 @@ def plot_runs(
     shown = panels if several else {"": next(iter(panels.values()))}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        drawn = draw_panels(output, shown, head, note, ylabel, xlabel)
+        drawn = draw_panels([output], shown, head, note, ylabel, xlabel)
     except OSError as e:
         raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
     if not drawn:

@@ -98,14 +98,13 @@ def average(xs: "Sequence[Floats]", ys: "Sequence[Floats]", points: int = POINTS
     # rows of their own where these are few: then the curve goes through what was logged
     inside = shortest[(shortest >= start) & (shortest <= stop)]
     grid = inside if 0 < inside.size <= points else np.linspace(start, stop, points)
-    values = np.stack([np.interp(grid, x, y) for x, y in known], axis=-1)  # [K, J]
+    values = np.stack([np.interp(grid, x, y) for x, y in known])  # [J, K]
 
     def mean(tasks: "Sequence[Floats]") -> "Floats":
-        chosen = values[:, np.asarray(tasks[0], np.intp)]  # [K, ..., J]
-        return np.moveaxis(chosen.mean(axis=-1), 0, -1)
+        return values[np.asarray(tasks[0], np.intp)].mean(axis=-2)  # [..., J, K] -> [..., K]
 
     low, high = bootstrap_interval(mean, [np.arange(len(known))], level=level, resamples=RESAMPLES)
-    return Curve(grid, values.mean(axis=-1), low, high)
+    return Curve(grid, values.mean(axis=0), low, high)
 
 
 def first_reached(x: "ArrayLike", y: "ArrayLike", target: float) -> float:

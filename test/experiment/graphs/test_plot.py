@@ -33,9 +33,10 @@ def figures(monkeypatch):
     """Figures in the order they were saved; nothing is drawn, which saves a second a test."""
     saved = {}
 
-    def keep(figure, path):
-        saved[path] = figure
-        path.write_bytes(b"")
+    def keep(figure, paths):
+        for path in paths:
+            saved[path] = figure
+            path.write_bytes(b"")
 
     monkeypatch.setattr(draw, "save", keep)
     return saved
@@ -148,10 +149,11 @@ def test_tick_labels_of_a_search_never_overlap(layout, points):
     scores = [{"total_reward_ma": 10.0 * i, "strength": 3.0 * i} for i in range(trials)]
     figure = None
 
-    def keep(self, path):
+    def keep(self, paths):
         nonlocal figure
         figure = self
-        path.write_bytes(b"")
+        for path in paths:
+            path.write_bytes(b"")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw, "save", keep)

@@ -15,9 +15,10 @@ from slm_lab.lib.errors import LabError
 def figures(monkeypatch):
     saved = {}
 
-    def keep(figure, path):
-        saved[path] = figure
-        path.write_bytes(b"")
+    def keep(figure, paths):
+        for path in paths:
+            saved[path] = figure
+            path.write_bytes(b"")
 
     monkeypatch.setattr(draw, "save", keep)
     return saved

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import bootstrap, mannwhitneyu, trim_mean
 
 from slm_lab.experiment.records import statistics
 from slm_lab.experiment.records.statistics import (
@@ -83,6 +83,15 @@ def test_probability_is_mann_whitneys():
     a, b = rng.integers(0, 9, 7), rng.integers(0, 9, 5)
     assert probability_of_improvement([a], [b]) == pytest.approx(mannwhitneyu(a, b).statistic / 35)
     assert probability_of_improvement([a], [b]) + probability_of_improvement([b], [a]) == pytest.approx(1)
+
+
+def test_interval_and_iqm_are_scipys():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=11)
+    low, high = bootstrap_interval(mean, [x], resamples=20_000)
+    found = bootstrap([x], np.mean, n_resamples=20_000, method="percentile", rng=rng).confidence_interval
+    assert (low, high) == pytest.approx((found.low, found.high), abs=0.03)
+    assert [iqm([x[:n]]) for n in range(1, 12)] == pytest.approx([trim_mean(x[:n], 0.25) for n in range(1, 12)])
 
 
 def test_interval_of_two_runs_by_hand():
