@@ -19,6 +19,7 @@ PEERS = ROOT / ".peers"
 BASE = "05e0cc9"
 """The commit that `base` is: this project before small graphs, acting and rollouts were compiled."""
 TORCH = "torch==2.15.0 'gymnasium[mujoco]==1.4.0'"
+SB3 = "stable-baselines3==2.9.2 sb3-contrib==2.9.0"
 OWN = ("slm_lab", "base")
 """Sides that are this project."""
 COMMANDS = {
@@ -28,7 +29,7 @@ COMMANDS = {
     ],
     "sb3": [
         "uv venv .peers/sb3",
-        f"uv pip install --python .peers/sb3 stable-baselines3==2.9.2 {TORCH} ale-py==0.12.1 opencv-python-headless",
+        f"uv pip install --python .peers/sb3 {SB3} {TORCH} ale-py==0.12.1 opencv-python-headless",
     ],
     "sbx": [
         "uv venv .peers/sbx",
@@ -63,8 +64,8 @@ class Side:
         if self.name == "rejax":
             return w["algorithm"] == "ppo" and w["env"]["name"] == "CartPole-v1"
         if self.name == "sbx":
-            return w["algorithm"] != "a2c" and w["net"] != "conv" and w["precision"] == "float32"
-        return True
+            return w["algorithm"] in ("ppo", "dqn", "sac") and w["net"] != "conv" and w["precision"] == "float32"
+        return self.name != "base" or w["algorithm"] in ("ppo", "a2c", "dqn", "sac")
 
     def frames(self, workload_name: str) -> int:
         """Length of its runs."""
