@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import json
 import os
 import re
 import signal
@@ -13,19 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_lab.cli.ahead import start_ahead, start_sessions_ahead
 from slm_lab.cli.modes import LATEST, MODES, Request, parse_words, read_job
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
-from slm_lab.experiment.session.resources import needs_inductor, use_compile
-from slm_lab.experiment.trial import nursery
-from slm_lab.lib.compiler import Effort, start_ahead
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.files import find_file
 from slm_lab.spec.load import read_file
 from slm_lab.spec.model import Spec
-from slm_lab.spec.variables import apply_sets, short_env
+from slm_lab.spec.variables import short_env
 
 if TYPE_CHECKING:
     from slm_lab.cli.upload import Upload
@@ -199,7 +196,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
 def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
-    _start_ahead(request, command)
+    start_ahead(request.file, request.name, command.sets, command.settings, request.mode)
     from slm_lab.experiment.trial.check import load_specs  # imports torch: not for a wrong file name
 
     return load_specs(request.file, request.name, sets=command.sets, search=False)
@@ -216,27 +213,6 @@ def _find(file: str, command: Command) -> None:
         if hint and (lone or not re.search(r"[./]", file)):
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
         raise e
-
-
-def _start_ahead(request: Request, command: Command) -> None:
-    """Before torch is imported here: the processes that the spec, as it stands, looks as if it will need."""
-    assert request.file is not None
-    specs = read_file(request.file)
-    raw = specs.get(request.name or next(iter(specs), ""))
-    # the trials of a search are other processes
-    if raw is None or request.mode == "search":
-        return
-    filled, _ = apply_sets(raw, command.sets)
-    env, meta, agent = (part if isinstance(part := filled.get(key), dict) else {} for key in ("env", "meta", "agent"))
-    frames, sessions, net = env.get("max_frame"), meta.get("max_session", 1), agent.get("net")
-    many = isinstance(sessions, int) and sessions > 1
-    if many and request.mode == "train" and not command.settings["profile"]:
-        nursery.start_ahead()
-    if command.settings["device"] not in ("auto", "cpu") or not isinstance(net, dict) or not needs_inductor(net):
-        return
-    setting = meta.get("compile", "auto") if meta else "off"
-    if isinstance(frames, int | float) and use_compile(setting, frames, net) is Effort.FULL:
-        start_ahead(json.dumps(filled, sort_keys=True, default=str))
 
 
 def _options(command: Command) -> Any:
@@ -291,10 +267,11 @@ def _uploaded(command: Command, work: "Callable[[Upload | None], RunResult]") ->
 
 
 def _resume(request: Request, command: Command) -> int:
-    from slm_lab.experiment.launch import resume
-
     target = locate(request.target or LATEST, command.settings["out"])
     search = request.mode == "search"
+    if not search:
+        start_sessions_ahead(target, command.settings["out"], _run_name(request, command), changed=bool(command.sets))
+    from slm_lab.experiment.launch import resume  # imports torch
 
     def work(upload: "Upload | None") -> "RunResult":
         beside = None if upload is None else upload.beside

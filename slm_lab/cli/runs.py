@@ -40,7 +40,7 @@ def check_folder(folder: str, spec_name: str) -> None:
 
 def find_folder(word: str, out: Path) -> Path:
     """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name."""
-    from slm_lab.experiment.records.runs import find_run, list_layouts  # imports torch
+    from slm_lab.experiment.records.runs import find_run, list_layouts
 
     finished = [x.root for x in list_layouts(out) if x.name == word and x.trial_metrics(0).exists()]
     if finished and not Path(word).exists():

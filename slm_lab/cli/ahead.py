@@ -1,0 +1,62 @@
+"""Processes that a run will need, started before this process imports torch: their imports run beside its own."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from slm_lab.experiment.records.runs import RunFile, Status, find_run, is_search
+from slm_lab.experiment.session.resources import needs_inductor, use_compile
+from slm_lab.experiment.session.run import Mode
+from slm_lab.experiment.trial import nursery
+from slm_lab.lib import compiler
+from slm_lab.lib.compiler import Effort
+from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import read_json
+from slm_lab.spec.load import read_file
+from slm_lab.spec.variables import apply_sets
+
+
+def start_ahead(file: str, name: str | None, sets: Mapping[str, str], settings: Mapping[str, Any], mode: str) -> None:
+    """What the spec, as it stands, looks as if it will need.
+
+    Args:
+        file: of specs.
+        name: of the spec; None: the first.
+        sets: of the command line.
+        settings: fields of `Options`.
+        mode: of the run.
+    """
+    specs = read_file(file)
+    raw = specs.get(name or next(iter(specs), ""))
+    # the trials of a search are other processes
+    if raw is None or mode == "search":
+        return
+    filled, _ = apply_sets(raw, dict(sets))
+    env, meta, agent = (part if isinstance(part := filled.get(key), dict) else {} for key in ("env", "meta", "agent"))
+    frames, sessions, net = env.get("max_frame"), meta.get("max_session", 1), agent.get("net")
+    if isinstance(sessions, int) and sessions > 1 and mode == "train" and not settings["profile"]:
+        nursery.start_ahead()
+    if settings["device"] not in ("auto", "cpu") or not isinstance(net, dict) or not needs_inductor(net):
+        return
+    setting = meta.get("compile", "auto") if meta else "off"
+    if isinstance(frames, int | float) and use_compile(setting, frames, net) is Effort.FULL:
+        compiler.start_ahead(json.dumps(filled, sort_keys=True, default=str))
+
+
+def start_sessions_ahead(target: str | Path, out: Path, name: str | None, *, changed: bool) -> None:
+    """What the sessions of a run that goes on will need.
+
+    Args:
+        target: the run, as for `resume`.
+        out: where `latest` looks.
+        name: of the spec; None: any.
+        changed: whether keys are set, so that also a completed run goes on.
+    """
+    # what is wrong with the run is for `resume` to report
+    with suppress(LabError, OSError, ValueError, LookupError, TypeError):
+        layout = find_run(target, out, name, fits=lambda x: not is_search(x))
+        file, sessions = RunFile.open(layout), read_json(layout.trial_spec(0))["meta"]["max_session"]
+        if file.mode is Mode.TRAIN and sessions > 1 and (changed or file.status is not Status.COMPLETED):
+            nursery.start_ahead()
