@@ -1,6 +1,7 @@
 """The `slm-lab` script, and `python -m slm_lab`."""
 
 import atexit
+import gc
 import io
 import os
 import signal
@@ -42,6 +43,8 @@ class _End:
         self.code: object = None
 
     def __call__(self) -> None:
+        # what is frozen when the interpreter ends, nanobind's libraries report as leaked
+        gc.unfreeze()
         if not isinstance(self.code, int) or "torch" not in sys.modules or sys.modules["torch"].cuda.is_initialized():
             return
         try:
