@@ -328,7 +328,8 @@ def test_a_wrong_file_name_does_not_wait_for_torch() -> None:
 )
 def test_the_end_of_a_process_that_has_loaded_torch(end: str, code: int) -> None:
     """Its exit code, its output, and whoever wants to be told of the end are as of any process."""
-    lines = f"import atexit, sys, torch\natexit.register(print, 'told')\nprint('x' * 9999)\n{end}"
+    torch = "import sys; from types import SimpleNamespace as N\nsys.modules['torch'] = N(cuda=N(is_initialized=bool))"
+    lines = f"{torch}\nimport atexit\natexit.register(print, 'told')\nprint('x' * 9999)\n{end}"
     script = f"import slm_lab.cli.app as a; a.main = lambda: exec({lines!r}); from slm_lab.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, "x" * 9999 + "\ntold\n"), done.stderr
