@@ -31,13 +31,15 @@ for name in (
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Workers of `-n auto`: cores that this process may use."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers of `-n auto`: one a core that this process may use; none for single files, and for the one GPU."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS or config.option.markexpr == "gpu":
+        return 0
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` a file stays with one worker, and all that starts Ray with the same one."""
+    """A file stays with one worker, and all that starts Ray with the same one."""
     for item in items:
         ray = item.path.parent.name == "search"
         item.add_marker(pytest.mark.xdist_group("ray" if ray else str(item.path)))

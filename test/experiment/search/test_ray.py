@@ -98,6 +98,7 @@ def run_ray(*words: str, prefix: tuple[str, ...] = ()) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
         "RAY_health_check_failure_threshold": "1000",
+        "RAY_worker_niceness": "0",
     }
     env = {**os.environ, **settings, "PYTHONPATH": str(SUPPORT)}
     command = [*prefix, str(BIN / "ray"), *words]
@@ -295,6 +296,7 @@ def gone(folder: Path) -> bool:
     return False
 
 
+@pytest.mark.servers
 @pytest.mark.skipif(available_cores() < 2, reason="its trials ask for two cores")
 def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     """On a Ray of its own: killed with -9 in trial 2, told to stop in trial 4; it ends as if nothing had happened."""
@@ -341,6 +343,7 @@ def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     assert not list(base.glob("slm_ray_*/session_*"))
 
 
+@pytest.mark.servers
 def test_two_machines_without_a_shared_disk(cluster: str, base: Path, tmp_path: Path) -> None:
     """A second raylet that sees another, empty disk where the run folder lies: its results come back all the same."""
     address = cluster
