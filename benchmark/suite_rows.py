@@ -79,8 +79,12 @@ class Row(BaseModel):
         return {**given, "env.max_frame": str(self.frames), "meta.max_session": "1", "meta.search_max_session": "1"}
 
     def load(self, extra: dict[str, str] | None = None) -> Spec:
-        """The spec that each of its sessions runs."""
-        return load_spec(self.spec_file, self.spec_name, sets={**self.sets, **(extra or {})})
+        """The spec that each of its sessions runs; `max_frame` and `env.max_frame` of `extra` mean the same."""
+        extra = dict(extra or {})
+        if (frames := extra.get("env.max_frame", extra.get("max_frame"))) is not None:
+            extra["env.max_frame"] = frames
+            extra |= {"max_frame": frames} if "max_frame" in self.set else {}
+        return load_spec(self.spec_file, self.spec_name, sets={**self.sets, **extra})
 
     def command(self, seed: int) -> str:
         """What repeats one session."""

@@ -54,6 +54,14 @@ def test_rows_of_every_suite_can_be_run(name: str) -> None:
             assert schedule is None or getattr(schedule, "frame", row.frames) <= row.frames, row.key
 
 
+@pytest.mark.parametrize("key", ["max_frame", "env.max_frame"])
+def test_a_try_can_be_shorter_than_its_row(key: str) -> None:
+    row = next(row for row in Suite.read("mujoco").rows if "max_frame" in row.set)
+    spec = row.load({key: "5000"})
+    assert spec.env.max_frame == 5000
+    assert spec.agent.net.lr_scheduler_spec.frame == 5000  # type: ignore[union-attr]
+
+
 def test_no_seed_of_scoring_is_one_of_tuning() -> None:
     for name in Suite.names():
         plan = Suite.read(name)
