@@ -85,7 +85,11 @@ def _run(command: Command) -> int:
         )
     _check_options(command, requests)
     worst = OK
-    for task in _prepare_all(requests, faults, command):
+    tasks = _prepare_all(requests, faults, command)
+    # once: a second time it would keep what an ended run has left behind
+    gc.freeze()
+    gc.enable()
+    for task in tasks:
         begin_work()
         try:
             code = task()
@@ -131,8 +135,6 @@ def _check_options(command: Command, requests: list[Request]) -> None:
 
 def begin_work() -> None:
     """From here on Ctrl-C has something to tidy up: it is an exception again, until a run listens to it itself."""
-    gc.freeze()
-    gc.enable()
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

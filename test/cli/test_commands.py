@@ -324,12 +324,30 @@ def test_a_wrong_file_name_does_not_wait_for_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "code"), [("raise SystemExit(3)", 3), ("raise SystemExit('no')", 1), ("1 / 0", 1), ("", 0)]
+    ("end", "code", "gpu", "torn_down"),
+    [
+        ("raise SystemExit(3)", 3, False, False),
+        ("raise SystemExit(3)", 3, True, True),
+        ("raise SystemExit('no')", 1, False, True),
+        ("1 / 0", 1, False, True),
+        ("", 0, False, True),
+    ],
 )
-def test_the_end_of_a_process_that_has_loaded_torch(end: str, code: int) -> None:
-    """Its exit code, its output, and whoever wants to be told of the end are as of any process."""
-    torch = "import sys; from types import SimpleNamespace as N\nsys.modules['torch'] = N(cuda=N(is_initialized=bool))"
-    lines = f"{torch}\nimport atexit\natexit.register(print, 'told')\nprint('x' * 9999)\n{end}"
-    script = f"import slm_lab.cli.app as a; a.main = lambda: exec({lines!r}); from slm_lab.__main__ import main; main()"
+def test_the_end_of_a_process_that_has_loaded_torch(end: str, code: int, gpu: bool, torn_down: bool) -> None:
+    """Exit code, output, and whoever wants to be told of the end are as of any process; torch is not taken apart."""
+    torch = f"""
+import atexit, sys
+from types import SimpleNamespace as N
+sys.modules['torch'] = N(cuda=N(is_initialized=lambda: {gpu}))
+class Torch:
+    def __del__(self, print=print):
+        print('torn down')
+kept = Torch()
+atexit.register(print, 'told')
+print('x' * 9999)
+{end}"""
+    run = f"import __main__; import slm_lab.cli.app as a; a.main = lambda: exec({torch!r}, vars(__main__))"
+    script = f"{run}; from slm_lab.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (code, "x" * 9999 + "\ntold\n"), done.stderr
+    expected = "x" * 9999 + "\ntold\n" + "torn down\n" * torn_down
+    assert (done.returncode, done.stdout) == (code, expected), done.stderr

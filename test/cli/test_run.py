@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slm_lab.cli import run
 from slm_lab.experiment import launch
 from slm_lab.experiment.session.results import Crash, RunResult
 from slm_lab.experiment.session.run import Options
@@ -376,3 +377,20 @@ def test_plugins_in_the_working_folder(slm: Any, calls: Calls, folder: Path, raw
     (folder / "x.json").write_text(json.dumps({"x": spec}))
     assert slm("x.json").exit_code == 0
     assert calls[0][1].meta.plugins == ["plugin_of_cli_test"]
+
+
+def test_what_is_imported_is_frozen_once_and_what_a_run_leaves_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(run.gc, "freeze", lambda: done.append("frozen"))
+    monkeypatch.setattr(run, "find_local_plugins", lambda: None)
+    monkeypatch.setattr(run, "_requests", lambda command: ([], []))
+    monkeypatch.setattr(run, "_check_options", lambda command, requests: None)
+
+    def task() -> int:
+        done.append(f"run, collected: {run.gc.isenabled()}")
+        return 0
+
+    monkeypatch.setattr(run, "_prepare_all", lambda *args: [task, task])
+    settings = {"log_level": "INFO", "start_from": None, "device": "cpu"}
+    assert run.main(run.Command(words=[], settings=settings)) == 0
+    assert done == ["frozen", "run, collected: True", "run, collected: True"]
