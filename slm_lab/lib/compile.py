@@ -16,14 +16,10 @@ The price is that everything the function reads must be an argument, shapes are 
 tensor is a constant.
 """
 
-import hashlib
-import os
 import pickle
-import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -33,12 +29,12 @@ from loguru import logger
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from slm_lab.lib import compiler
+from slm_lab.lib import compiler as process
 from slm_lab.lib.compiler import TIMEOUT, cache_folder, compile_job
 from slm_lab.lib.errors import first_line
 from slm_lab.lib.files import hold
 from slm_lab.lib.graphs import Graphed
-from slm_lab.lib.native.build import Native, compile_library, library_path
+from slm_lab.lib.native.build import Native, compile_library, compiler, digest, library_path, machine
 from slm_lab.lib.native.emit import emit
 from slm_lab.lib.native.record import Place, Recording, TensorFunction, Unrecordable, record
 from slm_lab.lib.native.steps import Unsupported
@@ -103,7 +99,7 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bo
         recording = record(fn, example)
         if any(t.device.type != "cpu" for t in example):
             return _compile_in_place(recording, example)
-        if os.environ.get("CXX") is None and not any(shutil.which(c) for c in ("g++", "clang++", "c++")):
+        if compiler() is None:
             raise CompileError("no C++ compiler found")
         try:
             return _native(recording)
@@ -219,20 +215,16 @@ class Launched(Called):
 
 def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
     """The graph, its arguments and whatever else the machine code depends on, hashed."""
-    cpu = platform.machine()
-    with suppress(OSError):
-        cpu += next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
     parts = [
         graph.code,
         *(f"{t.shape} {t.stride()} {t.dtype} {t.device}" for t in example),
         *(f"{k} {v.tolist()}" for k, v in graph.named_buffers()),
-        *(Path(file).read_text(encoding="utf-8") for file in (__file__, compiler.__file__, compiler.TUNING)),
+        *(Path(file).read_text(encoding="utf-8") for file in (__file__, process.__file__, process.TUNING)),
         torch.__version__,
         str(torch.get_num_threads()),
-        platform.system(),
-        cpu,
+        machine(),
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return digest(*parts)
 
 
 def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], package: Path) -> None:

@@ -129,7 +129,7 @@ def test_compiled_ppo_equals_eager() -> None:
 
 def test_without_a_compiler_it_goes_on_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(compiler.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     ours, plain = Regression(compile=True), Regression()
     for r in (ours, plain):
         r.learner.step((torch.ones(4, 4),), None, (torch.tensor(1.0),))

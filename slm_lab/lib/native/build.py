@@ -69,16 +69,7 @@ class Native:
         return outs
 
     def loop(self, args: Sequence[Tensor], rows: Mapping[int, Tensor], count: int) -> tuple[Tensor, ...]:
-        """Call it `count` times.
-
-        Args:
-            args: of the first call
-            rows: [count, ...] by position: argument i of call k is `rows[i][k]`
-            count: of calls
-
-        Returns:
-            what each call gave, [count, ...] each
-        """
+        """See `compile.Compiled`."""
         outs = tuple(torch.empty((count, *p.shape), dtype=p.dtype) for p in self._outputs)
         for i, t in enumerate(args):
             moving = rows.get(i)
@@ -97,7 +88,7 @@ def library_path(program: Program, folder: Path) -> Path:
     Raises:
         Unsupported: there is no compiler
     """
-    return folder / f"{_hash(_setting(), program.source)}.so"
+    return folder / f"{digest(_setting(), program.source)}.so"
 
 
 def compile_library(program: Program, library: Path) -> None:
@@ -112,7 +103,7 @@ def compile_library(program: Program, library: Path) -> None:
     """
     command = compiler() or ""
     with ThreadPoolExecutor(1) as threads, tempfile.TemporaryDirectory(dir=library.parent) as temp:
-        kernels = library.parent / f"{_hash(_setting())}.o"
+        kernels = library.parent / f"{digest(_setting())}.o"
         pending = threads.submit(_compile, [command, "-O3", *FLAGS, "-c", str(KERNELS)], kernels)
         source, graph = Path(temp) / "graph.cpp", Path(temp) / "graph.o"
         source.write_text(program.source, encoding="utf-8")
@@ -126,18 +117,20 @@ def _setting() -> str:
     command = compiler()
     if command is None:
         raise Unsupported("no C++ compiler found")
-    return "\n".join([command, *FLAGS, *GRAPH, _cpu(), platform.system(), KERNELS.read_text(encoding="utf-8")])
+    return "\n".join([command, *FLAGS, *GRAPH, machine(), KERNELS.read_text(encoding="utf-8")])
 
 
-def _hash(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """The parts of a text as a name."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _cpu() -> str:
+def machine() -> str:
     """What machine code for this machine depends on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return platform.machine() + next((line for line in lines if line.startswith("flags")), platform.processor())
+    flags = next((line for line in lines if line.startswith("flags")), platform.processor())
+    return f"{platform.system()} {platform.machine()} {flags}"
 
 
 def _compile(command: list[str], out: Path) -> None:

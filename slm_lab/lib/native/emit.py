@@ -1,7 +1,7 @@
 """C++ text of groups of steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -18,8 +18,6 @@ _SHORT = 8
 """Loops up to this length are unrolled, so that the one around them is vectorized."""
 _VECTOR = 16
 """Floats of the widest vectors there are."""
-
-
 _LARGE = 1 << 20
 """Multiplications of a product from which on it is worth more threads."""
 
@@ -80,7 +78,6 @@ def emit(recording: Recording, threads: int = 1) -> Program:
         kind = c_type(dtype)
         lines.append(f"{kind}* b{buffer} = ({kind}*)(s + {offset});")
     lines.append(f"float* pk = (float*)(s + {memory.size});")
-    pack = max((e.pack for e in [memory]), default=0)
     lines += [*body, "}"]
     n = len(passed)
     lines.append('extern "C" void run(char** a, char* s) { once(a, s); }')
@@ -89,7 +86,7 @@ def emit(recording: Recording, threads: int = 1) -> Program:
         f"for (int i = 0; i < {n}; i++) at[i] = a[i]; "
         f"for (i64 k = 0; k < n; k++) {{ once(at, s); for (int i = 0; i < {n}; i++) at[i] += step[i]; }} }}"
     )
-    return Program("\n".join(lines) + "\n", outputs, memory.size + pack)
+    return Program("\n".join(lines) + "\n", outputs, memory.size + memory.pack)
 
 
 class _Memory:
@@ -134,7 +131,6 @@ class _Memory:
 @dataclass
 class _Emitter:
     memory: _Memory
-    lines: list[str] = field(default_factory=list)
 
     def group(self, group: Group) -> str:
         step = group.steps[0]
@@ -300,7 +296,11 @@ def _reduce(step: Reduce) -> str:
 
     x = step.expr.format(*(f"b{p.buffer}[{at(p)}]" for p in step.operands))
     out = f"b{step.out.buffer}[{at(step.out)}]"
-    start = "acc" if step.start == "{x}" else step.start
+    begin = step.start
+    if begin == "{x}":
+        begin = x
+        for d in gone:
+            begin = begin.replace(f"j{d} ", "0 ")
 
     def combined(acc: str) -> str:
         return step.combine.format(acc=acc, x="x")
@@ -310,13 +310,6 @@ def _reduce(step: Reduce) -> str:
     strides = [0] * (rank - len(first.shape)) + list(first.stride)
     dense = min((d for d in (*kept, *gone) if strides[d]), key=lambda d: strides[d], default=-1)
     if dense in kept and step.shape[dense] > _SHORT and gone:
-        zero = dict.fromkeys(gone, "0")
-        if step.start == "{x}":
-            begin = x
-            for d, z in zero.items():
-                begin = begin.replace(f"j{d} ", f"{z} ")
-        else:
-            begin = step.start
         order = [d for d in kept if d != dense] + [dense]
         add = f"{{ const {kind} x = {x}; {out} = {combined(out)}; }}"
         ivdep = "#pragma GCC ivdep"
@@ -325,24 +318,18 @@ def _reduce(step: Reduce) -> str:
         if step.after != "{acc}":
             text += loops(order, f"{{ {out} = {step.after.format(acc=out)}; }}", ivdep)
         return f"\n{{ {text} }}"
-    begin = f"{kind} acc = {start};"
-    if step.start == "{x}":
-        origin = x
-        for d in gone:
-            origin = origin.replace(f"j{d} ", "0 ")
-        begin = f"{kind} acc = {origin};"
     count = prod(step.shape[d] for d in gone)
     unroll = f"#pragma GCC unroll {_SHORT}" if count <= _SHORT and kept else ""
     simd = "#pragma omp simd reduction(+:acc)" if step.combine == "{acc} + {x}" else ""
     inner = loops(gone, f"{{ const {kind} x = {x}; acc = {combined('acc')}; }}", unroll or simd)
-    body = f"{{ {begin} {inner} {out} = {step.after.format(acc='acc')}; }}"
+    body = f"{{ {kind} acc = {begin}; {inner} {out} = {step.after.format(acc='acc')}; }}"
     return f"\n{{ {loops(kept, body, '#pragma GCC ivdep' if unroll else '')} }}"
 
 
 def _loop(step: Loop) -> str:
     names = {f"i{d}": f"i{d}" if n != 1 else "0" for d, n in enumerate(step.shape)}
-    names |= {f"r{i}": f"b{p.buffer}" for i, p in enumerate(step.read)}
-    names |= {f"w{i}": f"b{p.buffer}" for i, p in enumerate(step.written)}
+    names |= {f"r{i}": f"b{p.buffer}" for i, p in enumerate(step.reads)}
+    names |= {f"w{i}": f"b{p.buffer}" for i, p in enumerate(step.writes)}
     text = f"{{ {step.body.format(**names)} }}"
     for d in range(len(step.shape) - 1, -1, -1):
         if step.shape[d] != 1:

@@ -1,15 +1,17 @@
 """ATen operations, one after the other, as steps."""
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
 
-from slm_lab.lib.native.composite import MAX, MIN, Composite
-from slm_lab.lib.native.expressions import common_type, count, dims_of, element, with_ones
-from slm_lab.lib.native.pointwise import COMPARE, POINTWISE
+from slm_lab.lib.native.expressions import common_type, count, dims_of, element, expression, in_type, with_ones
+from slm_lab.lib.native.pointwise import COMPARE, LOSSES, POINTWISE, REDUCE
 from slm_lab.lib.native.record import Operation, Place, Recording
-from slm_lab.lib.native.steps import Loop, Product, Step, Unsupported, c_type
+from slm_lab.lib.native.steps import Loop, Point, Product, Reduce, Step, Unsupported, c_type
 
 
 def lower(recording: Recording) -> list[Step]:
@@ -21,13 +23,15 @@ def lower(recording: Recording) -> list[Step]:
     return Lowering(recording).steps
 
 
-class Lowering(Composite):
-    """Collects steps; each method named after an operation appends those of it."""
+class Lowering:
+    """Collects steps; each method that begins with `op_` appends those of one ATen operation."""
 
     def __init__(self, recording: Recording) -> None:
+        self.steps: list[Step] = []
         places = [*recording.inputs, *(o for op in recording.operations for o in op.outs)]
         known = {p.buffer for p in recording.inputs} | set(recording.constants)
-        super().__init__(max((p.buffer for p in places), default=0) + 1)
+        self._next = itertools.count(max((p.buffer for p in places), default=0) + 1)
+        """Numbers of buffers that can be had."""
         for op in recording.operations:
             outs = {o.buffer for o in op.outs}
             # what shares memory with something known, and writes nothing, is a view; nothing is to be done for nothing
@@ -48,10 +52,46 @@ class Lowering(Composite):
             self.point(op.outs[0], f"({{self}} {COMPARE[name]} {{other}})", values, common_type(values.values()))
         elif name in POINTWISE and not (name == "div" and values.get("rounding_mode")):
             self.point(op.outs[0], POINTWISE[name], values)
+        elif name in REDUCE:
+            x = values["self"]
+            self.reduce(op.outs[0], "{self}", values, x.shape, dims_of(values.get("dim"), x), REDUCE[name])
+        elif name in LOSSES:
+            self._loss(op.outs[0], name, values)
         elif (method := getattr(self, f"op_{name.lstrip('_')}", None)) is not None:
             method(op.outs, **{"x" if k == "self" else k: v for k, v in values.items()})
         else:
             raise Unsupported(f"the operation {op.func}")
+
+    def new(self, shape: Iterable[int], dtype: torch.dtype) -> Place:
+        """Memory for something in between."""
+        shape = tuple(shape)
+        strides = [prod(shape[i + 1 :]) for i in range(len(shape))]
+        return Place(next(self._next), 0, shape, tuple(strides), dtype)
+
+    def point(self, out: Place, template: str, values: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+        """Append an elementwise step, computed in a type (None: that of the result)."""
+        # a bool by way of a float is miscompiled by GCC 12, where it is the mask of a selection in an unrolled loop
+        operands, expr = expression(template, values, dtype or out.dtype, out.dtype)
+        self.steps.append(Point(out, operands, expr))
+
+    def reduce(
+        self,
+        out: Place,
+        template: str,
+        values: dict[str, Any],
+        shape: tuple[int, ...],
+        dims: tuple[int, ...],
+        how: tuple[str, str] = REDUCE["sum"],
+        after: str = "{acc}",
+    ) -> None:
+        """Append a reduction over dims of the shape; out has them as 1, or not at all."""
+        if len(out.shape) != len(shape):
+            out = with_ones(out, len(shape), dims)
+        if not prod(shape):
+            raise Unsupported("a reduction over nothing")
+        operands, expr = expression(template, values, out.dtype)
+        start, combine = how
+        self.steps.append(Reduce(out, operands, shape, dims, expr, start, combine, in_type(after, out.dtype)))
 
     # elementwise operations that are more than a text
 
@@ -74,14 +114,6 @@ class Lowering(Composite):
             text = f"({text} > {{max}} ? {{max}} : {text})"
         self.point(outs[0], text, {"x": given["x"], "min": min, "max": max})
 
-    def op_clamp_min(self, outs: list[Place], min: Any, **given: Any) -> None:
-        """At least."""
-        self.op_clamp(outs, min=min, **given)
-
-    def op_clamp_max(self, outs: list[Place], max: Any, **given: Any) -> None:
-        """At most."""
-        self.op_clamp(outs, max=max, **given)
-
     def op_bitwise_not(self, outs: list[Place], **given: Any) -> None:
         """Of bools: not."""
         self.point(outs[0], "!{x}" if outs[0].dtype is torch.bool else "~{x}", given)
@@ -99,36 +131,11 @@ class Lowering(Composite):
 
     # reductions
 
-    def op_sum(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
-        """Over some dimensions, or all."""
-        x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x))
-
     def op_mean(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
         """The sum, divided."""
         x = given["x"]
         dims = dims_of(dim, x)
         self.reduce(outs[0], "{x}", given, x.shape, dims, after=f"{{acc}} / {count(x.shape, dims)}")
-
-    def op_amax(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
-        """The largest."""
-        x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), MAX)
-
-    def op_amin(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
-        """The smallest."""
-        x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), MIN)
-
-    def op_any(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
-        """Whether one is."""
-        x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), ("0", "({acc} || {x})"))
-
-    def op_all(self, outs: list[Place], dim: Any = None, keepdim: bool = False, **given: Any) -> None:
-        """Whether all are."""
-        x = given["x"]
-        self.reduce(outs[0], "{x}", given, x.shape, dims_of(dim, x), ("1", "({acc} && {x})"))
 
     def op_linalg_vector_norm(
         self, outs: list[Place], ord: Any = 2, dim: Any = None, keepdim: bool = False, **given: Any
@@ -179,6 +186,54 @@ class Lowering(Composite):
         )
         self.steps.append(Loop(out.shape, body, [x], [out]))
 
+    # softmax, losses
+
+    def _along(self, x: Place, dim: int) -> tuple[tuple[int, ...], Place]:
+        d = dim % max(len(x.shape), 1)
+        return (d,), self.new((*x.shape[:d], 1, *x.shape[d + 1 :]), x.dtype)
+
+    def _softmax(self, out: Place, x: Place, dim: int, after: str, text: str) -> None:
+        """{top} is the largest, {total} what `after` makes of `sum(exp(x - max))`."""
+        dims, top = self._along(x, dim)
+        values = {"x": x, "top": top, "total": self.new(top.shape, x.dtype)}
+        self.reduce(top, "{x}", values, x.shape, dims, REDUCE["amax"])
+        self.reduce(values["total"], "FN_exp({x} - {top})", values, x.shape, dims, after=after)
+        self.point(out, text, values)
+
+    def op_log_softmax(self, outs: list[Place], dim: int, **given: Any) -> None:
+        """`x - max - log(sum(exp(x - max)))`"""
+        self._softmax(outs[0], given["x"], dim, "FN_log({acc})", "{x} - {top} - {total}")
+
+    def op_softmax(self, outs: list[Place], dim: int, **given: Any) -> None:
+        """`exp(x - max) / sum(exp(x - max))`"""
+        self._softmax(outs[0], given["x"], dim, "{acc}", "FN_exp({x} - {top}) / {total}")
+
+    def _softmax_backward(self, out: Place, given: dict[str, Any], dim: int, summed: str, text: str) -> None:
+        y = given["output"]
+        dims, total = self._along(y, dim)
+        values = {"g": given["grad_output"], "y": y, "total": total}
+        self.reduce(total, summed, values, y.shape, dims)
+        self.point(out, text, values)
+
+    def op_log_softmax_backward_data(self, outs: list[Place], dim: int, **given: Any) -> None:
+        """`g - exp(y) * sum(g)`"""
+        self._softmax_backward(outs[0], given, dim, "{g}", "{g} - FN_exp({y}) * {total}")
+
+    def op_softmax_backward_data(self, outs: list[Place], dim: int, **given: Any) -> None:
+        """`y * (g - sum(g * y))`"""
+        self._softmax_backward(outs[0], given, dim, "{g} * {y}", "{y} * ({g} - {total})")
+
+    def _loss(self, out: Place, name: str, values: dict[str, Any]) -> None:
+        """One of LOSSES; reduction: 0 none, 1 mean, 2 sum."""
+        text, x, reduction = LOSSES[name], values["self"], values["reduction"]
+        share = f" / {prod(x.shape)}" if reduction == 1 else ""
+        if name.endswith("backward"):
+            self.point(out, f"{{grad_output}} * ({text}){share}", values)
+        elif reduction == 0:
+            self.point(out, text, values)
+        else:
+            self.reduce(out, text, values, x.shape, tuple(range(len(x.shape))), after=f"{{acc}}{share}")
+
     # putting together, looking up
 
     def op_cat(self, outs: list[Place], tensors: list[Place], dim: int = 0) -> None:
@@ -221,24 +276,21 @@ class Lowering(Composite):
         self.point(out, "0", {})
         self.point(at, "{g}", {"g": grad_output})
 
-    def op_index_select(self, outs: list[Place], dim: int, index: Place, **given: Any) -> None:
-        """Rows by number."""
-        x, out = given["x"], outs[0]
+    def _look_up(self, out: Place, x: Place, dim: int, index: Place, *, rows: bool) -> None:
         names = [f"{{i{i}}}" for i in range(len(out.shape))]
         d = dim % len(out.shape)
         source = [*names]
-        source[d] = f"{{r1}}[{element(index, [names[d]])}]"
+        source[d] = f"{{r1}}[{element(index, [names[d]] if rows else names)}]"
         body = f"{{w0}}[{element(out, names)}] = {{r0}}[{element(x, source)}];"
         self.steps.append(Loop(out.shape, body, [x, index], [out]))
 
+    def op_index_select(self, outs: list[Place], dim: int, index: Place, **given: Any) -> None:
+        """Rows by number."""
+        self._look_up(outs[0], given["x"], dim, index, rows=True)
+
     def op_gather(self, outs: list[Place], dim: int, index: Place, **given: Any) -> None:
         """One element of each row, by number."""
-        x, out = given["x"], outs[0]
-        names = [f"{{i{i}}}" for i in range(len(out.shape))]
-        source = [*names]
-        source[dim % len(out.shape)] = f"{{r1}}[{element(index, names)}]"
-        body = f"{{w0}}[{element(out, names)}] = {{r0}}[{element(x, source)}];"
-        self.steps.append(Loop(out.shape, body, [x, index], [out]))
+        self._look_up(outs[0], given["x"], dim, index, rows=False)
 
     def op_scatter_add(self, outs: list[Place], dim: int, index: Place, src: Place, **given: Any) -> None:
         """Added to one element of each row."""
@@ -254,12 +306,10 @@ class Lowering(Composite):
     # products
 
     def op_mm(self, outs: list[Place], mat2: Place, **given: Any) -> None:
-        """A matrix product."""
+        """A matrix product; of three dimensions several, side by side."""
         self._product(outs[0], given["x"], mat2)
 
-    def op_bmm(self, outs: list[Place], mat2: Place, **given: Any) -> None:
-        """Matrix products, side by side."""
-        self._product(outs[0], given["x"], mat2)
+    op_bmm = op_mm
 
     def op_addmm(self, outs: list[Place], mat1: Place, mat2: Place, beta: Any, alpha: Any, **given: Any) -> None:
         """A matrix product and something added."""

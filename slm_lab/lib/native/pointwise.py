@@ -1,4 +1,4 @@
-"""Elementwise ATen operations as C text."""
+"""ATen operations that are no more than a C text."""
 
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 """Their operands are compared in their common type; the result is a bool."""
@@ -41,6 +41,8 @@ POINTWISE = {
     "elu": "({self} > 0 ? {self} * {scale} : FN_expm1({self} * {input_scale}) * {alpha} * {scale})",
     "silu": "{self} * FN_sigmoid({self})",
     "softplus": "({self} * {beta} > {threshold} ? {self} : FN_log1p(FN_exp({self} * {beta})) / {beta})",
+    "clamp_min": "({self} < {min} ? {min} : {self})",
+    "clamp_max": "({self} > {max} ? {max} : {self})",
     "minimum": "({self} < {other} || {self} != {self} ? {self} : {other})",
     "maximum": "({self} > {other} || {self} != {self} ? {self} : {other})",
     "lerp": "({weight} < (TT)0.5 ? {self} + {weight} * ({end} - {self}) : {end} - ({end} - {self}) * (1 - {weight}))",
@@ -83,3 +85,25 @@ POINTWISE = {
 }
 """By their names without overload, with the operands under the names of the schema. TT is the type that is computed in,
 FN_, LIB_ and SQRT are functions for it: of the prelude, or of the C library."""
+
+REDUCE = {
+    "sum": ("0", "{acc} + {x}"),
+    "amax": ("{x}", "({x} > {acc} || {x} != {x} ? {x} : {acc})"),
+    "amin": ("{x}", "({x} < {acc} || {x} != {x} ? {x} : {acc})"),
+    "any": ("0", "({acc} || {x})"),
+    "all": ("1", "({acc} && {x})"),
+}
+"""Operations over dimensions: what the result starts from, and how an element comes to it."""
+
+_D, _SIZE = "({self} - {target})", "LIB_fabs({self} - {target})"
+LOSSES = {
+    "mse_loss": f"{_D} * {_D}",
+    "mse_loss_backward": f"2 * {_D}",
+    "smooth_l1_loss": (f"({_SIZE} < {{beta}} ? (TT)0.5 * {_SIZE} * {_SIZE} / {{beta}} : {_SIZE} - (TT)0.5 * {{beta}})"),
+    "smooth_l1_loss_backward": f"({_D} <= -{{beta}} ? (TT)-1 : {_D} >= {{beta}} ? (TT)1 : {_D} / {{beta}})",
+    "huber_loss": (
+        f"({_SIZE} < {{delta}} ? (TT)0.5 * {_SIZE} * {_SIZE} : {{delta}} * ({_SIZE} - (TT)0.5 * {{delta}}))"
+    ),
+    "huber_loss_backward": f"({_D} <= -{{delta}} ? -{{delta}} : {_D} >= {{delta}} ? {{delta}} : {_D})",
+}
+"""The loss of an element, and its derivative."""

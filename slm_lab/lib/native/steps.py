@@ -47,22 +47,7 @@ def literal(value: float, dtype: torch.dtype) -> str:
 
 
 @dataclass
-class Step:
-    """Something that is done; a subclass says what."""
-
-    @property
-    def reads(self) -> Sequence[Place]:
-        """What it looks at."""
-        raise NotImplementedError
-
-    @property
-    def writes(self) -> Sequence[Place]:
-        """What it changes."""
-        raise NotImplementedError
-
-
-@dataclass
-class Elementwise(Step):
+class Elementwise:
     """One result, from operands of which each element is looked at by itself."""
 
     out: Place
@@ -102,7 +87,7 @@ class Reduce(Elementwise):
 
 
 @dataclass
-class Product(Step):
+class Product:
     """`out[m, n] = init + sum_k a[m, k] b[k, n]`, for each of a leading dimension where there are three."""
 
     out: Place
@@ -122,21 +107,17 @@ class Product(Step):
 
 
 @dataclass
-class Loop(Step):
+class Loop:
     """A loop over all elements of a shape with a body of its own: what looks up or scatters."""
 
     shape: tuple[int, ...]
     body: str
-    """C text with {i0}, {i1} ... for the indices, and {r0[...]}: see `emit.Accesses`."""
-    read: list[Place]
-    written: list[Place]
+    """C text with {i0}, {i1} ... for the indices."""
+    reads: list[Place]
+    """{r0}, {r1} ..."""
+    writes: list[Place]
+    """{w0} ..."""
 
-    @property
-    def reads(self) -> Sequence[Place]:
-        """What it looks at."""
-        return self.read
 
-    @property
-    def writes(self) -> Sequence[Place]:
-        """What it changes."""
-        return self.written
+Step = Point | Reduce | Product | Loop
+"""Something that is done; `reads` is what it looks at, `writes` what it changes."""
