@@ -19,7 +19,7 @@ from slm_lab.agent.net.work import tried_out, work_of
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
-from slm_lab.lib.registry import lookup, names
+from slm_lab.lib.registry import having, lookup
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
@@ -39,7 +39,7 @@ class Agent:
         init_seed: decides the initial weights in place of `seed`
 
     Raises:
-        SpecError: algorithm, memory and env do not fit each other; torch has no such device
+        SpecError: algorithm and env do not fit each other; torch has no such device
     """
 
     def __init__(
@@ -62,14 +62,9 @@ class Agent:
             raise SpecError(faults)
         algorithm_class: type[Algorithm] = lookup("algorithm", spec.agent.algorithm.name)
         memory_class: type[Memory] = lookup("memory", spec.agent.memory.name)
-        if algorithm_class.on_policy not in (None, memory_class.on_policy):
-            kind = "an on-policy" if algorithm_class.on_policy else "a replay"
-            raise SpecError(
-                [f"agent.memory.name: {spec.agent.algorithm.name} needs {kind} memory (got '{spec.agent.memory.name}')"]
-            )
         if info.masked and not algorithm_class.masks:
-            able = ", ".join(n for n in names("algorithm") if lookup("algorithm", n).masks)
-            raise SpecError([f"env.action_mask: {spec.agent.algorithm.name} does not support it (these can: {able})"])
+            able, name = ", ".join(having("algorithm", "masks")), spec.agent.algorithm.name
+            raise SpecError([f"env.action_mask: {name} does not support it (these can: {able})"])
         self._generator = torch.Generator().manual_seed(derive(seed, 1))
         with torch.random.fork_rng(devices=[]), tried_out() as convolutions:
             torch.manual_seed(derive(seed if init_seed is None else init_seed, 0))

@@ -74,6 +74,11 @@ def lookup(kind: str, name: str) -> Any:
         ) from None
 
 
+def having(kind: str, trait: str, value: object = True) -> list[str]:
+    """Names of the classes of a kind whose attribute `trait` has this value, such as `recurrent`."""
+    return [name for name in names(kind) if getattr(lookup(kind, name), trait, None) == value]
+
+
 def import_plugins(modules: list[str]) -> None:
     """Import the modules a spec names in `meta.plugins`, so that what they register is known.
 

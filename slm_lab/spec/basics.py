@@ -29,6 +29,11 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
 Real = Annotated[float, Field(allow_inf_nan=False), NUMBER]
 
 
+def wrong(key: str, got: Any, why: str) -> PydanticCustomError:
+    """For the validator of a whole model to raise: the key that does not go with the others, and its value."""
+    return PydanticCustomError("wrong", "{why}", {"why": why, "key": key, "got": got})
+
+
 class SpecModel(BaseModel):
     """Frozen; unknown keys are errors; field docstrings become descriptions in `specs/schema.json`."""
 

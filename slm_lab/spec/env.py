@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from slm_lab.spec.basics import NUMBER, Count, Positive, Real, SpecModel
+from slm_lab.spec.basics import NUMBER, Count, Positive, Real, SpecModel, wrong
 
 
 def with_tuples(value: Any) -> Any:
@@ -92,8 +92,7 @@ class EnvSpec(SpecModel):
             if getattr(self, key) is None and getattr(self, other) is not None:
                 raise PydanticCustomError("frames", "missing: {other} needs it", {"key": key, "other": other})
         if isinstance(self.clip_reward, tuple) and self.clip_reward[0] >= self.clip_reward[1]:
-            got = list(self.clip_reward)
-            raise PydanticCustomError("bounds", "the lower bound comes first", {"key": "clip_reward", "got": got})
+            raise wrong("clip_reward", list(self.clip_reward), "the lower bound comes first")
         return self
 
     @property

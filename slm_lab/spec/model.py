@@ -11,8 +11,8 @@ import pydash
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from slm_lab.lib.registry import lookup, names
-from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit
+from slm_lab.lib.registry import having, lookup
+from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit, wrong
 from slm_lab.spec.effect import given, passed_on
 from slm_lab.spec.env import EnvSpec, WrapperSpec
 from slm_lab.spec.named import Nested, by_name
@@ -116,7 +116,7 @@ class AlgorithmSpec(SpecModel):
     @property
     def frequency(self) -> int:
         """Units of the memory between two updates: vector steps for batch memories, episodes for episodic ones."""
-        return int(getattr(self, "training_frequency", 1))
+        return int(getattr(self, "time_horizon", getattr(self, "training_frequency", 1)))
 
 
 class MemorySpec(SpecModel):
@@ -207,38 +207,35 @@ class AgentSpec(SpecModel):
     @model_validator(mode="after")
     def _memory_fits(self) -> Self:
         needs = getattr(lookup("algorithm", self.algorithm.name), "on_policy", None)
-        if needs != getattr(lookup("memory", self.memory.name), "on_policy", needs) and needs is not None:
-            fitting = [n for n in names("memory") if getattr(lookup("memory", n), "on_policy", None) == needs]
+        if needs is not None and needs != getattr(lookup("memory", self.memory.name), "on_policy", needs):
+            fitting = having("memory", "on_policy", needs)
             kind = "an on-policy" if needs else "a replay"
             why = f"{self.algorithm.name} needs {kind} memory{', such as ' if fitting else ''}{' or '.join(fitting)}"
-            raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "memory.name", "got": self.memory.name})
+            raise wrong("memory.name", self.memory.name, why)
         return self
 
     @model_validator(mode="after")
     def _noise_is_drawn(self) -> Self:
-        cls = lookup("algorithm", self.algorithm.name)
+        able = having("algorithm", "noisy")
         for key in ("noisy_std", *(f"{role}_noisy_std" for role in NetSpec.roles)):
-            if getattr(self.net, key, None) is not None and not getattr(cls, "noisy", False):
-                able = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "noisy", False)]
+            std = getattr(self.net, key, None)
+            if std is not None and self.algorithm.name not in able:
                 why = f"{self.algorithm.name} draws no noise for it, these do: {', '.join(able)}"
-                got = getattr(self.net, key)
-                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": f"net.{key}", "got": got})
+                raise wrong(f"net.{key}", std, why)
         return self
 
     @model_validator(mode="after")
     def _net_fits(self) -> Self:
         algorithm, net = self.algorithm.name, self.net.type
         if getattr(lookup("net", net), "recurrent", False):
-            fitting = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "recurrent", False)]
+            fitting = having("algorithm", "recurrent")
             if algorithm not in fitting:
                 why = f"{algorithm} learns from single steps of the past, where {net} would remember nothing; "
-                why += f"it is for {', '.join(fitting)}"
-                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.type", "got": net})
+                raise wrong("net.type", net, f"{why}it is for {', '.join(fitting)}")
             steps, length = self.algorithm.frequency, int(getattr(self.net, "seq_len", 1))
             used = getattr(lookup("algorithm", algorithm), "on_policy", None) is not None
             if used and getattr(lookup("memory", self.memory.name), "fixed_size", False) and steps % length:
-                why = f"must divide the steps of a rollout, which are {steps}"
-                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "net.seq_len", "got": length})
+                raise wrong("net.seq_len", length, f"must divide the steps of a rollout, which are {steps}")
         return self
 
 
@@ -313,14 +310,13 @@ class Spec(SpecModel):
     @model_validator(mode="after")
     def _can_be_distributed(self) -> Self:
         if self.meta.distributed:
-            name, key = self.agent.algorithm.name, "meta.distributed"
-            if not getattr(lookup("algorithm", name), "on_policy", None):
-                able = [n for n in names("algorithm") if getattr(lookup("algorithm", n), "on_policy", None)]
+            name, able = self.agent.algorithm.name, having("algorithm", "on_policy")
+            if name not in able:
                 why = f"{name} can't be distributed, on-policy algorithms can: {', '.join(able)}"
-                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": key, "got": self.meta.distributed})
+                raise wrong("meta.distributed", self.meta.distributed, why)
             if self.agent.net.gpu is True:
                 why = "must be false or 'auto' where meta.distributed is set: sessions share the memory of the CPU"
-                raise PydanticCustomError("misfit", "{why}", {"why": why, "key": "agent.net.gpu", "got": True})
+                raise wrong("agent.net.gpu", True, why)
         return self
 
     def to_dict(self) -> dict[str, Any]:

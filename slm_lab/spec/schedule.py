@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from slm_lab.spec.basics import Natural, Real, SpecModel
+from slm_lab.spec.basics import Natural, Real, SpecModel, wrong
 
 
 class ScheduleSpec(SpecModel):
@@ -43,7 +43,7 @@ def _within(low: float, high: float, rule: str) -> AfterValidator:
         for key in ("start_val", "end_val"):
             value = getattr(schedule, key)
             if value is not None and not low <= value <= high:
-                raise PydanticCustomError("schedule_bounds", "{rule}", {"rule": rule, "key": key, "got": value})
+                raise wrong(key, value, rule)
         return schedule
 
     return AfterValidator(check)

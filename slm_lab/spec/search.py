@@ -7,7 +7,7 @@ whole numbers and categories can search all of them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -164,6 +164,26 @@ def apply(spec: Spec, values: Mapping[str, Any]) -> Spec:
     for path, value in values.items():
         _put(data, path.split("."), value)
     return Spec.model_validate(data)
+
+
+def leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Key paths and values of a search space; what lies behind a key with a distribution is its value.
+
+    Nothing at all is a leaf too.
+    """
+    items: list[tuple[str, Any]] = []
+    if isinstance(data, dict):
+        items = [*data.items()]
+    elif isinstance(data, list) and any(isinstance(part, dict) for part in data):
+        items = [(str(i), part) for i, part in enumerate(data)]
+    if not items:
+        yield prefix, data
+    for key, value in items:
+        path = f"{prefix}.{key}" if prefix else key
+        if SEPARATOR in key:
+            yield path, value
+        else:
+            yield from leaves(value, path)
 
 
 def grid(axes: Sequence[Axis]) -> list[dict[str, int]]:

@@ -19,6 +19,7 @@ from slm_lab.spec.search import (
     SEPARATOR,
     Axis,
     apply,
+    leaves,
     scheduler_settings,
     search_sessions,
 )
@@ -39,7 +40,7 @@ def parse_search(spec: Spec) -> list[Axis]:
         )
     faults: list[str] = []
     axes = []
-    for path, value in _leaves(spec.search, ""):
+    for path, value in leaves(spec.search):
         found = _axis(path, value)
         if isinstance(found, Axis):
             axes.append(found)
@@ -78,23 +79,6 @@ def search_faults(spec: Spec) -> list[str]:
     except SpecError as e:
         return e.faults
     return []
-
-
-def _leaves(data: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Key paths and values; what lies behind a key with a distribution is its value. Nothing at all is a leaf too."""
-    items: list[tuple[str, Any]] = []
-    if isinstance(data, dict):
-        items = [*data.items()]
-    elif isinstance(data, list) and any(isinstance(part, dict) for part in data):
-        items = [(str(i), part) for i, part in enumerate(data)]
-    if not items:
-        yield prefix, data
-    for key, value in items:
-        path = f"{prefix}.{key}" if prefix else key
-        if SEPARATOR in key:
-            yield path, value
-        else:
-            yield from _leaves(value, path)
 
 
 def _axis(path: str, value: Any) -> Axis | str:

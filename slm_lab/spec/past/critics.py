@@ -1,9 +1,8 @@
 """CrossQ's second net: version 5 had an object `agent.critic_net` for it, beside `agent.net`."""
 
-from typing import Any
-
-from slm_lab.spec.past.draft import Data, Draft, Gone
+from slm_lab.spec.past.draft import Draft, Gone
 from slm_lab.spec.past.keys import net_defaults
+from slm_lab.spec.search import leaves
 
 _APART = ("type", "shared", "use_same_optim", "gpu")
 """Keys that are no role's own."""
@@ -32,7 +31,7 @@ def join_nets(draft: Draft) -> None:
             net[key] = False
     draft.note("agent.critic_net", "its keys are now keys of agent.net, with 'critic_' before them")
     space = draft.spec.get("search")
-    paths = _paths(space) if isinstance(space, dict) else {}
+    paths = dict(leaves(space)) if isinstance(space, dict) else {}
     if any(path.startswith(_OLD) for path in paths):
         draft.spec["search"] = {
             _NEW + path.removeprefix(_OLD) if path.startswith(_OLD) else path: value for path, value in paths.items()
@@ -40,14 +39,3 @@ def join_nets(draft: Draft) -> None:
     if "Renorm" in str(critic.get("arc", "")):
         text = "batch renormalization corrects in full after warmup_steps and not before; it did so more and more"
         draft.note("agent.net.critic_arc", text)
-
-
-def _paths(space: Data, above: str = "") -> dict[str, Any]:
-    """A search space by dotted paths."""
-    found: dict[str, Any] = {}
-    for key, value in space.items():
-        if isinstance(value, dict) and "__" not in key:
-            found |= _paths(value, f"{above}{key}.")
-        else:
-            found[above + key] = value
-    return found

@@ -1,7 +1,5 @@
 """From SLM-Lab 5, and the state of November 2025 that it came from: they are written alike."""
 
-from typing import Any
-
 from slm_lab.spec.past.common import ACTOR_CRITICS, rollout_length
 from slm_lab.spec.past.draft import Data, Draft, number, text
 from slm_lab.spec.past.envs import is_atari
@@ -56,17 +54,14 @@ def net(draft: Draft) -> None:
                 f"{path}.update_frequency",
                 f"1: polyak moved the target at every update, whatever stood there ({every:g})",
             )
-        if here.get("type") == "TorchArcNet" and "normalize" not in here and len(_first_layers(here)) > 0:
+        # only images are divided by 255
+        images = "Conv2d" in f"{here.get('arc')}{here.get('actor_arc')}"
+        if here.get("type") == "TorchArcNet" and "normalize" not in here and images:
             here["normalize"] = False
             draft.note(f"{path}.normalize", "false, as by default it was: pixels from 0 to 255 (now: from 0 to 1)")
     frames = frames_per_training(draft)
     for path, schedule in draft.net_parts("lr_scheduler_spec"):
         _to_frames(draft, path, schedule, frames)
-
-
-def _first_layers(here: Data) -> list[Any]:
-    """Convolutions in an arc: only images are divided by 255."""
-    return [word for word in ("Conv2d",) if word in str(here.get("arc", "")) + str(here.get("actor_arc", ""))]
 
 
 def frames_per_training(draft: Draft) -> int | None:
