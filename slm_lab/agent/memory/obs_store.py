@@ -50,11 +50,8 @@ class Pool:
         self._free = list(state["free"])
 
 
-class PlainObs:
-    """A ring of rows [R, N, *O]."""
-
-    history = 0
-    """Rows before one that it needs."""
+class Ring:
+    """A ring of rows [R, N, *S], which a device may mirror."""
 
     def __init__(self, rows: int, num_envs: int, shape: tuple[int, ...], dtype: str) -> None:
         self._rows = np.zeros((rows, num_envs, *shape), dtype)
@@ -62,26 +59,25 @@ class PlainObs:
         self._mirror: Mirror | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its arrays."""
-        return self._rows.nbytes
-
-    @property
     def arrays(self) -> list[NDArray[Any]]:
         """What observations lie in."""
         return [self._rows]
-
-    def put(self, row: int | Index, obs: NDArray[Any]) -> None:
-        """Write a row [N, *O]; or K rows [K, N, *O]."""
-        self._rows[row] = obs
-        if self._mirror is not None:
-            self._mirror.put(row, obs)
 
     def mirror(self, device: torch.device) -> Mirror:
         """What the rows are mirrored in."""
         if self._mirror is None:
             self._mirror = Mirror(self._rows, device)
         return self._mirror
+
+
+class PlainObs(Ring):
+    """A ring of observations, [R, N, *O]."""
+
+    def put(self, row: int | Index, obs: NDArray[Any]) -> None:
+        """Write a row [N, *O]; or K rows [K, N, *O]."""
+        self._rows[row] = obs
+        if self._mirror is not None:
+            self._mirror.put(row, obs)
 
     def gather(self, index: Index, device: torch.device) -> Tensor:
         """`take` on the device."""
@@ -100,7 +96,7 @@ class PlainObs:
         self._rows[: len(state["obs"])] = state["obs"].numpy()
 
 
-class StackedObs:
+class StackedObs(Ring):
     """A ring of single frames [R, N, H, W] for observations that are stacks of the newest k frames, oldest first.
 
     A stack is rebuilt from the k rows that end at its own. Where that is not what it shows (compared by content: an
@@ -114,9 +110,8 @@ class StackedObs:
     """
 
     def __init__(self, rows: int, num_envs: int, shape: tuple[int, ...], dtype: str) -> None:
+        super().__init__(rows, num_envs, shape[1:], dtype)
         self._k, self._n, self._r = shape[0], num_envs, rows
-        self._frames = np.zeros((rows, num_envs, *shape[1:]), dtype)
-        self._flat = self._frames.reshape(rows * num_envs, *shape[1:])
         self._age = np.zeros((rows, num_envs), np.uint8)
         """Rows since the start, at most k - 1: then every frame of the stack is in the ring."""
         self._start = np.full((rows, num_envs), -1, np.int32)
@@ -124,22 +119,11 @@ class StackedObs:
         self._starts = Pool(shape, dtype)
         self._last: NDArray[Any] | None = None
         self._last_row = -1
-        self._mirror: Mirror | None = None
-
-    @property
-    def history(self) -> int:
-        """Rows before one that it needs."""
-        return self._k - 1
 
     @property
     def arrays(self) -> list[NDArray[Any]]:
         """What frames and stacks lie in."""
-        return [self._frames, self._starts.array]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its arrays."""
-        return self._frames.nbytes + self._age.nbytes + self._start.nbytes + self._starts.array.nbytes
+        return [*super().arrays, self._starts.array]
 
     def put(self, row: int, obs: NDArray[Any]) -> None:
         """Write a row [N, k, H, W]; rows are written one after the other, or the last one again."""
@@ -152,9 +136,9 @@ class StackedObs:
         old = self._start[row]
         self._starts.drop(old[old >= 0].astype(np.int64))
         old[:] = -1
-        self._frames[row] = obs[:, -1]
+        self._rows[row] = obs[:, -1]
         if self._mirror is not None:
-            self._mirror.put(row, self._frames[row])
+            self._mirror.put(row, self._rows[row])
         self._age[row] = np.where(goes_on, np.minimum(self._age[before] + 1, self._k - 1), 0)
         starts = np.flatnonzero(~goes_on)
         if len(starts):
@@ -169,12 +153,6 @@ class StackedObs:
             batch, frame, frames = patch
             out[batch, frame] = frames
         return out
-
-    def mirror(self, device: torch.device) -> Mirror:
-        """What the frames are mirrored in."""
-        if self._mirror is None:
-            self._mirror = Mirror(self._frames, device)
-        return self._mirror
 
     def gather(self, index: Index, device: torch.device) -> Tensor:
         """`take` on the device."""
@@ -203,7 +181,7 @@ class StackedObs:
 
     def state_dict(self, rows: int) -> State:
         """The first rows."""
-        arrays = {"obs": self._frames, "age": self._age, "start": self._start}
+        arrays = {"obs": self._rows, "age": self._age, "start": self._start}
         return {
             **{k: torch.from_numpy(v[:rows].copy()) for k, v in arrays.items()},
             "starts": self._starts.state_dict(),
@@ -214,7 +192,7 @@ class StackedObs:
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
         rows = len(state["obs"])
-        self._frames[:rows] = state["obs"].numpy()
+        self._rows[:rows] = state["obs"].numpy()
         self._age[:rows] = state["age"].numpy()
         self._start[:rows] = state["start"].numpy()
         self._starts.load_state_dict(state["starts"])

@@ -48,11 +48,6 @@ class Outcomes:
         self.end = np.zeros((rows, num_envs), np.int32)
         self.pool = Pool(shape, dtype)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its arrays."""
-        return self.reward.nbytes + self.end.nbytes + self.pool.array.nbytes
-
     def clear(self, rows: int | Index) -> None:
         """Forget the ends of a row, or of several, that are overwritten."""
         end = self.end[rows]

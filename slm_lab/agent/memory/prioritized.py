@@ -7,18 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slm_lab.agent.memory.base import Owner
 from slm_lab.agent.memory.obs_store import Index, PlainObs, StackedObs
 from slm_lab.agent.memory.replay import Replay, ReplaySpec
-from slm_lab.agent.memory.sum_tree import SumTree
+from slm_lab.agent.memory.sum_tree import NO_PRIORITIES, Priorities
 from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.registry import register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import NonNegative, Unit, UnitSchedule
 from slm_lab.types import Played, Step
-
-LEAST = 1e-12
-"""Least priority: a memory all of whose errors are 0 can still be drawn from."""
 
 
 class PrioritizedReplaySpec(ReplaySpec):
@@ -44,16 +40,6 @@ class PrioritizedReplay(Replay):
     Spec = PrioritizedReplaySpec
     prioritized: ClassVar[bool] = True
 
-    def __init__(self, memory_spec: PrioritizedReplaySpec, agent: Owner) -> None:
-        super().__init__(memory_spec, agent)
-        self._highest = 1.0
-        self._strata = np.arange(self._batch)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays; 0 before the first step."""
-        return super().nbytes + (0 if self._store is None else self._tree.nbytes)
-
     @property
     def beta(self) -> float:
         """Exponent of the importance weights as it stands."""
@@ -76,7 +62,7 @@ class PrioritizedReplay(Replay):
         # each has driven another out of the memory, or one that never was in it, whose priorities are 0 already
         both = np.concatenate([rows - self._steps, rows]) % self._rows
         index = (both[:, None] * self._n + np.arange(self._n)).ravel()
-        self._tree.update(index, np.repeat([0.0, self._highest], count * self._n))
+        self._tree.update(index, np.repeat([0.0, self._tree.highest], count * self._n))
 
     def update_priority(self, index: Tensor, error: Tensor) -> None:
         """Set priorities from errors.
@@ -85,35 +71,26 @@ class PrioritizedReplay(Replay):
             index: [B] int64, as `sample` gave it
             error: [B], its sign does not matter
         """
-        size = np.abs(error.detach().cpu().numpy().astype(np.float64))
-        priority = np.maximum((size + self.spec.epsilon) ** self.spec.alpha, LEAST)
-        self._tree.update(index.cpu().numpy(), priority)
-        highest = float(priority.max())
-        self._highest = max(self._highest, highest)
+        self._tree.tell(index, error)
 
     def state_dict(self) -> State:
         """Everything stored, with priorities."""
-        state = super().state_dict()
-        leaves = None if self._store is None else torch.from_numpy(self._tree.leaves.copy())
-        return state | {"priority": leaves, "highest": self._highest}
+        return super().state_dict() | (NO_PRIORITIES if self._store is None else self._tree.state_dict())
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
-        self._highest = float(state["highest"])
         super().load_state_dict(state)
         if self._store is not None:
-            self._tree.load(state["priority"].numpy())
+            self._tree.load_state_dict(state)
 
     def _allocate(self, obs_dtype: str, *, stacked: bool) -> PlainObs | StackedObs:
         store = super()._allocate(obs_dtype, stacked=stacked)
-        self._tree = SumTree(self._total)
+        self._tree = Priorities(self._total, self.spec.alpha, self.spec.epsilon)
         return store
 
     def _draw(self) -> Index:
         """Places of a batch, one from each stratum, [B]."""
-        u = torch.rand(self._batch, generator=self._generator, dtype=torch.float64).numpy()
-        total = self._tree.total
-        return self._tree.find((self._strata + u) * (total / self._batch))
+        return self._tree.draw(self._batch, self._generator)
 
     def _weight(self, index: Index) -> Tensor:
         """Importance weights of a batch, [B] f32."""

@@ -98,13 +98,6 @@ class Replay(Memory):
         """Transitions it can hold."""
         return self._steps * self._n
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays; 0 before the first step."""
-        if self._store is None:
-            return 0
-        return self._action.nbytes + self._outcomes.nbytes + self._store.nbytes
-
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
         """Store one vector step: [N, *O], [N, *A] and what came of it."""
         if step.raw is not None:
@@ -274,7 +267,8 @@ class Replay(Memory):
         self._rows = self._steps + (info.obs_shape[0] if stacked else 1)
         self._total = self._rows * n
         self._store = make(self._rows, n, info.obs_shape, obs_dtype)
-        self._mirrored = mirrors(self.spec.device, self._device, self._store.nbytes, normalized=info.normalized)
+        size = sum(array.nbytes for array in self._store.arrays)
+        self._mirrored = mirrors(self.spec.device, self._device, size, normalized=info.normalized)
         self._action = action_array((self._rows, n), info.action)
         self._flat_action = self._action.reshape(self._total, *self._action.shape[2:])
         self._outcomes = Outcomes(self._rows, n, info.obs_shape, obs_dtype)

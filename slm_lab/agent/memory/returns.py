@@ -1,19 +1,16 @@
 """What was done and what came of it to the episode's end: the memory that self-imitation learns from."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from slm_lab.agent.memory.sum_tree import SumTree
+from slm_lab.agent.memory.sum_tree import NO_PRIORITIES, Priorities
 from slm_lab.functional.returns import discounted_returns
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Count, MemorySpec, NonNegative, Unit
 from slm_lab.types import Rollout
-
-LEAST = 1e-12
-"""Least priority."""
 
 
 class WithReturnReplaySpec(MemorySpec):
@@ -61,8 +58,8 @@ class ReturnReplay:
         self._ring: tuple[Tensor, ...] = ()
         """obs, action, ret [max_size, ...]"""
         self._head = self._size = self._fresh = 0
-        self._tree = SumTree(spec.max_size) if spec.sil_replay_name == "PrioritizedReplay" else None
-        self._highest = 1.0
+        prioritized = spec.sil_replay_name == "PrioritizedReplay"
+        self._tree = Priorities(spec.max_size, spec.alpha, spec.epsilon) if prioritized else None
 
     def __len__(self) -> int:
         """Steps stored."""
@@ -115,7 +112,7 @@ class ReturnReplay:
         for ring, x in zip(self._ring, rows, strict=True):
             ring[places] = x[-count:]
         if self._tree is not None:
-            self._tree.update(places.numpy(), self._highest)
+            self._tree.update(places.numpy(), self._tree.highest)
         self._head = (self._head + count) % size
         self._size = min(self._size + count, size)
         self._fresh = min(self._fresh + count, size)
@@ -126,8 +123,7 @@ class ReturnReplay:
         if self._tree is None:
             index = torch.randint(self._size, (b,), generator=self._generator)
         else:
-            strata = torch.arange(b) + torch.rand(b, generator=self._generator, dtype=torch.float64)
-            index = torch.from_numpy(self._tree.find(strata.numpy() * (self._tree.total / b)))
+            index = torch.from_numpy(self._tree.draw(b, self._generator))
         if self.spec.use_cer and self._fresh:
             newest = min(self._fresh, b)
             index[-newest:] = (self._head - 1 - torch.arange(newest)) % self.spec.max_size
@@ -142,24 +138,18 @@ class ReturnReplay:
             index: [B] int64, as `sample` gave it
             gain: [B], (R - V)+
         """
-        if self._tree is None:
-            return
-        size = gain.detach().cpu().numpy().astype(np.float64)
-        priority = np.maximum((size + self.spec.epsilon) ** self.spec.alpha, LEAST)
-        self._tree.update(index.numpy(), priority)
-        self._highest = max(self._highest, float(priority.max()))
+        if self._tree is not None:
+            self._tree.tell(index, gain)
 
     def state_dict(self) -> State:
         """Everything stored."""
-        leaves: Any = None if self._tree is None else torch.from_numpy(self._tree.leaves.copy())
         return {
             "under_way": [[list(piece) for piece in pieces] for pieces in self._under_way],
             "ring": [x[: self._size].clone() for x in self._ring],
             "head": self._head,
             "size": self._size,
             "fresh": self._fresh,
-            "priority": leaves,
-            "highest": self._highest,
+            **(NO_PRIORITIES if self._tree is None else self._tree.state_dict()),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -169,6 +159,5 @@ class ReturnReplay:
         self._ring = tuple(x.new_zeros((self.spec.max_size, *x.shape[1:])) for x in state["ring"])
         for ring, x in zip(self._ring, state["ring"], strict=True):
             ring[: self._size] = x
-        self._highest = float(state["highest"])
         if self._tree is not None:
-            self._tree.load(state["priority"].numpy())
+            self._tree.load_state_dict(state)

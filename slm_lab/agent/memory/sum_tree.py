@@ -1,13 +1,21 @@
 """A sum tree: draws places in proportion to their weights, a batch at a time and without a loop over the batch."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from slm_lab.lib.stateful import State
 
 Index = NDArray[np.int64]
 Weights = NDArray[np.float64]
 
 WIDTH = 16
 """Children of a node: five levels for a million leaves, where a binary tree has twenty."""
+LEAST = 1e-12
+"""Least priority: a memory all of whose errors are 0 can still be drawn from."""
+NO_PRIORITIES: State = {"priority": None, "highest": 1.0}
+"""What is saved where there is nothing to draw from yet, or no priority counts."""
 
 
 class SumTree:
@@ -30,11 +38,6 @@ class SumTree:
     def total(self) -> float:
         """Sum of all weights."""
         return float(self.levels[-1][0].cumsum()[-1])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its arrays."""
-        return sum(level.nbytes for level in self.levels)
 
     @property
     def leaves(self) -> Weights:
@@ -82,3 +85,39 @@ class SumTree:
         self.levels[0].reshape(-1)[: len(leaves)] = leaves
         for below, above in zip(self.levels, self.levels[1:], strict=False):
             above.reshape(-1)[: len(below)] = below.cumsum(1)[:, -1]
+
+
+class Priorities(SumTree):
+    """Weights `(|error| + epsilon)^alpha`; a new place has the highest weight given so far, so that it is seen soon.
+
+    Args:
+        size: places
+        alpha: how much errors count
+        epsilon: added to each of them
+    """
+
+    def __init__(self, size: int, alpha: float, epsilon: float) -> None:
+        super().__init__(size)
+        self._alpha, self._epsilon = alpha, epsilon
+        self.highest = 1.0
+
+    def tell(self, index: Tensor, error: Tensor) -> None:
+        """Set the weights of places [B] int64 from errors [B]."""
+        size = np.abs(error.detach().cpu().numpy().astype(np.float64))
+        priority = np.maximum((size + self._epsilon) ** self._alpha, LEAST)
+        self.update(index.cpu().numpy(), priority)
+        self.highest = max(self.highest, float(priority.max()))
+
+    def draw(self, count: int, generator: Generator) -> Index:
+        """Places [B], one from each of B equal strata of the mass."""
+        u = torch.rand(count, generator=generator, dtype=torch.float64).numpy()
+        return self.find((np.arange(count) + u) * (self.total / count))
+
+    def state_dict(self) -> State:
+        """Weights, and the highest so far."""
+        return {"priority": torch.from_numpy(self.leaves.copy()), "highest": self.highest}
+
+    def load_state_dict(self, state: State) -> None:
+        """Become what `state_dict` said."""
+        self.load(state["priority"].numpy())
+        self.highest = float(state["highest"])
