@@ -116,8 +116,7 @@ class VecEnv(ABC):
         """An RGB frame [H, W, 3] of env 0, if made with render="rgb_array"; None otherwise, and without pictures."""
         return None
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  some have nothing to free
         """Free windows and simulators. Calling it twice is harmless."""
 
     def _identity(self) -> State:

@@ -101,6 +101,3 @@ class CountedVec(DeviceVec):
             tensor.copy_(torch.tensor(values, dtype=tensor.dtype))
         self.obs = np.array(state["obs"], np.float32).reshape(self.obs.shape)
         self.seen.copy_(torch.from_numpy(self.obs))
-
-    def close(self) -> None:
-        """See VecEnv."""

@@ -2,19 +2,22 @@
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
 from slm_lab.env.base import VecEnv
-from slm_lab.env.rows import Rows
+from slm_lab.env.rows import LocalRows
 from slm_lab.env.snapshot import ActionLog, pack, unpack
 from slm_lab.lib.log import note
 from slm_lab.lib.seeding import EpisodeSeeds
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step
+
+if TYPE_CHECKING:
+    from slm_lab.env.workers import SharedRows
 
 
 class GymVecEnv(VecEnv):
@@ -26,7 +29,7 @@ class GymVecEnv(VecEnv):
         LabError: spaces the lab can't deal with.
     """
 
-    def __init__(self, name: str, rows: Rows, num_envs: int, *, max_t: int) -> None:
+    def __init__(self, name: str, rows: "LocalRows | SharedRows", num_envs: int, *, max_t: int) -> None:
         n = num_envs
         self._max_t = max_t
         self._rows = rows

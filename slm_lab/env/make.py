@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +24,7 @@ from slm_lab.env.modes import CARTPOLE, LIMIT, choose_mode, is_atari, is_playgro
 from slm_lab.env.names import Found, find
 from slm_lab.env.outfit import Outfit, make_with_tuples
 from slm_lab.env.parts import Seen
-from slm_lab.env.rows import LocalRows, Make, OldStep, Rows, display_hint, make_all
+from slm_lab.env.rows import LocalRows, Make, OldStep, display_hint, make_all
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.threads import available_cores
 from slm_lab.env.wrappers import wrap
@@ -32,6 +32,9 @@ from slm_lab.lib.errors import LabError, SpecError, one_line
 from slm_lab.lib.log import note
 from slm_lab.lib.seeding import own_streams
 from slm_lab.spec.model import EnvSpec
+
+if TYPE_CHECKING:
+    from slm_lab.env.workers import SharedRows
 
 ONE_A_PROCESS = ("bluesky_gym", "retro", "stable_retro")
 """Packages whose envs can't be several in one process: bluesky_gym's would share one simulation without a word."""
@@ -228,7 +231,7 @@ def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     return f"env.name: can't make {name}{f' with {given}' if given else ''}: {text}"
 
 
-def _make_rows(name: str, make: Make, n: int, mode: str, cores: int, seen: Seen) -> Rows:
+def _make_rows(name: str, make: Make, n: int, mode: str, cores: int, seen: Seen) -> "LocalRows | SharedRows":
     """Rows of envs; mode "apart": each in a process of its own."""
     try:
         if mode == "async" and n > 1:

@@ -12,7 +12,7 @@ from slm_lab.env.foreign import find_foreign, unknown_of
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import note
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.past.envs import OLD_ATARI_IDS, OLD_IDS, UNITY, VIZDOOM
+from slm_lab.spec.past.envs import OLD_ATARI_IDS, OLD_IDS, UNITY, VIZDOOM, replaced
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LunarLanderContinuous-v2": ("LunarLander-v3", {"continuous": True}),
@@ -98,10 +98,8 @@ def _modern(env_id: str) -> tuple[str, str]:
     if env_id.startswith("ALE/"):
         _import_ale()
         return _newest(env_id) or env_id, ""
-    for pattern, template, remark in OLD_IDS:
-        # PyBullet spells it Walker2DBulletEnv
-        if match := re.fullmatch(pattern, env_id.replace("Walker2D", "Walker2d")):
-            return template.format(*match.groups()), remark
+    if found := replaced(env_id, OLD_IDS):
+        return found
     # ALE registers old ids too; only the new ones give what it has now
     if env_id in gym.registry and not _by_ale(gym.registry[env_id]):
         return env_id, ""

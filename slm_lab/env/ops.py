@@ -1,21 +1,30 @@
-"""Single changes of observations, each for N envs at once; `wrappers` puts them together."""
+"""Single changes of observations and rewards, each for N envs at once; `wrappers` puts them together."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from slm_lab.env.moments import Moments, clip, normalize
+from slm_lab.env.moments import Moments, clip, normalize, normalize_by_scale
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.lib.stateful import State
 from slm_lab.types import Array, Bools, PackedShape
 
 
-class ObsOp:
-    """One change of observations. Arrays it gives are its own and not written to again.
+class Op:
+    """One change. By itself it remembers nothing: `apply` says all."""
 
-    By itself it remembers nothing: `apply` says all.
-    """
+    def state_dict(self) -> State:
+        """What it remembers."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Remember that."""
+
+
+class ObsOp(Op):
+    """One change of observations. Arrays it gives are its own and not written to again."""
 
     shape: tuple[int, ...]
     """*O of what it gives."""
@@ -33,13 +42,6 @@ class ObsOp:
     def apply(self, obs: Array) -> Array:
         """Observations [..., *O] as they are changed now; learns nothing."""
         raise NotImplementedError
-
-    def state_dict(self) -> State:
-        """What it remembers."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Remember that."""
 
 
 class Frames(ObsOp):
@@ -198,3 +200,74 @@ class ClipObs(ObsOp):
     def apply(self, obs: Array) -> Array:
         """See ObsOp."""
         return self.reals.put(obs, clip(self.reals.of(obs), self.low, self.high))
+
+
+class RewardOp(Op):
+    """One change of rewards."""
+
+    def reset(self) -> None:
+        """All episodes begin."""
+
+    def step(self, reward: Array, done: Bools) -> Array:
+        """From rewards [N] to a new array [N]; done [N] says whose episode ended with them."""
+        return self.apply(reward)
+
+    def apply(self, reward: Array) -> Array:
+        """From rewards of any time to what they are worth now; learns nothing."""
+        raise NotImplementedError
+
+
+class NormalizeReward(RewardOp):
+    """reward / sqrt(var + EPSILON), var of the discounted return ret = gamma * ret + reward of each env so far.
+
+    The mean stays: a shift of the rewards would change what is best in episodes of different lengths.
+
+    Args:
+        num_envs: N
+        gamma: discount per step.
+        training: whether the statistics learn.
+    """
+
+    key = "reward"
+
+    def __init__(self, num_envs: int, gamma: float, *, training: bool) -> None:
+        self.moments = Moments(())
+        self._gamma, self._training = gamma, training
+        self._ret = np.zeros(num_envs)
+
+    def reset(self) -> None:
+        """See RewardOp."""
+        self._ret.fill(0)
+
+    def step(self, reward: Array, done: Bools) -> Array:
+        """See RewardOp."""
+        if self._training:
+            self._ret *= self._gamma
+            self._ret += reward
+            self.moments.update(self._ret)
+            self._ret[done] = 0
+        return self.apply(reward)
+
+    def apply(self, reward: Array) -> Array:
+        """See RewardOp; the statistics stay as they are."""
+        return normalize_by_scale(reward, self.moments.var)
+
+    def state_dict(self) -> State:
+        """See RewardOp."""
+        return {**self.moments.state_dict(), "ret": self._ret.tolist()}
+
+    def load_state_dict(self, state: State) -> None:
+        """See RewardOp."""
+        self.moments.load_state_dict(state)
+        self._ret[...] = state["ret"]
+
+
+class MapReward(RewardOp):
+    """A function of each reward by itself."""
+
+    def __init__(self, function: Callable[[Array], Array]) -> None:
+        self._function = function
+
+    def apply(self, reward: Array) -> Array:
+        """See RewardOp."""
+        return self._function(reward)

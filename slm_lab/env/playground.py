@@ -236,6 +236,3 @@ class PlaygroundVec(DeviceVec):
             return None
         first = self._jax.tree_util.tree_map(lambda x: x[0], self._carry.state)
         return picture(self.info.name, lambda: self._task.render([first])[0])
-
-    def close(self) -> None:
-        """See VecEnv."""

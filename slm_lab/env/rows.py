@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from slm_lab.env.actions import ActionMap, map_actions
-from slm_lab.env.observations import ObsMap, map_obs
+from slm_lab.env.actions import map_actions
+from slm_lab.env.observations import map_obs
 from slm_lab.env.outfit import VectorReward
 from slm_lab.env.parts import ALL, Seen
 from slm_lab.env.snapshot import Seeded
@@ -53,41 +53,6 @@ def display_hint(error: str) -> str:
     return " (on a machine without a display, set MUJOCO_GL=egl or osmesa)" if about else ""
 
 
-class Rows(Protocol):
-    """K gymnasium envs, as rows of arrays. It counts nothing and begins an episode only when asked."""
-
-    actions: ActionMap
-    observations: ObsMap
-
-    def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
-        """Begin an episode of some, each from its seed; their first observations go to their rows of obs [K, *O]."""
-        ...
-
-    def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
-        """One step of each.
-
-        Args:
-            action: [K, *A] as the agent gives it.
-            obs: [K, *O] gets what they show.
-            gain: [K] f64 gets the rewards.
-            terminated: [K] gets what they say of it.
-            truncated: [K] likewise.
-        """
-        ...
-
-    def restore(self, seeds: Sequence[int], actions: Sequence[Array], obs: Array) -> list[float]:
-        """Begin an episode of each from its seed and take its actions [age, *A]; gives their returns."""
-        ...
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """An RGB frame of the first env, if it was made for that."""
-        ...
-
-    def close(self) -> None:
-        """Close them. Calling it twice is harmless."""
-        ...
-
-
 def make_all(make: Make, which: Iterable[int]) -> list[gym.Env[Any, Any]]:
     """Make some envs; where one can't be made, those made before it are closed."""
     made: list[gym.Env[Any, Any]] = []
@@ -102,11 +67,11 @@ def make_all(make: Make, which: Iterable[int]) -> list[gym.Env[Any, Any]]:
 
 
 class LocalRows:
-    """Envs of this process.
+    """K gymnasium envs of this process, as rows of arrays: they count nothing and begin an episode only when asked.
 
     Args:
         name: id, for messages.
-        envs: K of them, all alike.
+        envs: all alike.
         threads: that step them; more than one pays where the env leaves Python's lock behind.
         seen: what is to be seen of their observations.
         spaces: of actions and observations; None: those of the first env.
@@ -134,12 +99,20 @@ class LocalRows:
         self._threads = Threads(max(1, min(threads, len(self._envs))))
 
     def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
-        """See Rows."""
+        """Begin an episode of some, each from its seed; their first observations go to their rows of obs [K, *O]."""
         for i, seed in zip(which, seeds, strict=True):
             self.observations.write(obs[i, ...], self._seeded[i].begin(seed))
 
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
-        """See Rows."""
+        """One step of each.
+
+        Args:
+            action: [K, *A] as the agent gives it.
+            obs: [K, *O] gets what they show.
+            gain: [K] f64 gets the rewards.
+            terminated: [K] gets what they say of it.
+            truncated: [K] likewise.
+        """
         steps, decoded, write = self._steps, self.actions.each(action), self._write
 
         def one(i: int) -> None:
@@ -159,7 +132,7 @@ class LocalRows:
         self._threads.each(one, len(steps))
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array], obs: Array) -> list[float]:
-        """See Rows."""
+        """Begin an episode of each from its seed and take its actions [age, *A]; gives their returns."""
         returns = []
         for i, seeded in enumerate(self._seeded):
             seen, ret = seeded.begin(seeds[i]), 0.0
@@ -178,14 +151,14 @@ class LocalRows:
         return float(numbers.item())
 
     def render(self) -> NDArray[np.uint8] | None:
-        """See Rows."""
+        """An RGB frame of the first env, if it was made for that."""
         env = self._envs[0]
         if env.render_mode != "rgb_array":
             return None
         return picture(self.name, env.render)
 
     def close(self) -> None:
-        """See Rows."""
+        """Close them. Calling it twice is harmless."""
         self._threads.close()
         for env in self._envs:
             env.close()

@@ -264,9 +264,6 @@ class TensorVec(VecEnv):
         self._begin(state["episodes"])
         self.obs = np.array(state["obs"], np.float32).reshape(self.obs.shape)
 
-    def close(self) -> None:
-        """See VecEnv."""
-
 
 def maps_of(env: TensorEnv, name: str) -> tuple[ActionMap, ObsMap]:
     """How actions reach an env, and observations the agent."""

@@ -42,7 +42,7 @@ _PATIENCE = 5.0
 
 
 class SharedRows:
-    """Envs of which this process steps the first share, and worker processes the others; see `Rows`.
+    """Envs of which this process steps the first share, and worker processes the others; with the methods of LocalRows.
 
     Args:
         name: id, for messages.
@@ -91,7 +91,7 @@ class SharedRows:
         return self._local
 
     def step(self, action: Array, obs: Array, gain: Array, terminated: Bools, truncated: Bools) -> None:
-        """See Rows."""
+        """See LocalRows."""
         arrays, mine = self._arrays, self._mine
         arrays.action[...] = action
         self._send("step", [None] * len(self._workers))
@@ -107,7 +107,7 @@ class SharedRows:
         there[self._mine.stop :] = shared[self._mine.stop :]
 
     def begin(self, which: Sequence[int], seeds: Sequence[int], obs: Array) -> None:
-        """See Rows."""
+        """See LocalRows."""
 
         def part(share: slice) -> tuple[list[int], list[int]]:
             chosen = [(i - share.start, s) for i, s in zip(which, seeds, strict=True) if share.start <= i < share.stop]
@@ -126,7 +126,7 @@ class SharedRows:
                 obs[i] = self._arrays.obs[i]
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array], obs: Array) -> list[float]:
-        """See Rows."""
+        """See LocalRows."""
         self._send("restore", [(list(seeds[share]), [pack(a) for a in actions[share]]) for share in self._theirs])
         mine = self._rows.restore(seeds[self._mine], actions[self._mine], obs[self._mine])
         returns = [ret for part in (mine, *self._receive()) for ret in part]
@@ -134,14 +134,14 @@ class SharedRows:
         return returns
 
     def render(self) -> NDArray[np.uint8] | None:
-        """See Rows."""
+        """See LocalRows."""
         if self._mine.stop:
             return self._rows.render()
         self._workers[0].send(("render", None))
         return self._workers[0].receive()
 
     def close(self) -> None:
-        """See Rows."""
+        """See LocalRows."""
         for worker in self._workers:
             worker.conn.close()  # hangs up
         for worker in self._workers:

@@ -7,13 +7,14 @@ frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slm_lab.env.base import VecEnv
-from slm_lab.env.ops import ClipObs, Frames, NormalizeObs, ObsOp
-from slm_lab.env.reward_ops import ClipReward, NormalizeReward, RewardOp, ScaleReward, SignReward
+from slm_lab.env.moments import clip
+from slm_lab.env.ops import ClipObs, Frames, MapReward, NormalizeObs, NormalizeReward, ObsOp, RewardOp
 from slm_lab.env.snapshot import pack, unpack
 from slm_lab.env.translate import Translator
 from slm_lab.lib.errors import LabError
@@ -185,7 +186,10 @@ def wrap(env: VecEnv, spec: EnvSpec, *, gamma: float, training: bool, clip_rewar
     if spec.normalize_reward:
         reward_ops.append(NormalizeReward(n, gamma, training=training))
     if bounds is not None:
-        reward_ops.append(ClipReward(*bounds))
-    if spec.reward_scale is not None and spec.reward_scale != 1:
-        reward_ops.append(SignReward() if spec.reward_scale == "sign" else ScaleReward(spec.reward_scale))
+        low, high = (np.array(bound, np.float32) for bound in bounds)
+        reward_ops.append(MapReward(partial(clip, low=low, high=high)))
+    if spec.reward_scale == "sign":
+        reward_ops.append(MapReward(np.sign))
+    elif spec.reward_scale is not None and spec.reward_scale != 1:
+        reward_ops.append(MapReward(partial(np.multiply, np.array(spec.reward_scale, np.float32))))
     return Pipeline(env, obs_ops, reward_ops) if obs_ops or reward_ops else env

@@ -122,15 +122,16 @@ def modern(env_id: str) -> tuple[str, str]:
     """
     if env_id in _BUMPED:
         return _BUMPED[env_id], ""
-    # PyBullet spells it Walker2DBulletEnv
-    found = _replace(env_id.replace("Walker2D", "Walker2d"), OLD_IDS)
+    found = replaced(env_id, OLD_IDS)
     if found is None and is_atari(env_id):
-        found = _replace(env_id, OLD_ATARI_IDS[:-1])
+        found = replaced(env_id, OLD_ATARI_IDS[:-1])
     return found or (env_id, "")
 
 
-def _replace(env_id: str, table: tuple[tuple[str, str, str], ...]) -> tuple[str, str] | None:
+def replaced(env_id: str, table: tuple[tuple[str, str, str], ...]) -> tuple[str, str] | None:
+    """The new id and the remark that a table has for an old one; None where it has none."""
     for pattern, template, remark in table:
-        if match := re.fullmatch(pattern, env_id):
+        # PyBullet spells it Walker2DBulletEnv
+        if match := re.fullmatch(pattern, env_id.replace("Walker2D", "Walker2d")):
             return template.format(*match.groups()), remark
     return None
