@@ -32,10 +32,6 @@ class Episode(NamedTuple):
     """Or truncated."""
 
 
-class OnPolicyReplaySpec(WithReturnReplaySpec):
-    """OnPolicyReplay has no keys of its own: the algorithm says how many episodes."""
-
-
 @register("memory")
 class OnPolicyReplay(Memory):
     """At least `training_frequency` whole episodes, end to end as the rollout of one env: `[T+1, 1, *O]`, `[T, 1]`.
@@ -45,7 +41,7 @@ class OnPolicyReplay(Memory):
     update or a few.
     """
 
-    Spec: ClassVar[type[MemorySpec]] = OnPolicyReplaySpec
+    Spec: ClassVar[type[MemorySpec]] = WithReturnReplaySpec
     on_policy = True
     fixed_size = False
 

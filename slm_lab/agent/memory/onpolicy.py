@@ -14,10 +14,6 @@ from slm_lab.lib.stateful import State
 from slm_lab.types import Played, Rollout, Step
 
 
-class OnPolicyBatchReplaySpec(WithReturnReplaySpec):
-    """OnPolicyBatchReplay has no keys of its own: its length is the algorithm's."""
-
-
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """[T, N, *O]. Channels of images are innermost, as convolutions prefer: transposed once, not in every epoch."""
     if len(shape) != 5:
@@ -33,11 +29,11 @@ class OnPolicyBatchReplay(Memory):
     Bytes: about `(T + 1) * N * (size of obs + size of action + 6)`.
     """
 
-    Spec = OnPolicyBatchReplaySpec
+    Spec = WithReturnReplaySpec
     on_policy = True
     fixed_size = True
 
-    def __init__(self, memory_spec: OnPolicyBatchReplaySpec, agent: Owner) -> None:
+    def __init__(self, memory_spec: WithReturnReplaySpec, agent: Owner) -> None:
         super().__init__(memory_spec, agent)
         info, self.horizon = agent.info, agent.training_frequency
         t, n = self.horizon, info.num_envs

@@ -10,24 +10,18 @@ from slm_lab.agent.net.base import HeadSize, Net
 from slm_lab.agent.net.recurrent import RecurrentNet, RecurrentNetSpec
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
-from slm_lab.spec.model import with_role_keys
 from slm_lab.types import PackedShape
-
-
-@with_role_keys
-class RecurrentWindowNetSpec(RecurrentNetSpec):
-    """Keys of RecurrentWindowNet: those of RecurrentNet. The env stacks seq_len observations: `frame_op` stack."""
 
 
 @register("net")
 class RecurrentWindowNet(Net):
     """[B, L, *O], the oldest first -> linear layers -> cells through the L steps -> one [B, width] a head.
 
-    It forgets what lies further back than L steps, and so can learn from a replay memory; RecurrentNet remembers the
-    whole episode, and needs the policy's own rollouts.
+    The env stacks L = `seq_len` observations: `frame_op` stack. It forgets what lies further back, and so can learn
+    from a replay memory; RecurrentNet remembers the whole episode, and needs the policy's own rollouts.
     """
 
-    Spec = RecurrentWindowNetSpec
+    Spec = RecurrentNetSpec
 
     def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__(spec, obs_shape, heads)

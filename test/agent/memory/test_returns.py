@@ -3,15 +3,14 @@ import io
 import pytest
 import torch
 
-from slm_lab.agent.memory.onpolicy import OnPolicyBatchReplaySpec
-from slm_lab.agent.memory.returns import ReturnReplay
+from slm_lab.agent.memory.returns import ReturnReplay, WithReturnReplaySpec
 from slm_lab.types import Rollout
 
 NONE = torch.zeros(0)
 
 
 def make(**keys: object) -> ReturnReplay:
-    spec = OnPolicyBatchReplaySpec.model_validate({"name": "OnPolicyBatchReplay", "batch_size": 64, **keys})
+    spec = WithReturnReplaySpec.model_validate({"name": "OnPolicyBatchReplay", "batch_size": 64, **keys})
     return ReturnReplay(spec, 0.5, torch.Generator().manual_seed(0))
 
 
