@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -59,8 +59,6 @@ class Recording:
     constants: dict[int, Tensor]
     """Tensors that the function made of numbers, by buffer."""
     outputs: list[Place]
-    results: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = field(default=((), ()))
-    """What the function returned, and its arguments as it left them: what compiled code must give too."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -151,5 +149,4 @@ def record(fn: TensorFunction, example: Sequence[Tensor]) -> Recording:
         recorder.operations,
         recorder.constant_buffers,
         [recorder.place(t) for t in out],
-        (tuple(t.detach().clone() for t in out), tuple(t.detach() for t in args)),
     )
