@@ -18,9 +18,9 @@ from slm_lab.functional.targets import taken_value
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
-from slm_lab.lib.stateful import State
+from slm_lab.spec.basics import wrong
 from slm_lab.spec.effect import overruled
-from slm_lab.spec.model import AlgorithmSpec, LossSpec, NetSpec, NonNegativeSchedule
+from slm_lab.spec.model import AlgorithmSpec, NetSpec, NonNegativeSchedule
 from slm_lab.types import Act, Discrete, Rollout, Sequences, Stats
 
 
@@ -40,8 +40,7 @@ class ActionValueSpec(AlgorithmSpec):
         if s is not None and self.action_policy != "boltzmann":
             for key in ("start_val", "end_val"):
                 if (getattr(s, key) or 0) > 1:
-                    context = {"key": f"explore_var_spec.{key}", "got": getattr(s, key)}
-                    raise PydanticCustomError("epsilon", "epsilon must be at most 1", context)
+                    raise wrong(f"explore_var_spec.{key}", getattr(s, key), "epsilon must be at most 1")
         return self
 
     @model_validator(mode="after")
@@ -82,7 +81,6 @@ class Explorer:
             overruled(spec, "explore_var_spec", "the noise of the net explores", meant=True)
         self.var = Schedule(None, setting.device) if greedy else schedule
         """Epsilon or tau."""
-        self._num_envs = setting.info.num_envs
         self.noise = NoiseStream(self._way, action, setting.info.num_envs, setting.generator)
 
     def choose(self, q: Tensor, explore: bool = True) -> Tensor:
@@ -95,10 +93,6 @@ class Explorer:
         """Noise for one choice of each env of a batch, on its device."""
         return self.noise.next(len(like)).to(like.device)
 
-    def ahead(self, frame: int, steps: int, *, example: bool = False) -> tuple[Tensor, Tensor]:
-        """Noise [steps, N, ...] and epsilon or tau [steps] of so many acts from this frame on; see NoiseStream."""
-        return self.noise.ahead(steps, example=example), self.var.ahead(frame, self._num_envs, steps)
-
     def pick(self, q: Tensor, noise: Tensor, var: Tensor) -> Tensor:
         """Q values [B, n], noise [B, ...], epsilon or tau -> actions [B]."""
         return self._way.choose(q, var, noise)
@@ -109,11 +103,6 @@ def q_net(setting: Setting, spec: NetSpec, n: int, each: int = 1) -> nn.Module:
     size = n if each == 1 else (n, each)
     net: nn.Module = lookup("net", spec.type)(spec, setting.info.obs_shape, {"q": size})
     return net.to(setting.device)
-
-
-def sample_loss(spec: LossSpec) -> nn.Module:
-    """The loss of each sample by itself, so that samples can be weighted: [B], [B] -> [B]."""
-    return loss_function(spec, each=True)
 
 
 class RolloutQ(Algorithm):
@@ -137,7 +126,7 @@ class RolloutQ(Algorithm):
         self.nets = {"net": self.net}
         self.optims = {"net": Optim(self.net, spec, self.spec.lr)}
         self.schedules = {"explore_var": self.explorer.var}
-        self.sample_loss = sample_loss(spec.loss_spec)
+        self.sample_loss = loss_function(spec.loss_spec, each=True)
         self.recall = self.make_recall([self.net])
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         params = {"net": self.optims["net"].params}
@@ -145,11 +134,7 @@ class RolloutQ(Algorithm):
         self.actor = Actor(self.nets, params, self.choose, compile=acting)
         stage = Stage(("net",), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
-
-    @property
-    def opt_step(self) -> int:
-        """Gradient steps taken."""
-        return self.learner.steps
+        self.learners, self.parts = {"steps": self.learner}, {"noise": self.explorer.noise}
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N]"""
@@ -158,14 +143,8 @@ class RolloutQ(Algorithm):
         q = self.net(obs)[0] if self.recall is None else self.recall.step(obs)[0]
         return Act(self.explorer.choose(q, explore))
 
-    @property
-    def alike(self) -> bool:
-        """See Algorithm."""
-        return self.recall is None
-
-    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
-        """See Algorithm."""
-        return self.explorer.ahead(self.frame, steps, example=example)
+    inputs = Algorithm.inputs
+    """See Algorithm: `act` draws in this way."""
 
     def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
         """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
@@ -179,13 +158,3 @@ class RolloutQ(Algorithm):
     @abstractmethod
     def targets(self, rollout: Rollout) -> Tensor:
         """y, [T, N]: one pass of the net over all observations, before it changes."""
-
-    def state_dict(self) -> State:
-        """Net, optimizer, noise."""
-        return super().state_dict() | {"noise": self.explorer.noise.state_dict(), "steps": self.learner.steps}
-
-    def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
-        super().load_state_dict(state)
-        self.explorer.noise.load_state_dict(state["noise"])
-        self.learner.steps = int(state["steps"])

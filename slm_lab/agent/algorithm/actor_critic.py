@@ -39,7 +39,6 @@ from slm_lab.functional.normalize import standardize
 from slm_lab.functional.returns import discounted_returns, gae
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.registry import lookup, register
-from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule, Unit
 from slm_lab.types import Act, Evaluated, PackedShape, Rollout, Sequences, Stats
 
@@ -120,6 +119,7 @@ class ActorCritic(Algorithm):
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         stage = Stage(tuple(self.nets), loss, self.stat_names, self.output_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
+        self.learners, self.parts = {"steps": self.learner}, {"noise": self.noise, "target_scale": self.target_scale}
         if self._takes_notes():
             self.notes = Notes(self.training_frequency, info.num_envs, device)
         params = {k: optim.params for k, optim in self.optims.items()}
@@ -139,11 +139,6 @@ class ActorCritic(Algorithm):
         images = len(shape) == 3 or (isinstance(shape, PackedShape) and any(part.image for part in shape.parts))
         return bool(fixed and images and self.net.critic is None and self.recall is None)
 
-    @property
-    def opt_step(self) -> int:
-        """Gradient steps taken, summed over nets."""
-        return self.learner.steps * len(self.optims)
-
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A]"""
         recall = self.recall
@@ -152,14 +147,8 @@ class ActorCritic(Algorithm):
         dist = self.net.policy(obs) if recall is None else self.net.actor.distribution(recall.step(obs)[0])
         return Act(dist.sample(self.noise.next(len(obs)).to(obs.device)) if explore else dist.mode())
 
-    @property
-    def alike(self) -> bool:
-        """See Algorithm."""
-        return self.recall is None and self.notes is None
-
-    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
-        """See Algorithm."""
-        return (self.noise.ahead(steps, example=example),)
+    inputs = Algorithm.inputs
+    """See Algorithm: `act` draws in this way."""
 
     def choose(self, obs: Tensor, noise: Tensor) -> Act:
         """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy; where notes are taken with what is thought"""
@@ -294,23 +283,3 @@ class ActorCritic(Algorithm):
         """What the loss takes beside the data: its schedules in order; the scale of value targets, if there is one."""
         scale = () if self.target_scale is None else (self.target_scale.tensor,)
         return (*(schedule.tensor for schedule in self.schedules.values()), *scale)
-
-    def state_dict(self) -> State:
-        """Nets, optimizers, noise, scale."""
-        own: State = {"noise": self.noise.state_dict(), "steps": self.learner.steps}
-        if self.notes is not None:
-            own["notes"] = self.notes.state_dict()
-        if self.target_scale is not None:
-            own["target_scale"] = self.target_scale.state_dict()
-        return super().state_dict() | own
-
-    def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
-        super().load_state_dict(state)
-        self.noise.load_state_dict(state["noise"])
-        self.learner.steps = int(state["steps"])
-        # runs of before they were taken have none: the rollout under way is evaluated afterwards then
-        if self.notes is not None and "notes" in state:
-            self.notes.load_state_dict(state["notes"])
-        if self.target_scale is not None:
-            self.target_scale.load_state_dict(state["target_scale"])

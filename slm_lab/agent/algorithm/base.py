@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.acting import Actor
+from slm_lab.agent.algorithm.learner import Learner
 from slm_lab.agent.algorithm.notes import Notes
 from slm_lab.agent.algorithm.recall import Recall
 from slm_lab.agent.net.recurrent import RecurrentNet
@@ -18,7 +19,7 @@ from slm_lab.agent.net.target import TargetNet
 from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.registry import lookup
-from slm_lab.lib.stateful import State
+from slm_lab.lib.stateful import State, Stateful
 from slm_lab.spec.model import AgentSpec, AlgorithmSpec, NetSpec, ScheduleSpec
 from slm_lab.types import Act, EnvInfo, Rollout, Stats
 
@@ -70,7 +71,7 @@ class Algorithm(ABC):
     """Base of all algorithms.
 
     A subclass sets `Spec`, builds its nets in `__init__` and says how it acts and learns. What it acts with is found in
-    `nets`, what it learns with in `optims`; both are saved for it.
+    `nets`, what it learns with in `optims` and `learners`, what else changes in `parts`; all of it is saved for it.
     """
 
     Spec: ClassVar[type[AlgorithmSpec]]
@@ -89,6 +90,8 @@ class Algorithm(ABC):
     moves_each_step: ClassVar[bool] = False
     """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
     they always do."""
+    random_start: ClassVar[bool] = False
+    """Whether the first `training_start_step` frames are acted at random."""
     actor: Actor
     """What chooses actions, where there is something to explore by; `inputs` says what it takes."""
     stat_names: tuple[str, ...] = ()
@@ -100,9 +103,15 @@ class Algorithm(ABC):
         self.info = setting.info
         self.nets: dict[str, torch.nn.Module] = {}
         self.optims: dict[str, Any] = {}
+        self.learners: dict[str, Learner] = {}
+        """By the name under which their steps are saved."""
+        self.parts: dict[str, Stateful | None] = {}
+        """What else is saved, by name; None: it is not there. `noise` is the NoiseStream of the actor."""
         self.schedules: dict[str, Schedule] = {}
         self.frame = 0
         """Where the schedules stand."""
+        self.acted = 0
+        """Frames acted, of an algorithm that begins at random."""
         self.recall: Recall | None = None
         """What recurrent nets remember; None: the nets have no memory."""
         self.notes: Notes | None = None
@@ -119,9 +128,9 @@ class Algorithm(ABC):
         return 0
 
     @property
-    @abstractmethod
     def opt_step(self) -> int:
         """Gradient steps taken, summed over optimizers."""
+        return sum(learner.opt_step for learner in self.learners.values())
 
     @abstractmethod
     def act(self, obs: Tensor, explore: bool = True) -> Act:
@@ -135,16 +144,24 @@ class Algorithm(ABC):
     @property
     def alike(self) -> bool:
         """Whether the next acts are calls of `actor` with what `inputs` gives, so that they may be one."""
-        return False
+        drawn = not self.random_start or self.acted + self.info.num_envs > self.training_start_step
+        known = hasattr(self, "actor") and "noise" in self.parts
+        return known and drawn and self.recall is None and self.notes is None
 
     def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
         """What `actor` takes beside observations, as `act` would draw it in so many acts in a row: [steps, ...] each.
+
+        A class that acts so says it, as one derived from it may act otherwise: `inputs = Algorithm.inputs`.
 
         Args:
             steps: number of acts
             example: give what looks like it, and draw nothing
         """
-        raise NotImplementedError
+        if not example:
+            self.acted += steps * self.info.num_envs
+        stream: Any = self.parts["noise"]
+        noise, var = stream.ahead(steps, example=example), self.schedules.get("explore_var")
+        return (noise,) if var is None else (noise, var.ahead(self.frame, self.info.num_envs, steps))
 
     @abstractmethod
     def update(self, batch: Any, frame: int) -> Stats:
@@ -208,10 +225,11 @@ class Algorithm(ABC):
                 part.equal_()
 
     def finish(self) -> None:
-        """Move every schedule to its end: a saved policy acts as at the end of its training."""
+        """Move every schedule to its end: a saved policy acts as at the end of its training, and never at random."""
         self.frame = sys.maxsize
         for schedule in self.schedules.values():
             schedule.set_frame(sys.maxsize)
+        self.acted = max(self.acted, self.training_start_step)
 
     def variables(self) -> dict[str, float]:
         """Learning rate (mean over optimizers) and coefficients as they stand."""
@@ -219,13 +237,19 @@ class Algorithm(ABC):
         lr = {"lr": sum(rates) / len(rates)} if rates else {}
         return lr | {name: s.value for name, s in self.schedules.items() if s.spec is not None}
 
+    def _all_parts(self) -> dict[str, Stateful]:
+        parts = {"recall": self.recall, "notes": self.notes, **self.parts}
+        return {name: part for name, part in parts.items() if part is not None}
+
     def state_dict(self) -> State:
-        """Nets, optimizers, the place in the schedules, and what subclasses add."""
-        recall = {} if self.recall is None else {"recall": self.recall.state_dict()}
-        return recall | {
+        """Nets, optimizers, steps, the place in the schedules, and all parts."""
+        return {
             "frame": self.frame,
             "nets": {k: {n: v.clone() for n, v in net.state_dict().items()} for k, net in self.nets.items()},
             "optims": {k: o.state_dict() for k, o in self.optims.items()},
+            **({"acted": self.acted} if self.random_start else {}),
+            **{name: learner.steps for name, learner in self.learners.items()},
+            **{name: part.state_dict() for name, part in self._all_parts().items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -233,8 +257,14 @@ class Algorithm(ABC):
         self.load_learned(state)
         # schedules are those of the spec, which may have been changed since
         self.set_frame(int(state["frame"]))
-        if self.recall is not None:
-            self.recall.load_state_dict(state["recall"])
+        if self.random_start:
+            self.acted = int(state["acted"])
+        for name, learner in self.learners.items():
+            learner.steps = int(state[name])
+        for name, part in self._all_parts().items():
+            # runs of before notes were taken have none: the rollout under way is evaluated afterwards then
+            if name in state or part is not self.notes:
+                part.load_state_dict(state[name])
 
     def load_learned(self, state: State) -> None:
         """Take over nets and optimizers of what `state_dict` said, and nothing else."""

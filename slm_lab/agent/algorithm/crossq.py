@@ -26,45 +26,32 @@ import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Setting
-from slm_lab.agent.algorithm.sac import SoftActorCritic
-from slm_lab.agent.algorithm.soft_spec import SoftActorCriticSpec
+from slm_lab.agent.algorithm.delayed import Batch
+from slm_lab.agent.algorithm.sac import Rest, SoftActorCritic
 from slm_lab.agent.net.critic import joint_pass
 from slm_lab.functional.soft import expected_soft_value, soft_value
 from slm_lab.functional.targets import lowest, taken_value
 from slm_lab.lib.registry import register
 
 
-class CrossQSpec(SoftActorCriticSpec):
-    """Keys of CrossQ: those of SoftActorCritic."""
-
-
 @register("algorithm")
 class CrossQ(SoftActorCritic):
     """A policy, two critics that need no targets, and a temperature."""
 
-    Spec = CrossQSpec
     has_target = False
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.critics.eval()
 
-    def critic_values(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        next_obs: Tensor,
-        noise: Tensor | None,
-        alpha: Tensor,
-        subset: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    def critic_values(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[Tensor, ...]:
         """Q_i(s, a) [B] and V(s') [B] of one pass of all critics, in train mode."""
-        if noise is None:
+        if told.next_noise is None:
             with torch.no_grad():
-                policy: Any = self.policy(next_obs)
-            now, after = joint_pass(self.critics, obs, next_obs)
-            next_value = expected_soft_value(lowest(after, subset), policy.log_p, alpha)
-            return *(taken_value(q, action) for q in now), next_value.detach()
-        next_action, log_prob = self.next_action(next_obs, noise)
-        now, after = joint_pass(self.critics, obs, next_obs, action, next_action)
-        return *now, soft_value(lowest(after, subset), log_prob, alpha).detach()
+                policy: Any = self.policy(batch.next_obs)
+            now, after = joint_pass(self.critics, batch.obs, batch.next_obs)
+            next_value = expected_soft_value(lowest(after, told.subset), policy.log_p, alpha)
+            return *(taken_value(q, batch.action) for q in now), next_value.detach()
+        next_action, log_prob = self.next_action(batch.next_obs, told.next_noise)
+        now, after = joint_pass(self.critics, batch.obs, batch.next_obs, batch.action, next_action)
+        return *now, soft_value(lowest(after, told.subset), log_prob, alpha).detach()

@@ -1,15 +1,16 @@
 """What SAC, TD3 and their relatives share: critics learn with every batch, policy and targets may wait their turn."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from slm_lab.agent.algorithm.base import Setting
-from slm_lab.agent.algorithm.learner import Learner
+from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.memory.replay import Replay
 from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
+from slm_lab.lib.compiler import Effort
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, Natural
 from slm_lab.types import Stats
@@ -58,24 +59,32 @@ class Turns:
     `target_delay`; the updates of one training all move them.
 
     Args:
-        critics: learns the critics alone
-        both: learns critics and policy; an update whose number is a multiple of `policy_delay` is its own
-        policy_delay: updates of the critics for one of the policy
-        target_delay: updates of the critics for one move of the targets; None: policy_delay
-        targets: target nets, each with the optimizer of the net that it follows
+        spec: `policy_delay` and `target_delay`
+        nets: every module that a loss reads, by name
+        optims: one for each net that is learned, under its name
+        critic: the loss of the critics
+        policy: that of the policy; an update whose number is a multiple of `policy_delay` has both
+        targets: target nets by name, each with the name of the net that it follows
+        compile: see Learner
     """
 
     def __init__(
         self,
-        critics: Learner,
-        both: Learner,
-        policy_delay: int,
-        target_delay: int | None,
-        targets: Sequence[tuple[TargetNet, Optim]],
+        spec: Any,
+        nets: Mapping[str, nn.Module],
+        optims: Mapping[str, Optim],
+        critic: Stage,
+        policy: Stage,
+        targets: Mapping[str, tuple[TargetNet, str]],
+        *,
+        compile: Effort | bool,
     ) -> None:
-        self.critics, self.both = critics, both
-        self.policy_delay, self.target_delay = policy_delay, target_delay or policy_delay
-        self.targets = tuple(targets)
+        self.policy_delay, self.target_delay = spec.policy_delay, spec.target_delay or spec.policy_delay
+        read = {**nets, **{name: target.net for name, (target, _) in targets.items()}}
+        frozen = {name: target.params for name, (target, _) in targets.items()}
+        self.both = Learner(read, optims, [critic, policy], frozen=frozen, compile=compile)
+        self.critics = Learner(read, optims, [critic], frozen=frozen, compile=compile)
+        self._targets = [(target, optims[net]) for target, net in targets.values()]
         self.move_due = False
         """Whether the targets move at the next turn."""
 
@@ -90,7 +99,7 @@ class Turns:
         learners = (self.critics, self.both)
         before = [learner.steps for learner in learners]
         for frame in memory.due():
-            due = [target.due(frame) for target, _ in self.targets]
+            due = [target.due(frame) for target, _ in self._targets]
             self.move_due = self.move_due or any(due)
             moved = False
             for _ in range(training_iter):
@@ -98,12 +107,17 @@ class Turns:
                 learn(memory, self.critics if number % self.policy_delay else self.both)
                 if self.move_due and number % self.target_delay == 0:
                     moved = True
-                    for target, optim in self.targets:
+                    for target, optim in self._targets:
                         target.move_(optim.params)
             if moved:
                 self.move_due = False
         used = [learner for learner, steps in zip(learners, before, strict=True) if learner.steps > steps]
         return {name: value for learner in used for name, value in learner.take_stats().items()}
+
+    @property
+    def opt_step(self) -> int:
+        """Gradient steps taken, summed over optimizers."""
+        return self.both.opt_step + self.critics.opt_step
 
     def state_dict(self) -> State:
         """Steps taken, and whether a move is due."""

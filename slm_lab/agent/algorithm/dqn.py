@@ -44,17 +44,17 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from slm_lab.agent.algorithm.acting import Actor
-from slm_lab.agent.algorithm.action_value import ActionValueSpec, Explorer, q_net, sample_loss
+from slm_lab.agent.algorithm.action_value import ActionValueSpec, Explorer, q_net
 from slm_lab.agent.algorithm.base import Algorithm, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.return_head import CategoricalHead, MeanHead, ReturnHead
 from slm_lab.agent.memory.replay import Replay
+from slm_lab.agent.net.init import loss_function
 from slm_lab.agent.net.noisy import LayerNoise
 from slm_lab.agent.net.optim import Optim
 from slm_lab.agent.net.target import TargetNet
 from slm_lab.lib.registry import lookup, register
-from slm_lab.lib.stateful import State
-from slm_lab.spec.basics import NUMBER
+from slm_lab.spec.basics import NUMBER, wrong
 from slm_lab.spec.model import Count, Natural, NetSpec, Real
 from slm_lab.types import Act, Stats
 
@@ -92,7 +92,7 @@ class DQNSpec(DQNBaseSpec):
             if getattr(self, key) is None:
                 raise PydanticCustomError("support", "missing: atoms needs it", {"key": key})
         if self.v_min >= self.v_max:  # type: ignore[operator]
-            raise PydanticCustomError("support", "must be less than v_max", {"key": "v_min", "got": self.v_min})
+            raise wrong("v_min", self.v_min, "must be less than v_max")
         return self
 
 
@@ -100,7 +100,7 @@ class DQNSpec(DQNBaseSpec):
 class VanillaDQN(Algorithm):
     """One Q net.
 
-    Hooks for subclasses: `next_return`, `has_target`, and what else Rainbow overrides.
+    Hooks for subclasses: `has_target` and `double`, and what else Rainbow overrides.
     """
 
     Spec: ClassVar[type[DQNBaseSpec]] = DQNSpec
@@ -109,6 +109,8 @@ class VanillaDQN(Algorithm):
     roles = ("critic",)
     noisy = True
     masks = True
+    double: bool = False
+    """Whether the net chooses the next action also where a target net judges it."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -131,6 +133,7 @@ class VanillaDQN(Algorithm):
         params = {"net": self.optims["net"].params}
         self.actor = Actor(self.nets, params, self.choose, compile=setting.compile)
         self.learner = Learner(nets, self.optims, [stage], frozen=frozen, compile=setting.compile)
+        self.learners, self.parts = {"steps": self.learner}, {"noise": self.explorer.noise, "target": self.target}
 
     def net_spec(self) -> Any:
         """Of the net, as its role sees it."""
@@ -139,7 +142,7 @@ class VanillaDQN(Algorithm):
     def make_head(self, spec: NetSpec) -> ReturnHead:
         """What the net says of returns."""
         if self.spec.atoms is None:
-            return MeanHead(sample_loss(spec.loss_spec))
+            return MeanHead(loss_function(spec.loss_spec, each=True))
         return CategoricalHead(self.spec.v_min, self.spec.v_max, self.spec.atoms, masked=self.info.masked)
 
     def prioritized(self) -> bool:
@@ -157,11 +160,6 @@ class VanillaDQN(Algorithm):
         stated = self.spec.training_start_step
         return int(getattr(self.setting.spec.memory, "batch_size", 0) if stated is None else stated)
 
-    @property
-    def opt_step(self) -> int:
-        """Gradient steps taken."""
-        return self.learner.steps
-
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N]"""
         if not explore:
@@ -172,20 +170,21 @@ class VanillaDQN(Algorithm):
 
     @property
     def alike(self) -> bool:
-        """See Algorithm."""
-        return not self.noise
+        """See Algorithm: noise of layers is drawn for each act."""
+        return super().alike and not self.noise
 
-    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
-        """See Algorithm."""
-        return self.explorer.ahead(self.frame, steps, example=example)
+    inputs = Algorithm.inputs
+    """See Algorithm: `act` draws in this way."""
 
     def choose(self, obs: Tensor, noise: Tensor, var: Tensor) -> Act:
         """[N, *O], [N, ...], epsilon or tau -> actions [N]"""
         return Act(self.explorer.pick(self.head.q(self.net(obs)[0]), noise, var))
 
     def next_return(self, next_obs: Tensor) -> Tensor:
-        """The return from s' on, `max_a Q(s', a)`: [B], or with a distribution [B, K]."""
-        return self.head.best(self.net(next_obs)[0])
+        """V(s') of the table above: [B], or with a distribution the return that it is the mean of, [B, K]."""
+        judge = self.net if self.target is None else self.target.net
+        judged = judge(next_obs)[0]
+        return self.head.best(judged, self.net(next_obs)[0] if self.double else None)
 
     def loss(
         self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, terminated: Tensor, weight: Tensor
@@ -218,19 +217,6 @@ class VanillaDQN(Algorithm):
         if self._errors:
             memory.update_priority(drawn.index, outputs[0])
 
-    def state_dict(self) -> State:
-        """Nets, optimizer, noise."""
-        own = {"noise": self.explorer.noise.state_dict(), "steps": self.learner.steps}
-        return super().state_dict() | own | ({} if self.target is None else {"target": self.target.state_dict()})
-
-    def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
-        super().load_state_dict(state)
-        self.explorer.noise.load_state_dict(state["noise"])
-        self.learner.steps = int(state["steps"])
-        if self.target is not None:
-            self.target.load_state_dict(state["target"])
-
 
 @register("algorithm")
 class DQN(VanillaDQN):
@@ -238,19 +224,10 @@ class DQN(VanillaDQN):
 
     has_target = True
 
-    def next_return(self, next_obs: Tensor) -> Tensor:
-        """The return from s' on, `max_a Q_target(s', a)`: [B], or with a distribution [B, K]."""
-        assert self.target is not None
-        return self.head.best(self.target.net(next_obs)[0])
-
 
 @register("algorithm")
 class DoubleDQN(VanillaDQN):
     """The net chooses the next action, the target net says what it is worth."""
 
     has_target = True
-
-    def next_return(self, next_obs: Tensor) -> Tensor:
-        """The return from s' on, `Q_target(s', argmax_a Q(s', a))`: [B], or with a distribution [B, K]."""
-        assert self.target is not None
-        return self.head.best(self.target.net(next_obs)[0], self.net(next_obs)[0])
+    double = True

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -188,6 +188,11 @@ class Learner:
         *values, params = means.unbind()
         return dict(zip(self.stat_names, values, strict=True)), params
 
+    @property
+    def opt_step(self) -> int:
+        """Steps taken, summed over optimizers."""
+        return self.steps * sum(len(stage.learned) for stage in self.stages)
+
     def take_stats(self) -> Stats:
         """Means over the steps since the last call.
 
@@ -234,10 +239,18 @@ class Learner:
         self._sums.add_(_summed(values, norms, [o.params.flat for o in self.optims.values()]))
         return tuple(outputs)
 
-    def _only(self, learned: tuple[str, ...]) -> AbstractContextManager[None]:
+    @contextmanager
+    def _only(self, learned: tuple[str, ...]) -> Iterator[None]:
         """Gradients for these nets alone."""
         others = [net for name, net in self._nets.items() if name not in learned]
-        return _held(others) if others else nullcontext()
+        held = [p for net in others for p in net.parameters() if p.requires_grad]
+        for p in held:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in held:
+                p.requires_grad_(True)
 
     def _get_compiled(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> Compiled | None:
         # compiled code checks nothing: what it was not made for must not reach it
@@ -315,19 +328,6 @@ def _not_finite(stats: Stats, steps: int) -> str:
         "the parameters of this moment are not saved. Usual causes: a high learning rate, no clip_grad_val, "
         "rewards or observations out of scale."
     )
-
-
-@contextmanager
-def _held(nets: Sequence[nn.Module]) -> Iterator[None]:
-    """No gradients for the parameters of these nets."""
-    held = [p for net in nets for p in net.parameters() if p.requires_grad]
-    for p in held:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in held:
-            p.requires_grad_(True)
 
 
 def _summed(values: list[Tensor], norms: list[Tensor], flats: list[Tensor]) -> Tensor:

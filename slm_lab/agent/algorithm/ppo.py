@@ -24,7 +24,6 @@ from slm_lab.agent.algorithm.scales import AdvantageScale
 from slm_lab.functional.losses import clipped_value_loss, ppo_clip_loss
 from slm_lab.functional.normalize import standardize, symlog
 from slm_lab.lib.registry import lookup, register
-from slm_lab.lib.stateful import State
 from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import Count, NonNegativeSchedule, Positive, Unit
 from slm_lab.types import Sequences, Stats
@@ -55,11 +54,6 @@ class PPOSpec(ActorCriticBaseSpec):
     """standardize: by mean and standard deviation of each minibatch. percentile: divided by the running range between
     their 5 and 95 % quantiles, where that is more than 1."""
 
-    @property
-    def frequency(self) -> int:
-        """T, steps per env of a rollout."""
-        return int(self.time_horizon)
-
 
 @register("algorithm")
 class PPO(ActorCritic):
@@ -79,7 +73,7 @@ class PPO(ActorCritic):
                 why = f"a rollout has {size:,} transitions (time_horizon x env.num_envs)"
                 overruled(self.spec, "minibatch_size", why)
         by_range = self.spec.normalize_advantages == "percentile"
-        self.advantage_scale = AdvantageScale(setting.device) if by_range else None
+        self.advantage_scale = self.parts["advantage_scale"] = AdvantageScale(setting.device) if by_range else None
 
     def loss(
         self,
@@ -130,14 +124,3 @@ class PPO(ActorCritic):
             (kl,) = self.learner.step_through(data, [self.shuffled(data)], size, self.coefs())
             if kl.mean() > self.spec.target_kl:
                 break
-
-    def state_dict(self) -> State:
-        """Nets, optimizers, noise, scales."""
-        own = {} if self.advantage_scale is None else {"advantage_scale": self.advantage_scale.state_dict()}
-        return super().state_dict() | own
-
-    def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
-        super().load_state_dict(state)
-        if self.advantage_scale is not None:
-            self.advantage_scale.load_state_dict(state["advantage_scale"])

@@ -42,11 +42,6 @@ class PQNSpec(ActionValueSpec):
     training_epoch: Count = 2
     """K, passes over a rollout."""
 
-    @property
-    def frequency(self) -> int:
-        """T, steps per env of a rollout."""
-        return int(self.time_horizon)
-
 
 @register("algorithm")
 class PQN(RolloutQ):

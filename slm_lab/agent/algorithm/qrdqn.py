@@ -13,8 +13,6 @@ Priorities of a PrioritizedReplay are differences of the means. Differs from the
 rewards are not clipped.
 """
 
-from torch import Tensor
-
 from slm_lab.agent.algorithm.dqn import DQNBaseSpec, VanillaDQN
 from slm_lab.agent.algorithm.return_head import QuantileHead, ReturnHead
 from slm_lab.lib.registry import register
@@ -40,8 +38,3 @@ class QRDQN(VanillaDQN):
     def make_head(self, spec: NetSpec) -> ReturnHead:
         """Quantiles."""
         return QuantileHead(self.spec.quantiles, self.spec.kappa)
-
-    def next_return(self, next_obs: Tensor) -> Tensor:
-        """The quantiles from s' on, of the action that the target net finds best, [B, K]."""
-        assert self.target is not None
-        return self.head.best(self.target.net(next_obs)[0])

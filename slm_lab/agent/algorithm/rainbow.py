@@ -23,13 +23,12 @@ Differs from the paper: several envs, any optimizer; rewards are not clipped; on
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor
 
-from slm_lab.agent.algorithm.action_value import sample_loss
 from slm_lab.agent.algorithm.base import Setting
 from slm_lab.agent.algorithm.dqn import DQNSpec, VanillaDQN
 from slm_lab.agent.algorithm.return_head import MeanHead, ReturnHead
 from slm_lab.agent.net.dueling import PLAIN
+from slm_lab.agent.net.init import loss_function
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.basics import NUMBER
@@ -62,6 +61,7 @@ class Rainbow(VanillaDQN):
     def __init__(self, setting: Setting) -> None:
         spec: Any = setting.spec.algorithm
         self._without = spec.without
+        self.double = "double" not in spec.without
         for part, key in (
             ("multi_step", "num_step_returns"),
             ("distributional", "atoms"),
@@ -102,7 +102,7 @@ class Rainbow(VanillaDQN):
     def make_head(self, spec: NetSpec) -> ReturnHead:
         """A distribution; or the mean alone."""
         if "distributional" in self._without:
-            return MeanHead(sample_loss(spec.loss_spec))
+            return MeanHead(loss_function(spec.loss_spec, each=True))
         return super().make_head(spec)
 
     @property
@@ -113,9 +113,3 @@ class Rainbow(VanillaDQN):
     def prioritized(self) -> bool:
         """Whether the memory gets the errors of predictions; else transitions keep their first priority."""
         return "prioritized" not in self._without and super().prioritized()
-
-    def next_return(self, next_obs: Tensor) -> Tensor:
-        """The return from s' on, of the action that the net (without double: the target net) finds best."""
-        assert self.target is not None
-        chooser = None if "double" in self._without else self.net(next_obs)[0]
-        return self.head.best(self.target.net(next_obs)[0], chooser)

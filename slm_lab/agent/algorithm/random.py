@@ -38,11 +38,6 @@ class Random(Algorithm):
         self._mask = HeadMask.of(self.info.obs_shape, {"policy": self._choices})
         self._greedy = torch.Generator().manual_seed(derive(setting.generator.initial_seed(), 1))
 
-    @property
-    def opt_step(self) -> int:
-        """0"""
-        return 0
-
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A], uniform; of continuous ones each dimension in [-1, 1)."""
         allowed = None if self._mask is None else self._mask.allowed(obs, self._choices)

@@ -20,14 +20,13 @@ from torch import Tensor
 from slm_lab.agent.algorithm.base import Algorithm, Schedule, Setting
 from slm_lab.agent.algorithm.learner import Learner, Stage
 from slm_lab.agent.algorithm.noise import NoiseStream
-from slm_lab.agent.net.actor_critic import Policy, free_log_std, policy_head_size
+from slm_lab.agent.net.actor_critic import Policy
 from slm_lab.agent.net.optim import Optim
 from slm_lab.functional.distributions import distribution_for
 from slm_lab.functional.losses import policy_gradient_loss
 from slm_lab.functional.normalize import standardize
 from slm_lab.functional.returns import discounted_returns
 from slm_lab.lib.registry import lookup, register
-from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSchedule
 from slm_lab.types import Act, Rollout, Sequences, Stats
 
@@ -63,23 +62,17 @@ class Reinforce(Algorithm):
         spec, info = setting.spec, setting.info
         dist = distribution_for(self.spec.action_pdtype, info.action)
         net_spec: Any = spec.net.for_role("actor")
-        log_std_init = free_log_std(net_spec, dist, info.action)
-        head = policy_head_size(dist, info.action, log_std_init)
-        net = lookup("net", spec.net.type)(net_spec, info.obs_shape, {"policy": head})
-        self.policy = Policy(net, dist, info.action, log_std_init).to(setting.device)
+        net_class = lookup("net", spec.net.type)
+        self.policy = Policy(net_class, net_spec, info.obs_shape, dist, info.action).to(setting.device)
         self.noise = NoiseStream(dist, info.action, info.num_envs, setting.generator)
         self.nets = {"net": self.policy}
         self.optims = {"net": Optim(self.policy, net_spec, self.spec.lr)}
         self.schedules = {"entropy_coef": Schedule(self.spec.entropy_coef_spec, setting.device)}
-        self.recall = self.make_recall([net])
+        self.recall = self.make_recall([self.policy.net])
         loss = self.loss if self.recall is None else self.recall.over(self.loss)
         stage = Stage(("net",), loss, self.stat_names)
         self.learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
-
-    @property
-    def opt_step(self) -> int:
-        """Gradient steps taken."""
-        return self.learner.steps
+        self.learners, self.parts = {"steps": self.learner}, {"noise": self.noise}
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A]"""
@@ -108,13 +101,3 @@ class Reinforce(Algorithm):
         data = self.learner_data(batch, batch.action, advantage)
         self.learner.step(data, None, (self.schedules["entropy_coef"].tensor,))
         return self.learner.take_stats()
-
-    def state_dict(self) -> State:
-        """Net, optimizer, noise."""
-        return super().state_dict() | {"noise": self.noise.state_dict(), "steps": self.learner.steps}
-
-    def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
-        super().load_state_dict(state)
-        self.noise.load_state_dict(state["noise"])
-        self.learner.steps = int(state["steps"])

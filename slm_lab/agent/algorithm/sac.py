@@ -52,7 +52,7 @@ from slm_lab.agent.algorithm.noise import NoiseStream
 from slm_lab.agent.algorithm.soft_spec import SoftActorCriticSpec, policy_distribution
 from slm_lab.agent.algorithm.temperature import Temperature, temperature_optim, temperature_schedules
 from slm_lab.agent.memory.replay import Replay
-from slm_lab.agent.net.actor_critic import Policy, free_log_std, policy_head_size
+from slm_lab.agent.net.actor_critic import Policy
 from slm_lab.agent.net.critic import Critics
 from slm_lab.agent.net.init import loss_function
 from slm_lab.agent.net.masked import HeadMask
@@ -64,7 +64,6 @@ from slm_lab.functional.masks import entropy_share
 from slm_lab.functional.normalize import symlog
 from slm_lab.functional.soft import expected_soft_value, soft_value, temperature_loss
 from slm_lab.functional.targets import lowest, td_target
-from slm_lab.lib.compiler import Effort
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.types import Act, Continuous, Discrete, Stats
@@ -95,6 +94,7 @@ class SoftActorCritic(Algorithm):
     Spec = SoftActorCriticSpec
     on_policy = False
     has_target = True
+    random_start = True
     masks = True
     spaces: ClassVar[tuple[type, ...]] = (Discrete, Continuous)
     """Kinds of action spaces."""
@@ -108,10 +108,7 @@ class SoftActorCritic(Algorithm):
         self.discrete = isinstance(action, Discrete)
         actor_spec, critic_spec = spec.net.for_role("actor"), spec.net.for_role("critic")
         net_class: Any = lookup("net", spec.net.type)
-        log_std_init = free_log_std(actor_spec, dist, action)
-        head = policy_head_size(dist, action, log_std_init)
-        net = net_class(actor_spec, self.info.obs_shape, {"policy": head})
-        self.policy = Policy(net, dist, action, log_std_init).to(device)
+        self.policy = Policy(net_class, actor_spec, self.info.obs_shape, dist, action).to(device)
         self.critics = Critics(
             net_class, critic_spec, self.info.obs_shape, action, self.spec.num_critics, self.critic_outputs
         ).to(device)
@@ -130,26 +127,17 @@ class SoftActorCritic(Algorithm):
             self.optims["temperature"] = temperature_optim(self.temperature, lr)
         schedules = temperature_schedules(self.spec, action)
         self.schedules = {name: Schedule(s, device) for name, s in schedules.items()}
-        self._mask = HeadMask.of(self.info.obs_shape, {"policy": head}) if self.discrete else None
+        self._mask = HeadMask.of(self.info.obs_shape, {"policy": action.n}) if self.discrete else None
         self._elementwise_loss = loss_function(critic_spec.loss_spec, each=True)
-        self._build_learners(compile=setting.compile)
-        params = {"net": self.optims["net"].params}
-        self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
-        self.acted = 0
-        """Frames acted, to know when the random ones are over."""
-
-    def _build_learners(self, *, compile: Effort | bool) -> None:
-        nets, frozen = dict(self.nets), {}
-        if self.target is not None:
-            nets["target_critic_net"], frozen["target_critic_net"] = self.target.net, self.target.params
         critic = Stage(("critic_net",), self.critic_loss, ("q",), outputs=("error",))
         learned = ("net",) if self.temperature is None else ("net", "temperature")
         policy = Stage(learned, self.policy_loss, ("entropy", "alpha"), label="policy_loss")
-        self.learner = Learner(nets, self.optims, [critic, policy], frozen=frozen, compile=compile)
-        self.critic_learner = Learner(nets, self.optims, [critic], frozen=frozen, compile=compile)
-        targets = [] if self.target is None else [(self.target, self.optims["critic_net"])]
-        spec = self.spec
-        self.turns = Turns(self.critic_learner, self.learner, spec.policy_delay, spec.target_delay, targets)
+        targets = {} if self.target is None else {"target_critic_net": (self.target, "critic_net")}
+        self.turns = Turns(self.spec, self.nets, self.optims, critic, policy, targets, compile=setting.compile)
+        self.learner = self.turns.both
+        self.parts = {"noise": self.noise, "target": self.target}
+        params = {"net": self.optims["net"].params}
+        self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
 
     @property
     def critic_outputs(self) -> int:
@@ -164,7 +152,7 @@ class SoftActorCritic(Algorithm):
     @property
     def opt_step(self) -> int:
         """Gradient steps taken, summed over optimizers."""
-        return self.learner.steps * len(self.optims) + self.critic_learner.steps
+        return self.turns.opt_step
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, *A]; random ones at first."""
@@ -177,25 +165,12 @@ class SoftActorCritic(Algorithm):
             )
         return self.actor(obs, self.noise.next(len(obs)).to(obs.device))
 
-    def finish(self) -> None:
-        """See Algorithm: the random actions of the beginning are over."""
-        super().finish()
-        self.acted = max(self.acted, self.training_start_step)
-
-    @property
-    def alike(self) -> bool:
-        """See Algorithm: random actions are not."""
-        return self.acted + self.info.num_envs > self.training_start_step
-
-    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
-        """See Algorithm."""
-        if not example:
-            self.acted += steps * self.info.num_envs
-        return (self.noise.ahead(steps, example=example),)
-
     def allowed(self, obs: Tensor) -> Tensor | None:
         """[N, *O] -> [N, n] bool, which discrete actions the env allows; None: all."""
         return None if self._mask is None else self._mask.allowed(obs, self.info.action.n)  # type: ignore[union-attr]
+
+    inputs = Algorithm.inputs
+    """See Algorithm: `act` draws in this way."""
 
     def choose(self, obs: Tensor, noise: Tensor) -> Act:
         """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy"""
@@ -244,20 +219,12 @@ class SoftActorCritic(Algorithm):
         action, log_prob = policy.sample_log_prob(noise)
         return action, log_prob
 
-    def critic_values(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        next_obs: Tensor,
-        noise: Tensor | None,
-        alpha: Tensor,
-        subset: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Q_i(s, a) [B] of each critic, last V(s') [B], a constant; action [B, *A], the rest: see `soft_value`."""
+    def critic_values(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[Tensor, ...]:
+        """Q_i(s, a) [B] of each critic, last V(s') [B], a constant."""
         assert self.target is not None
         with torch.no_grad():
-            next_value, _ = self.soft_value(self.target.net, next_obs, noise, alpha, subset)
-        return *self.critics(obs, action), next_value
+            next_value, _ = self.soft_value(self.target.net, batch.next_obs, told.next_noise, alpha, told.subset)
+        return *self.critics(batch.obs, batch.action), next_value
 
     def critic_loss(self, *data: Tensor) -> tuple[Tensor, Stats]:
         """All critics against their target: a Batch [B, ...], then what `unpack` understands."""
@@ -271,9 +238,7 @@ class SoftActorCritic(Algorithm):
         Returns:
             the loss of each critic [B], Q(s, a) [B], and how far it is from its target [B]; the last two are constants
         """
-        *qs, next_value = self.critic_values(
-            batch.obs, batch.action, batch.next_obs, told.next_noise, alpha, told.subset
-        )
+        *qs, next_value = self.critic_values(batch, told, alpha)
         target = td_target(batch.reward, batch.terminated, next_value, self.spec.gamma)
         lower = lowest(qs).detach()
         error = lower - target
@@ -333,17 +298,10 @@ class SoftActorCritic(Algorithm):
             self.optims["temperature"].params.flat.clamp_(self.spec.log_alpha_min, self.spec.log_alpha_max)
 
     def state_dict(self) -> State:
-        """Nets, optimizers, targets, noise."""
-        own: State = {"noise": self.noise.state_dict(), "acted": self.acted}
-        if self.target is not None:
-            own["target"] = self.target.state_dict()
-        return super().state_dict() | own | self.turns.state_dict()
+        """What every algorithm has, and turns."""
+        return super().state_dict() | self.turns.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
         super().load_state_dict(state)
-        if self.target is not None:
-            self.target.load_state_dict(state["target"])
-        self.noise.load_state_dict(state["noise"])
-        self.acted = int(state["acted"])
         self.turns.load_state_dict(state)

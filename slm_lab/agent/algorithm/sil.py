@@ -31,7 +31,6 @@ from slm_lab.agent.memory.returns import ReturnReplay, WithReturnReplaySpec
 from slm_lab.functional.losses import self_imitation_losses
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
-from slm_lab.lib.stateful import State
 from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative
 from slm_lab.types import Rollout, Stats
 
@@ -68,12 +67,8 @@ class SIL(ActorCritic):
         self.replay = ReturnReplay(memory, self.spec.gamma, setting.generator)
         stage = Stage(tuple(self.nets), self.sil_loss, ("sil_gain",), outputs=("gain",), label="sil_loss")
         self.sil_learner = Learner(self.nets, self.optims, [stage], compile=setting.compile)
+        self.learners["sil_steps"], self.parts["replay"] = self.sil_learner, self.replay
         self.stat_names = (*self.stat_names, "sil_loss", "sil_gain")
-
-    @property
-    def opt_step(self) -> int:
-        """Gradient steps taken, summed over nets."""
-        return super().opt_step + self.sil_learner.steps * len(self.optims)
 
     def sil_loss(self, obs: Tensor, action: Tensor, ret: Tensor) -> tuple[Tensor, Stats]:
         """The negative of what is ascended above, over a batch [B, ...]."""
@@ -102,16 +97,6 @@ class SIL(ActorCritic):
             self.replay.update_priority(past.place, gain)
         stats = self.sil_learner.take_stats()
         return {k: stats[k] for k in ("sil_loss", "sil_gain")}
-
-    def state_dict(self) -> State:
-        """Nets, optimizers, noise, replay."""
-        return super().state_dict() | {"replay": self.replay.state_dict(), "sil_steps": self.sil_learner.steps}
-
-    def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
-        super().load_state_dict(state)
-        self.replay.load_state_dict(state["replay"])
-        self.sil_learner.steps = int(state["sil_steps"])
 
 
 class PPOSILSpec(PPOSpec, SelfImitationSpec):

@@ -11,6 +11,7 @@ from slm_lab.functional.continuous_distributions import TanhNormal
 from slm_lab.functional.discrete_distributions import Categorical
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.errors import SpecError
+from slm_lab.spec.basics import wrong
 from slm_lab.spec.model import Count, Natural, NonNegative, Real
 from slm_lab.types import ActionSpace, Continuous, Discrete
 
@@ -48,8 +49,7 @@ class SoftActorCriticSpec(DelayedSpec):
         if self.log_alpha_min > self.log_alpha_max:
             raise PydanticCustomError("order", "log_alpha_min must not lie above log_alpha_max")
         if self.critic_subset is not None and self.critic_subset > self.num_critics:
-            context = {"key": "critic_subset", "got": self.critic_subset}
-            raise PydanticCustomError("order", "there are num_critics to draw from", context)
+            raise wrong("critic_subset", self.critic_subset, "there are num_critics to draw from")
         return self
 
 
@@ -61,8 +61,7 @@ def refuse_scalar_keys(spec: SoftActorCriticSpec) -> None:
     """
     for key in ("critic_subset", "policy_q", "symlog"):
         if getattr(spec, key) != type(spec).model_fields[key].default:
-            context = {"key": key, "got": getattr(spec, key)}
-            raise PydanticCustomError("order", "has no meaning for critics of distributions", context)
+            raise wrong(key, getattr(spec, key), "has no meaning for critics of distributions")
 
 
 def policy_distribution(

@@ -41,7 +41,6 @@ from slm_lab.functional.continuous_distributions import TanhNormal
 from slm_lab.functional.exploration import random_action, smoothed_action
 from slm_lab.functional.losses import ensemble_loss
 from slm_lab.functional.targets import lowest, td_target
-from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
@@ -71,6 +70,7 @@ class TD3(Algorithm):
     Spec = TD3Spec
     on_policy = False
     has_target = True
+    random_start = True
     stat_names = ("q", "policy_loss")
 
     def __init__(self, setting: Setting) -> None:
@@ -94,23 +94,14 @@ class TD3(Algorithm):
         }
         self.schedules = {"explore_var": Schedule(self.spec.explore_var_spec, device)}
         self._elementwise_loss = loss_function(critic_spec.loss_spec, each=True)
-        self._build_learners(compile=setting.compile)
-        params = {"net": self.optims["net"].params}
-        self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
-        self.acted = 0
-        """Frames acted, to know when the random ones are over."""
-
-    def _build_learners(self, *, compile: Effort | bool) -> None:
-        targets = {"target": self.policy_target, "target_critic_net": self.target}
-        nets = self.nets | {name: target.net for name, target in targets.items()}
-        frozen = {name: target.params for name, target in targets.items()}
         critic = Stage(("critic_net",), self.critic_loss, ("q",), outputs=("error",))
         policy = Stage(("net",), self.policy_loss, label="policy_loss")
-        self.learner = Learner(nets, self.optims, [critic, policy], frozen=frozen, compile=compile)
-        self.critic_learner = Learner(nets, self.optims, [critic], frozen=frozen, compile=compile)
-        pairs = [(self.policy_target, self.optims["net"]), (self.target, self.optims["critic_net"])]
-        spec = self.spec
-        self.turns = Turns(self.critic_learner, self.learner, spec.policy_delay, spec.target_delay, pairs)
+        targets = {"target": (self.policy_target, "net"), "target_critic_net": (self.target, "critic_net")}
+        self.turns = Turns(self.spec, self.nets, self.optims, critic, policy, targets, compile=setting.compile)
+        self.learner = self.turns.both
+        self.parts = {"noise": self.noise, "target": self.target, "policy_target": self.policy_target}
+        params = {"net": self.optims["net"].params}
+        self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
 
     @property
     def training_start_step(self) -> int:
@@ -120,7 +111,7 @@ class TD3(Algorithm):
     @property
     def opt_step(self) -> int:
         """Gradient steps taken, summed over optimizers."""
-        return self.learner.steps * 2 + self.critic_learner.steps
+        return self.turns.opt_step
 
     def act(self, obs: Tensor, explore: bool = True) -> Act:
         """[N, *O] -> actions [N, dim]; random ones at first."""
@@ -131,26 +122,12 @@ class TD3(Algorithm):
             return Act(random_action(self.info.action, len(obs), self.setting.generator).to(obs.device))
         return self.actor(obs, self.noise.next(len(obs)).to(obs.device), self.schedules["explore_var"].tensor)
 
-    @property
-    def alike(self) -> bool:
-        """See Algorithm: random actions are not."""
-        return self.acted + self.info.num_envs > self.training_start_step
-
-    def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
-        """See Algorithm."""
-        if not example:
-            self.acted += steps * self.info.num_envs
-        noise = self.noise.ahead(steps, example=example)
-        return noise, self.schedules["explore_var"].ahead(self.frame, self.info.num_envs, steps)
+    inputs = Algorithm.inputs
+    """See Algorithm: `act` draws in this way."""
 
     def choose(self, obs: Tensor, noise: Tensor, std: Tensor) -> Act:
         """[N, *O], [N, dim], 0-d -> actions [N, dim] around those of the policy"""
         return Act((self.policy(obs) + std * noise).clamp(-1, 1))
-
-    def finish(self) -> None:
-        """See Algorithm: the random actions of the beginning are over."""
-        super().finish()
-        self.acted = max(self.acted, self.training_start_step)
 
     def critic_loss(self, *data: Tensor) -> tuple[Tensor, Stats]:
         """All critics against the smoothed target: a Batch [B, ...], then noise [B, dim] for the next action."""
@@ -184,20 +161,10 @@ class TD3(Algorithm):
         memory.update_priority(batch.index, error)
 
     def state_dict(self) -> State:
-        """Nets, optimizers, targets, noise."""
-        own = {
-            "target": self.target.state_dict(),
-            "policy_target": self.policy_target.state_dict(),
-            "noise": self.noise.state_dict(),
-            "acted": self.acted,
-        }
-        return super().state_dict() | own | self.turns.state_dict()
+        """What every algorithm has, and turns."""
+        return super().state_dict() | self.turns.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Become what `state_dict` said."""
         super().load_state_dict(state)
-        self.target.load_state_dict(state["target"])
-        self.policy_target.load_state_dict(state["policy_target"])
-        self.noise.load_state_dict(state["noise"])
-        self.acted = int(state["acted"])
         self.turns.load_state_dict(state)

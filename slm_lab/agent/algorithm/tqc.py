@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from slm_lab.agent.algorithm.delayed import Batch
@@ -28,6 +27,7 @@ from slm_lab.functional.distributional import quantile_fractions, quantile_huber
 from slm_lab.functional.soft import soft_value
 from slm_lab.functional.targets import td_target
 from slm_lab.lib.registry import register
+from slm_lab.spec.basics import wrong
 from slm_lab.spec.model import Count, Natural
 from slm_lab.types import Continuous
 
@@ -46,8 +46,7 @@ class TQCSpec(SoftActorCriticSpec):
     def _something_is_kept(self) -> Self:
         refuse_scalar_keys(self)
         if self.drop_quantiles >= self.quantiles:
-            context = {"key": "drop_quantiles", "got": self.drop_quantiles}
-            raise PydanticCustomError("order", "must be less than quantiles", context)
+            raise wrong("drop_quantiles", self.drop_quantiles, "must be less than quantiles")
         return self
 
 

@@ -22,11 +22,10 @@ Differs from the paper: rewards are divided by the running deviation of the retu
 normalizes, keeps its size. Continuous actions only.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from slm_lab.agent.algorithm.base import Setting
@@ -41,6 +40,7 @@ from slm_lab.functional.normalize import unit_rows_
 from slm_lab.functional.soft import soft_value
 from slm_lab.functional.targets import lowest, td_target
 from slm_lab.lib.registry import register
+from slm_lab.spec.basics import NUMBER, wrong
 from slm_lab.spec.model import Count, Real
 from slm_lab.types import Continuous
 
@@ -56,7 +56,7 @@ class XQCSpec(SoftActorCriticSpec):
     """z_1, lowest return."""
     v_max: Real = 5.0
     """z_K, highest return."""
-    atoms: Count = 101
+    atoms: Annotated[int, Field(ge=2), NUMBER] = 101
     """K, returns that have a probability."""
     weight_norm: bool = True
     """Whether rows of weights that are normalized behind are kept at length 1."""
@@ -65,9 +65,7 @@ class XQCSpec(SoftActorCriticSpec):
     def _support_has_a_width(self) -> Self:
         refuse_scalar_keys(self)
         if self.v_min >= self.v_max:
-            raise PydanticCustomError("order", "must lie above v_min", {"key": "v_max", "got": self.v_max})
-        if self.atoms < 2:
-            raise PydanticCustomError("order", "must be at least 2", {"key": "atoms", "got": self.atoms})
+            raise wrong("v_max", self.v_max, "must lie above v_min")
         return self
 
 

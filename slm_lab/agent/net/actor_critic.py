@@ -1,5 +1,6 @@
 """Policy and value function as one module: two nets, or one body with two heads."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -11,30 +12,38 @@ from slm_lab.functional.distributions import Distribution
 from slm_lab.types import ActionSpace, Continuous, Sequences
 
 
-def free_log_std(spec: Any, dist: type[Distribution], action: ActionSpace) -> float | None:
-    """Where a free log standard deviation starts; None where the distribution has none: then the key is not read."""
-    fits = isinstance(action, Continuous) and issubclass(dist, Normal | TanhNormal)
-    return cast("float | None", spec.log_std_init) if fits else None
-
-
 class Policy(nn.Module):
     """obs -> distribution over actions; without a value function.
 
     Args:
-        net: has a head `policy` first
+        net_class: class of the net
+        spec: as the actor's role sees it
+        obs_shape: *O
         dist: distribution class
         action: action space
-        log_std_init: start of a free log standard deviation in place of the head's, see `free_log_std`
+        others: further heads, behind `policy`
     """
 
-    def __init__(self, net: Net, dist: type[Distribution], action: ActionSpace, log_std_init: float | None) -> None:
+    def __init__(
+        self,
+        net_class: Callable[..., Net],
+        spec: Any,
+        obs_shape: tuple[int, ...],
+        dist: type[Distribution],
+        action: ActionSpace,
+        others: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.net = net
         self.dist = dist
-        self.log_std = None
-        if log_std_init is not None:
-            assert isinstance(action, Continuous)
-            self.log_std = nn.Parameter(torch.full((action.dim,), float(log_std_init)))
+        start, width = None, 0
+        # of other distributions the key is not read
+        if isinstance(action, Continuous) and issubclass(dist, Normal | TanhNormal):
+            start, width = spec.log_std_init, action.dim
+        if start is None:
+            width = dist.head_size(action)
+        self.net = net_class(spec, obs_shape, {"policy": width, **(others or {})})
+        self.log_std = None if start is None else nn.Parameter(torch.full((width,), float(start)))
+        """Free, in place of the head's."""
 
     def distribution(self, raw: Tensor) -> Distribution:
         """From the policy head's output [B, K], or [B, dim] where the log standard deviation is free."""
@@ -63,14 +72,6 @@ class DeterministicPolicy(nn.Module):
         return cast(Tensor, self.net(obs)[0].tanh())
 
 
-def policy_head_size(dist: type[Distribution], action: ActionSpace, log_std_init: float | None) -> int:
-    """Width of the policy head; the free log standard deviation is no part of it."""
-    if log_std_init is not None:
-        assert isinstance(action, Continuous)
-        return action.dim
-    return dist.head_size(action)
-
-
 class ActorCriticNet(nn.Module):
     """`actor`: the policy; `critic`: the value net, or None where the actor's body is shared.
 
@@ -87,10 +88,8 @@ class ActorCriticNet(nn.Module):
     ) -> None:
         super().__init__()
         actor_spec, critic_spec = spec.for_role("actor"), spec.for_role("critic")
-        log_std_init = free_log_std(actor_spec, dist, action)
-        width = policy_head_size(dist, action, log_std_init)
-        heads = {"policy": width, "value": 1} if spec.shared else {"policy": width}
-        self.actor = Policy(net_class(actor_spec, obs_shape, heads), dist, action, log_std_init)
+        heads = {"value": 1} if spec.shared else {}
+        self.actor = Policy(net_class, actor_spec, obs_shape, dist, action, heads)
         self.critic = None if spec.shared else net_class(critic_spec, obs_shape, {"value": 1})
         if spec.shared and critic_spec.init_std is not None:
             value_head = cast(nn.Linear, self.actor.net.heads["value"])

@@ -56,7 +56,7 @@ class MultiInputNet(Net):
                 raise SpecError(["agent.net.parts: observations of this env have no parts"])
             if len(obs_shape) == 2:
                 note_flattened(obs_shape, "MultiInputNet")
-            shape = _alone(obs_shape)
+            shape = PackedShape(obs_shape, (ObsPart("obs", tuple(obs_shape), "float32", 0, 0, len(obs_shape) == 3),))
         image = PartSpec(conv_hid_layers=spec.conv_hid_layers, fc_hid_layers=spec.fc_hid_layers)
         name = spec.hid_layers_activation
         self.parts_body = PartsBody(
@@ -69,9 +69,3 @@ class MultiInputNet(Net):
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
         return self.joint(self.parts_body.read([obs]) if self.alone else self.parts_body(obs))
-
-
-def _alone(obs_shape: tuple[int, ...]) -> PackedShape:
-    """An observation as its only part."""
-    part = ObsPart("obs", tuple(obs_shape), "float32", 0, 0, len(obs_shape) == 3)
-    return PackedShape(obs_shape, (part,))

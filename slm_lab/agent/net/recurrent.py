@@ -98,11 +98,8 @@ class RecurrentNet(Net):
         rows = obs.flatten(0, 1)
         x: Tensor = self.body(real(rows) if self.front is None else self.front(rows)).unflatten(0, obs.shape[:2])
 
-        def through_layers(x: Tensor) -> tuple[Tensor, Tensor]:
-            return self._through_layers(x, reset, state)
-
         # a cell's small errors would add up over time: float32, whatever the layers before are taken in
-        return full_precision(through_layers, x)
+        return full_precision(lambda x: self._through_layers(x, reset, state), x)
 
     def _through_layers(self, x: Tensor, reset: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         keep = None if reset is None else (~reset).to(x.dtype).unsqueeze(-1)

@@ -11,6 +11,8 @@ from torch import distributions as theirs
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.crossq import CrossQ
+from slm_lab.agent.algorithm.delayed import Batch
+from slm_lab.agent.algorithm.sac import Rest
 from slm_lab.agent.net.normalization import BatchRenorm
 from slm_lab.types import ActionSpace
 
@@ -96,6 +98,12 @@ def test_discrete_critic_loss_by_the_formula() -> None:
     torch.testing.assert_close(loss, ((taken[0] - y) ** 2).mean() + ((taken[1] - y) ** 2).mean())
 
 
+def values(algo: Any, obs: Tensor, action: Tensor, next_obs: Tensor, noise: Tensor | None) -> tuple[Tensor, ...]:
+    given = Batch(obs, action, ZERO, next_obs, ZERO, ZERO)
+    found: tuple[Tensor, ...] = algo.critic_values(given, Rest(noise, None, None, ZERO, ZERO), torch.tensor(0.1))
+    return found
+
+
 @BOTH
 def test_present_and_next_are_normalized_by_what_they_have_in_common(action: ActionSpace) -> None:
     """Two passes, each by statistics of its own, say something else."""
@@ -103,14 +111,14 @@ def test_present_and_next_are_normalized_by_what_they_have_in_common(action: Act
     obs, taken, _, next_obs, *_ = batch(agent)
     noise = None if action is DISCRETE else torch.zeros(5, 2)
     apart = [mixed(algo) for _ in range(2)]
-    q1, q2, next_value = algo.critic_values(obs, taken, next_obs + 3, noise, torch.tensor(0.1))
+    q1, q2, next_value = values(algo, obs, taken, next_obs + 3, noise)
     alone = apart[0].critics(obs, taken)
     assert (q1 - alone[0]).abs().max() > 0.01
     assert (q2 - alone[1]).abs().max() > 0.01
     value, _ = apart[1].soft_value(apart[1].critics, next_obs + 3, noise, torch.tensor(0.1))
     assert (next_value - value).abs().max() > 0.01
     assert counts(algo) == [1] * 4
-    shifted = algo.critic_values(obs, taken, next_obs + 30, noise, torch.tensor(0.1))
+    shifted = values(algo, obs, taken, next_obs + 30, noise)
     # what comes next moves what is said of the present
     assert (shifted[0] - q1).abs().max() > 0.01
 
@@ -120,7 +128,7 @@ def test_the_next_value_is_a_constant(action: ActionSpace) -> None:
     agent, algo = crossq(action)
     obs, taken, _, next_obs, *_ = batch(agent)
     noise = None if action is DISCRETE else torch.zeros(5, 2)
-    q1, q2, next_value = algo.critic_values(obs, taken, next_obs, noise, torch.tensor(0.1))
+    q1, q2, next_value = values(algo, obs, taken, next_obs, noise)
     assert (q1.requires_grad, q2.requires_grad, next_value.requires_grad) == (True, True, False)
 
 
@@ -201,7 +209,7 @@ def test_compiled_equals_eager(action: ActionSpace) -> None:
     first, second = (World(a.info).live(a, 25) for a in agents)
     algo: Any = agents[1].algorithm
     assert algo.learner.compile
-    assert algo.critic_learner.compile
+    assert algo.turns.critics.compile
     assert min(counts(algo)) > 5
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)

@@ -361,4 +361,4 @@ def test_targets_may_move_more_often_than_the_policy_learns() -> None:
 
     algo.target.move_ = counted
     world.live(agent, 15)
-    assert (moves, algo.learner.steps, algo.critic_learner.steps) == (10, 5, 15)
+    assert (moves, algo.learner.steps, algo.turns.critics.steps) == (10, 5, 15)

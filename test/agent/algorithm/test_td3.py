@@ -115,7 +115,7 @@ def test_compiled_equals_eager() -> None:
     (plain, _), (compiled, algo) = (td3(compile=c) for c in (False, True))
     first, second = (World(a.info).live(a, 20) for a in (plain, compiled))
     assert algo.learner.compile
-    assert algo.critic_learner.compile
+    assert algo.turns.critics.compile
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(plain.weights(), compiled.weights(), atol=1e-4, rtol=1e-3)
