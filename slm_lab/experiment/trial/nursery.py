@@ -43,10 +43,10 @@ _OUTPUT_KEPT = 1_000_000
 """Bytes of a process's output that are passed on."""
 
 
-def read_end(output: IO[bytes]) -> str:
-    """The end of what a process printed into a file; it may print on meanwhile."""
+def read_end(output: IO[bytes], begin: int = 0) -> str:
+    """The end of what a process printed into a file, from byte `begin` on; it may print on meanwhile."""
     size = os.fstat(output.fileno()).st_size
-    return os.pread(output.fileno(), _OUTPUT_KEPT, max(0, size - _OUTPUT_KEPT)).decode(errors="replace")
+    return os.pread(output.fileno(), _OUTPUT_KEPT, max(begin, size - _OUTPUT_KEPT)).decode(errors="replace")
 
 
 class Child:
@@ -121,13 +121,14 @@ class Nursery:
 
     def _begin(self) -> None:
         self._socket, theirs = socket.socketpair()
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the nursery
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the nursery
+        self._heard = 0
         with theirs, _SigintBlocked():
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
                 env={**os.environ, **_ONE_THREAD},
                 stdin=subprocess.DEVNULL,
-                stdout=self.output,
+                stdout=self._output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
             )
@@ -155,28 +156,46 @@ class Nursery:
         os.close(tell)
         return Child(self.process, os.fdopen(told, "rb", buffering=0))
 
+    def printed(self) -> str:
+        """The end of what it has printed since this was last asked."""
+        begin, self._heard = self._heard, os.fstat(self._output.fileno()).st_size
+        return read_end(self._output, begin)
+
     def close(self) -> None:
         """End the process, which has nothing to save; its workers go on."""
         self.process.kill()
         self.process.wait()
         self._socket.close()
-        self.output.close()
+        self._output.close()
 
 
-_AHEAD: list[Nursery] = []
+_IDLE: list[Nursery] = []
+"""At most one, which waits for the next trial."""
 
 
 def start_ahead() -> None:
     """Begin a nursery that `take` gives out, before this process imports torch itself; one at a time."""
-    if not _AHEAD:
-        nursery = Nursery()
-        _AHEAD.append(nursery)
-        atexit.register(nursery.close)
+    if not _IDLE:
+        _IDLE.append(Nursery())
 
 
 def take() -> Nursery:
-    """The nursery that was started ahead, or one that begins now."""
-    return _AHEAD.pop() if _AHEAD else Nursery()
+    """The nursery that waits, or one that begins now."""
+    return _IDLE.pop() if _IDLE else Nursery()
+
+
+def give_back(nursery: Nursery) -> None:
+    """Have it wait for the next trial of this process, which then imports nothing."""
+    if _IDLE or nursery.process.poll() is not None:
+        nursery.close()
+    else:
+        _IDLE.append(nursery)
+
+
+@atexit.register
+def _close_idle() -> None:
+    while _IDLE:
+        _IDLE.pop().close()
 
 
 class _SigintBlocked:

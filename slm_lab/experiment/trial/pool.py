@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Self
 
-from slm_lab.experiment.trial.nursery import Nursery, read_end, take
+from slm_lab.experiment.trial.nursery import Nursery, give_back, read_end, take
 from slm_lab.lib.files import unnamed_file
 
 _TICK = 0.2
@@ -175,7 +175,7 @@ class Pool:
     def _bury(self, worker: _Worker, on_death: Callable[[Job, str, str], None], job: Job) -> None:
         reason = worker.death()
         # of one that was never born the nursery knows why
-        output = read_end(worker.output if worker.process.pid else self._nursery.output)
+        output = read_end(worker.output) if worker.process.pid else self._nursery.printed()
         self._workers.remove(worker)
         worker.close()
         on_death(job, reason, output)
@@ -193,6 +193,6 @@ class Pool:
             self.output += filter(None, [read_end(worker.output)])
             worker.close()
         self._workers.clear()
-        self.output += filter(None, [read_end(self._nursery.output)])
-        self._nursery.close()
+        self.output += filter(None, [self._nursery.printed()])
+        give_back(self._nursery)
         self._shared.close()

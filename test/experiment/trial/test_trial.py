@@ -281,6 +281,17 @@ def test_a_stopped_trial_leaves_its_graphs(tiny: Tiny, options: Options) -> None
     assert not layout.trial_scalar(0).exists()
 
 
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[nursery_module.Nursery]]:
+    """No nursery of other tests waits, and none is left to them."""
+    waiting: list[nursery_module.Nursery] = []
+    monkeypatch.setattr(nursery_module, "_IDLE", waiting)
+    yield waiting
+    for made in waiting:
+        made.close()
+
+
+@pytest.mark.usefixtures("idle")
 def test_a_worker_that_still_starts_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nursery_module, "_START", "import time; time.sleep(60)")
     begun = time.monotonic()
@@ -290,13 +301,14 @@ def test_a_worker_that_still_starts_is_not_waited_for(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("born", [True, False])
-def test_leaving_a_pool_in_a_hurry_ends_its_workers(born: bool) -> None:
+def test_leaving_a_pool_in_a_hurry_ends_its_workers(born: bool, idle: list[nursery_module.Nursery]) -> None:
     pids: list[int] = []
 
     def leave() -> None:
         with Pool(2) as pool:
-            pids.append(pool._nursery.process.pid)
-            if born:
+            if not born:
+                pids.append(pool._nursery.process.pid)
+            else:
                 for worker in pool._workers:
                     while worker.process.pid is None:
                         time.sleep(0.05)
@@ -305,7 +317,8 @@ def test_leaving_a_pool_in_a_hurry_ends_its_workers(born: bool) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         leave()
-    assert len(pids) == (3 if born else 1)
+    assert len(pids) == (2 if born else 1)
+    assert len(idle) == born
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, signal.SIG_DFL)
@@ -344,6 +357,25 @@ def test_sessions_share_one_import_and_outlive_its_process(tiny: Tiny, options: 
         assert pool._nursery.process.pid != first
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the nursery imports nothing")
+def test_the_trials_of_a_process_share_one_import(tiny: Tiny, options: Options, tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        layout = Layout.new(tmp_path, name)
+        layout.make_folders()
+        with Pool(1) as pool:
+            found.append(pool._nursery)
+            pool.run([job_of(layout, tiny, options, 0)], lambda *_: None, lambda *_: None, pytest.fail)
+        assert pool.output == []
+    assert found[0] is found[1]
+    died = found[0].process
+    died.kill()
+    died.wait()
+    with Pool(1) as pool:
+        assert pool._nursery.process.pid != died.pid
+
+
+@pytest.mark.usefixtures("idle")
 def test_why_no_worker_was_born_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nursery_module, "_START", "raise SystemExit('no torch here')")
     deaths: list[tuple[str, str]] = []
@@ -352,15 +384,24 @@ def test_why_no_worker_was_born_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert deaths == [("its process ended with exit code 1", "no torch here\n")]
 
 
-def test_a_job_of_many_specs_starts_one_nursery_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nursery_module, "_START", "import time; time.sleep(60)")
+def test_one_nursery_waits(monkeypatch: pytest.MonkeyPatch, idle: list[nursery_module.Nursery]) -> None:
+    monkeypatch.setattr(nursery_module, "_START", "import time; print('said', flush=True); time.sleep(60)")
     nursery_module.start_ahead()
     nursery_module.start_ahead()
-    first, second = nursery_module.take(), nursery_module.take()
-    assert first.process.pid < second.process.pid
-    assert nursery_module._AHEAD == []
-    for nursery in (first, second):
-        nursery.close()
+    assert len(idle) == 1
+    first, second, third = nursery_module.take(), nursery_module.take(), nursery_module.take()
+    assert idle == []
+    assert len({x.process.pid for x in (first, second, third)}) == 3
+    while not (printed := first.printed()):
+        time.sleep(0.05)
+    assert (printed, first.printed()) == ("said\n", "")
+    second.process.kill()
+    second.process.wait()
+    for nursery in (second, first, third):
+        nursery_module.give_back(nursery)
+    # one that is dead is no use, nor is one too many
+    assert idle == [first]
+    assert third.process.poll() is not None
 
 
 STUB = """
