@@ -1,7 +1,6 @@
 """Replay against a plain list of all that happened."""
 
 import io
-import timeit
 from typing import Any
 
 import numpy as np
@@ -464,12 +463,3 @@ def test_a_batch_does_not_change_with_the_memory(owner: Any, stream: Any) -> Non
 def test_sizes_may_be_written_as_floats() -> None:
     spec = Replay.Spec.model_validate({"name": "Replay", "batch_size": 64.0, "max_size": 1e6})
     assert (spec.batch_size, spec.max_size) == (64, 1_000_000)
-
-
-def test_drawing_a_batch_is_fast(owner: Any, stream: Any) -> None:
-    me = owner(4, (4,))
-    memory, env = make(me, batch_size=64, max_size=10_000), stream(me.info, p_end=0.02)
-    for _ in range(3000):
-        memory.add(*env.step())
-    best = min(timeit.repeat(memory.sample, number=100, repeat=20)) / 100
-    assert best < 150e-6  # about 15 on a quiet machine
