@@ -14,28 +14,24 @@ the caller's main module, so no `if __name__ == "__main__"` is needed. What a sp
 belongs in a module that its `meta.plugins` names.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment import launch
-from slm_lab.experiment.graphs.plot_runs import plot_runs
+from slm_lab.experiment.graphs.plot_runs import plot
 from slm_lab.experiment.play.enjoy import SavedPolicy
 from slm_lab.experiment.play.measure import Evaluation, evaluate
 from slm_lab.experiment.play.policy import Policy
-from slm_lab.experiment.records import compare as comparison
-from slm_lab.experiment.records.compare import Comparison
-from slm_lab.experiment.records.history import read_histories
-from slm_lab.experiment.records.runs import find_run
-from slm_lab.experiment.report.write import write_report
+from slm_lab.experiment.records.compare import Comparison, compare
+from slm_lab.experiment.report.write import write_report as report
 from slm_lab.experiment.session.callbacks import Callbacks, Episode
 from slm_lab.experiment.session.results import RunResult
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial.check import load_spec
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import adopt_console, silenced
 from slm_lab.spec.model import Spec
 
@@ -167,92 +163,3 @@ def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "c
         LabError: there is none, or it can't be read.
     """
     return Policy(SavedPolicy.open(target, Path(out).expanduser()), device)
-
-
-def compare(
-    targets: Sequence[str | Path],
-    *,
-    out: str | Path = "data",
-    metric: str = "total_reward",
-    at: int | None = None,
-    target: float | None = None,
-    labels: Sequence[str] | None = None,
-) -> Comparison:
-    """Compare runs: scores with 95 % intervals, and the probability that one method beats another.
-
-    Args:
-        targets: run folders, or `latest` of `out`; runs with equal specs are seeds of one method.
-        out: folder of the run folders.
-        metric: a column of the tables (the mean of its last 100 rows counts), or a metric such as `strength`.
-        at: only rows up to this frame count.
-        target: return; how long each method took to first reach it is reported. None: 90 % of the way from
-            random to the best method.
-        labels: one a run; None: by their specs.
-
-    Raises:
-        LabError: no such run or metric; a run without a row.
-    """
-    histories, left_out = read_histories(_layouts(targets, out), strict=labels is not None)
-    found = comparison.compare(histories, metric=metric, at=at, target=target, labels=labels)
-    found.notes.extend(left_out)
-    return found
-
-
-def plot(
-    targets: str | Path | Sequence[str | Path],
-    output: str | Path,
-    *,
-    out: str | Path = "data",
-    metric: str = "total_reward",
-    x: str = "frames",
-    title: str | None = None,
-    labels: Sequence[str] | None = None,
-) -> Path:
-    """Draw runs into a .png, .svg or .pdf: a curve a method with its 95 % interval, a graph an env; gives the file.
-
-    Args:
-        targets: a run folder or several, or `latest` of `out`; runs of one spec are seeds of one method.
-        output: the file.
-        out: folder of the run folders.
-        metric: a column of the tables.
-        x: `frames` or `time`.
-        title: above the graph.
-        labels: one a run; None: by their specs.
-
-    Raises:
-        LabError: no such run or column, nothing to draw, a file that can't be written.
-    """
-    histories, _ = read_histories(_layouts(targets, out), strict=labels is not None)
-    return plot_runs(histories, output=Path(output), metric=metric, x=x, title=title, legends=labels)
-
-
-def report(
-    targets: str | Path | Sequence[str | Path],
-    output: str | Path | None = None,
-    *,
-    out: str | Path = "data",
-    video: bool = True,
-    evaluate: int | None = None,
-    **options: Any,
-) -> Path:
-    """Write a run, a search, or several runs as one HTML page that works offline; gives the file.
-
-    Args:
-        targets: a run folder or several, or `latest` of `out`.
-        output: the file; None: `report.html` in the run folder, of several runs in the working folder.
-        out: folder of the run folders.
-        video: film the best policy of a run that has no film.
-        evaluate: episodes that the best policy of each session of a run plays for the page.
-        options: `metric`, `at`, `target` and `labels` of `compare`, for several runs.
-
-    Raises:
-        LabError: no such run, a run without a row, a file that can't be written.
-    """
-    return write_report(
-        _layouts(targets, out), None if output is None else Path(output), video=video, evaluate=evaluate, **options
-    )
-
-
-def _layouts(targets: str | Path | Sequence[str | Path], out: str | Path) -> list[Layout]:
-    words = [targets] if isinstance(targets, str | Path) else targets
-    return [find_run(target, Path(out).expanduser()) for target in words]

@@ -9,7 +9,6 @@ from rich.text import Text
 from slm_lab.cli.report import make_table, print_json, print_table, show_notes
 from slm_lab.cli.runs import find_all
 from slm_lab.experiment.records.compare import Comparison, compare, to_json
-from slm_lab.experiment.records.history import read_histories
 from slm_lab.experiment.records.wording import NAMES, env_table, interval, number
 
 
@@ -24,9 +23,8 @@ def main(
     as_json: bool,
 ) -> None:
     """Print scores with intervals."""
-    histories, left_out = read_histories(find_all(words, out), strict=labels is not None)
-    found = compare(histories, metric=metric, at=at, target=target, labels=labels)
-    found.notes.extend(left_out)
+    folders = [layout.root for layout in find_all(words, out)]
+    found = compare(folders, metric=metric, at=at, target=target, labels=labels)
     if as_json:
         print_json(to_json(found))
         return

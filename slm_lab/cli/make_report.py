@@ -19,7 +19,7 @@ def main(
     find_local_plugins()
     layouts = find_all(words, out)
     if watch_every is None:
-        path = write_report(layouts, output, **options)
+        path = write_report([layout.root for layout in layouts], output, **options)
     else:
         path = watch(layouts, output, every=watch_every, on_first=open_page if open_it else None, **options)
     print(path)

@@ -42,17 +42,17 @@ def plot(  # noqa: PLR0917  a parameter is an option
     """
     from slm_lab.cli.report import show_notes
     from slm_lab.cli.runs import find_all
-    from slm_lab.experiment.graphs.plot_runs import plot_runs
-    from slm_lab.experiment.records.history import read_histories
+    from slm_lab.experiment.graphs.plot_runs import plot
     from slm_lab.lib.errors import LabError
 
     words = [*(runs or []), *split_words(folders or "")]
     if not words:
         raise LabError("plot: no run given; name folders, patterns or specs")
     labels = split_words(legends) if legends is not None else None
-    histories, left_out = read_histories(find_all(words, out), strict=labels is not None)
-    typer.echo(plot_runs(histories, metric=metric, x=x, title=title, legends=labels, output=output))
-    show_notes(left_out)
+    notes: list[str] = []
+    found = [layout.root for layout in find_all(words, out)]
+    typer.echo(plot(found, output, metric=metric, x=x, title=title, labels=labels, told=notes.append))
+    show_notes(notes)
 
 
 def report(  # noqa: PLR0913, PLR0917  a parameter is an option

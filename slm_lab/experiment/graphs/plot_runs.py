@@ -1,6 +1,6 @@
 """Runs compared in one file: a curve a method with its interval, a graph an env."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from slm_lab.experiment.graphs.draw import Line, draw_panels
 from slm_lab.experiment.graphs.plot import INTERVAL, LABELS
 from slm_lab.experiment.records.compare import group
 from slm_lab.experiment.records.curves import average, moving_average
-from slm_lab.experiment.records.history import History, Session, check_column
+from slm_lab.experiment.records.history import Session, Targets, check_metric, read_histories
 from slm_lab.lib.errors import LabError
 
 PLOTS = (".png", ".svg", ".pdf")
@@ -19,41 +19,42 @@ CLOCKS = {"frames": ("frame", "frames"), "time": ("wall_t", "wall time (s)")}
 """Horizontal axes: name -> column and label."""
 
 
-def plot_runs(
-    histories: Sequence[History],
+def plot(
+    targets: Targets,
+    output: str | Path,
     *,
-    output: Path,
+    out: str | Path = "data",
     metric: str = "total_reward",
     x: str = "frames",
     title: str | None = None,
-    legends: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    told: Callable[[str], object] = lambda note: None,
 ) -> Path:
-    """Draw runs: the mean over the sessions of each method and its 95 % interval, a graph for each env.
-
-    Runs of one spec count as sessions of one method; a search counts with its best trial.
+    """Draw runs into a .png, .svg or .pdf: a curve a method with its 95 % interval, a graph an env; gives the file.
 
     Args:
-        histories: of the runs.
-        output: a file of PLOTS; its folder is made.
+        targets: a run folder or several, or `latest` of `out`; runs of one spec are seeds of one method, and a search
+            counts with its best trial.
+        output: the file; its folder is made.
+        out: folder of the run folders.
         metric: a column of the tables; `total_reward` is drawn as its moving average.
-        x: a name of CLOCKS.
+        x: `frames` or `time`.
         title: above the graph.
-        legends: one a run; None: by their specs.
-
-    Returns:
-        `output`
+        labels: one a run; None: by their specs.
+        told: called with what is to be said of each run that has no row, and is left out.
 
     Raises:
-        LabError: no such column, nothing to draw, not as many legends as runs, `output` can't be written.
+        LabError: no such run or column, nothing to draw, not as many labels as runs, a file that can't be written.
     """
+    histories, left_out = read_histories(targets, out, strict=labels is not None)
     output = Path(output)
     if output.suffix.lower() not in PLOTS:
         raise LabError(f"plot: can't write {output.name} (known: {', '.join(PLOTS)})")
     if x not in CLOCKS:
         raise LabError(f"plot: no axis '{x}' (known: {', '.join(CLOCKS)})")
-    check_column(metric, [s for h in histories for s in h.judged])
+    check_metric(metric, histories)
     clock, xlabel = CLOCKS[x]
-    methods = group(histories, legends)
+    methods = group(histories, labels)
     several = len({env for env, _ in methods}) > 1
     panels: dict[str, list[Line]] = {}
     counts = []
@@ -78,6 +79,8 @@ def plot_runs(
         raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
     if not drawn:
         raise LabError(f"plot: no run has a value of {metric}, nothing to draw")
+    for note in left_out:
+        told(note)
     return output
 
 

@@ -1,10 +1,15 @@
-"""What a uniformly random policy reaches: the zero of strength. A table of the package, never measured live."""
+"""What a uniformly random policy reaches: the zero of strength, and what scores are normalized by.
+
+Tables of the package, never measured live.
+"""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from loguru import logger
 
 
@@ -17,13 +22,45 @@ def baseline(env_name: str) -> float:
     return float(entry["mean"])
 
 
-@cache
 def baselines() -> dict[str, dict[str, Any]]:
     """The table: env id -> {"mean", "std"} of the return; std is None where it is not known."""
-    return read_shipped("baselines.json")
+    return _shipped("baselines.json")
 
 
-def read_shipped(name: str) -> dict[str, Any]:
+class Reference(NamedTuple):
+    """What scores of an env are normalized by, so that those of several envs can be averaged."""
+
+    low: float
+    high: float
+    source: str
+    """Of `high`, in words."""
+
+
+def reference(env: str, means: Sequence[float]) -> Reference | None:
+    """What scores of an env are normalized by; None without a baseline, or where nothing known is above it.
+
+    >>> reference("CartPole-v1", [100.0])
+    Reference(low=22.97, high=475.0, source="gymnasium's reward threshold")
+    >>> reference("Pendulum-v1", [-800.0, -150.0])
+    Reference(low=-1197.15, high=-150.0, source='the best method compared here')
+    """
+    if env not in baselines():
+        return None
+    low = float(baselines()[env]["mean"])
+    for source, scores in _shipped("references.json").items():
+        if scores.get(env, -np.inf) > low:
+            return Reference(low, float(scores[env]), source)
+    best = max((m for m in means if np.isfinite(m)), default=low)
+    return Reference(low, best, "the best method compared here") if best > low else None
+
+
+def no_reference(env: str) -> str:
+    """Why `reference` gives None, in words."""
+    return "no method is better than random" if env in baselines() else "no random baseline is known"
+
+
+@cache
+def _shipped(name: str) -> dict[str, Any]:
     """A JSON file that lies beside this module."""
     return json.loads((resources.files(__package__) / name).read_text(encoding="utf-8"))
 

@@ -7,16 +7,18 @@ best method compared here). Scores of an env without a baseline are not normaliz
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slm_lab.experiment.records import statistics
-from slm_lab.experiment.records.baselines import baselines
+from slm_lab.experiment.records.baselines import Reference, baselines, no_reference, reference
 from slm_lab.experiment.records.curves import first_reached, moving_average
-from slm_lab.experiment.records.history import History, Session, check_metric, score
-from slm_lab.experiment.records.references import Reference, no_reference, reference
+from slm_lab.experiment.records.history import SCALARS, History, Session, Targets, check_metric, read_histories, score
 from slm_lab.experiment.records.statistics import FEW, Estimate
 from slm_lab.lib.errors import LabError
 
@@ -45,9 +47,9 @@ class Method:
     mean: Estimate
     median: Estimate
     iqm: Estimate
-    frames_to_target: list[float] = field(default_factory=list)
+    frames_to_target: list[float]
     """Of each session; infinite where it never got there."""
-    seconds_to_target: list[float] = field(default_factory=list)
+    seconds_to_target: list[float]
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,32 @@ class Comparison:
     """Env -> return that sample efficiency asks for."""
     references: dict[str, Reference]
     """Env -> what its scores are normalized by, where that is known; empty for other metrics than the return."""
-    aggregates: dict[str, dict[str, Estimate]]
-    """Label -> estimates of AGGREGATES over the envs of `references`; of the methods that ran in all of these.
-
-    Of a single env there is no median over envs."""
-    improvement: dict[tuple[str, str], Estimate]
-    """(a, b) -> probability that a run of a beats one of b."""
     notes: list[str]
+
+    @cached_property
+    def aggregates(self) -> dict[str, dict[str, Estimate]]:
+        """Label -> estimates of AGGREGATES over the envs of `references`; of the methods that ran in all of these."""
+        found = {}
+        for label in self.labels:
+            if (tasks := self.normalized(label)) is not None:
+                # of a single env the median over envs is the mean
+                chosen = {k: f for k, f in AGGREGATES.items() if len(tasks) > 1 or k != "median"}
+                found[label] = {k: statistics.estimate(f, tasks) for k, f in chosen.items()}
+        return found
+
+    @cached_property
+    def improvement(self) -> dict[tuple[str, str], Estimate]:
+        """(a, b) -> probability that a run of a beats one of b; of methods that met in an env.
+
+        Ranks need no common scale, so the envs that both ran in are enough.
+        """
+        scores = {(m.label, m.env): m.scores for m in self.methods if m.scores}
+        found = {}
+        for a, b in permutations(self.labels, 2):
+            if envs := [e for e in self.envs if (a, e) in scores and (b, e) in scores]:
+                x, y = ([scores[label, e] for e in envs] for label in (a, b))
+                found[a, b] = statistics.improvement(x, y)
+        return found
 
     def of(self, env: str) -> list[Method]:
         """The methods in an env."""
@@ -85,46 +106,47 @@ class Comparison:
 
 
 def compare(
-    histories: Sequence[History],
+    targets: Targets,
     *,
+    out: str | Path = "data",
     metric: str = "total_reward",
     at: int | None = None,
     target: float | None = None,
     labels: Sequence[str] | None = None,
 ) -> Comparison:
-    """Compare runs.
+    """Compare runs: scores with 95 % intervals, and the probability that one method beats another.
 
     Args:
-        histories: of the runs; a search counts with its best trial.
-        metric: a column of the tables (the mean of its last 100 rows), or a metric of whole sessions.
+        targets: run folders, or `latest` of `out`; runs with equal specs are seeds of one method, and a search counts
+            with its best trial.
+        out: folder of the run folders.
+        metric: a column of the tables (the mean of its last 100 rows counts), or a metric such as `strength`.
         at: only rows up to this frame count; None: all that there are.
-        target: return whose first reaching is timed; None: 90 % of the way from random (without a baseline: from the
-            first rows) to the best method of the env.
+        target: return; how long each method took to first reach it is reported. None: 90 % of the way from random
+            (without a baseline: from the first rows) to the best method of the env.
         labels: one a run; runs of the same label and env are one method. None: by their specs.
 
     Raises:
-        LabError: no such metric; not as many labels as runs.
+        LabError: no such run or metric; a run without a row, where each has a label; not as many labels as runs.
     """
-    check_metric(metric, (s for h in histories for s in h.judged))
+    histories, left_out = read_histories(targets, out, strict=labels is not None)
+    check_metric(metric, histories, SCALARS)
     notes: list[str] = []
     groups = group(histories, labels)
-    methods = [_method(label, env, found, metric, at) for (env, label), found in groups.items()]
-    envs = list(dict.fromkeys(m.env for m in methods))
-    is_return = metric in ("total_reward", "total_reward_ma", "final_total_reward")
-    targets = {e: target if target is not None else _target([m for m in methods if m.env == e], at) for e in envs}
-    for method in methods:
-        _time_to_target(method, targets[method.env], at)
+    envs = list(dict.fromkeys(env for env, _ in groups))
+    goals = {e: _target([found for (env, _), found in groups.items() if env == e], at) for e in envs}
+    if target is not None:
+        goals = dict.fromkeys(envs, target)
+    methods = [_method(label, env, found, metric, at, goals[env]) for (env, label), found in groups.items()]
     references = {}
-    for env in envs if is_return else ():
+    for env in envs if metric in ("total_reward", "total_reward_ma", "final_total_reward") else ():
         if ref := reference(env, [m.mean.value for m in methods if m.env == env]):
             references[env] = ref
         else:
             notes.append(f"{env}: {no_reference(env)}, so scores are not normalized and not part of the aggregates")
     names = list(dict.fromkeys(m.label for m in methods))
-    found = Comparison(metric, at, envs, names, methods, targets, references, {}, {}, notes)
-    _aggregate(found)
-    _improve(found)
-    notes += _notes(found)
+    found = Comparison(metric, at, envs, names, methods, goals, references, notes)
+    notes += [*_notes(found), *left_out]
     return found
 
 
@@ -238,7 +260,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else text[:23] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _method(label: str, env: str, histories: list[History], metric: str, at: int | None) -> Method:
+def _method(label: str, env: str, histories: list[History], metric: str, at: int | None, target: float) -> Method:
     sessions = [s for h in histories for s in h.judged]
     scores = [v for s in sessions if np.isfinite(v := score(s.train, metric, env=env, at=at))]
     nothing = Estimate(np.nan, np.nan, np.nan)
@@ -246,17 +268,26 @@ def _method(label: str, env: str, histories: list[History], metric: str, at: int
         statistics.estimate(statistic, [scores]) if scores else nothing
         for statistic in (statistics.mean, lambda tasks: np.median(tasks[0], axis=-1), statistics.iqm)
     )
-    return Method(label, env, histories, sessions, scores, mean, median, iqm)
+    averages = [_averages(session, at) for session in sessions]
+    frames, seconds = (
+        [
+            first_reached(s.train[clock][: y.size], y, target) if clock in s.train else np.inf
+            for s, y in zip(sessions, averages, strict=True)
+        ]
+        for clock in ("frame", "wall_t")
+    )
+    return Method(label, env, histories, sessions, scores, mean, median, iqm, frames, seconds)
 
 
-def _target(methods: Sequence[Method], at: int | None) -> float:
+def _target(methods: Sequence[list[History]], at: int | None) -> float:
     """A return near the best method's that one session reached at least; NaN where no episode ended."""
-    curves = [[y[np.isfinite(y)] for s in m.sessions if np.isfinite(y := _averages(s, at)).any()] for m in methods]
+    averages = [[_averages(s, at) for h in histories for s in h.judged] for histories in methods]
+    curves = [[y[np.isfinite(y)] for y in found if np.isfinite(y).any()] for found in averages]
     known = [y for found in curves for y in found]
     if not known:
         return np.nan
     best = max(float(np.mean([y[-1] for y in found])) for found in curves if found)
-    random = baselines().get(methods[0].env)
+    random = baselines().get(methods[0][0].env)
     low = float(random["mean"] if random else np.mean([y[0] for y in known]))
     return min(low + _SHARE * (best - low), max(float(y.max()) for y in known))
 
@@ -266,33 +297,6 @@ def _averages(session: Session, at: int | None) -> "statistics.Floats":
     frame = session.train["frame"]
     stop = frame.size if at is None else int(np.searchsorted(frame, at, side="right"))
     return moving_average(session.train.get("total_reward", np.full_like(frame, np.nan))[:stop])
-
-
-def _time_to_target(method: Method, target: float, at: int | None) -> None:
-    for session in method.sessions:
-        frame, returns = session.train["frame"], _averages(session, at)
-        method.frames_to_target.append(first_reached(frame[: returns.size], returns, target))
-        wall = session.train.get("wall_t", np.full_like(frame, np.nan))
-        method.seconds_to_target.append(first_reached(wall[: returns.size], returns, target))
-
-
-def _aggregate(found: Comparison) -> None:
-    for label in found.labels:
-        if (tasks := found.normalized(label)) is not None:
-            # of a single env the median over envs is the mean
-            chosen = {k: f for k, f in AGGREGATES.items() if len(tasks) > 1 or k != "median"}
-            found.aggregates[label] = {k: statistics.estimate(f, tasks) for k, f in chosen.items()}
-
-
-def _improve(found: Comparison) -> None:
-    """Ranks need no common scale, so the envs that both methods ran in are enough."""
-    scores = {(m.label, m.env): m.scores for m in found.methods if m.scores}
-    for a in found.labels:
-        for b in found.labels:
-            envs = [e for e in found.envs if (a, e) in scores and (b, e) in scores]
-            if a != b and envs:
-                x, y = ([scores[label, e] for e in envs] for label in (a, b))
-                found.improvement[a, b] = statistics.improvement(x, y)
 
 
 def _notes(found: Comparison) -> list[str]:

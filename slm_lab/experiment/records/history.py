@@ -5,10 +5,11 @@ Read from the tables (CSV) alone, which grow while a run goes on; imports no tor
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from slm_lab.agent.sinks import read_table
 from slm_lab.experiment.records.analysis import MA_ROWS, session_scalars
 from slm_lab.experiment.records.baselines import baseline
 from slm_lab.experiment.records.describe import get, read_spec, read_status
+from slm_lab.experiment.records.runs import find_run
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
 from slm_lab.lib.suggest import did_you_mean
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from slm_lab.agent.sinks import Table
     from slm_lab.lib.layout import Layout
 
+Targets = str | Path | Sequence[str | Path]
+"""Runs: one or several, each as `find_run` takes it."""
 _NONE = np.empty(0)
 SCALARS = tuple(name for name in session_scalars(_NONE, _NONE, _NONE, _NONE) if name != "total_reward_ma")
 """Metrics of a whole session, beside the columns of its table."""
@@ -157,20 +161,22 @@ def read_history(layout: "Layout") -> History:
     return History(layout, spec, info, read_status(layout), sessions, missing)
 
 
-def read_histories(layouts: Iterable["Layout"], *, strict: bool = False) -> tuple[list[History], list[str]]:
+def read_histories(targets: Targets, out: str | Path, *, strict: bool) -> tuple[list[History], list[str]]:
     """Read several run folders; gives the runs that have a row, and what is to be said of the others.
 
     Args:
-        layouts: of the runs.
+        targets: run folders, or `latest` of `out`.
+        out: folder of the run folders.
         strict: every run must have a row: each has a label, say.
 
     Raises:
+        LabError: no such run.
         NoRowError: no run has a row; strict: all that have none, at once.
     """
     histories, faults = [], []
-    for layout in layouts:
+    for target in [targets] if isinstance(targets, str | Path) else targets:
         try:
-            histories.append(read_history(layout))
+            histories.append(read_history(find_run(target, Path(out).expanduser())))
         except NoRowError as e:
             faults.append(str(e))
     if faults and (strict or not histories):
@@ -178,14 +184,12 @@ def read_histories(layouts: Iterable["Layout"], *, strict: bool = False) -> tupl
     return histories, [f"left out: {fault}" for fault in faults]
 
 
-def check_metric(metric: str, sessions: Iterable[Session]) -> None:
-    """See that sessions can be compared by a metric: a column of their tables, or a metric of whole sessions."""
-    _check(metric, [*_columns(sessions), *SCALARS])
-
-
-def check_column(metric: str, sessions: Iterable[Session]) -> None:
-    """See that a metric can be drawn: a column of the sessions' tables."""
-    _check(metric, _columns(sessions))
+def check_metric(metric: str, histories: Iterable[History], others: Sequence[str] = ()) -> None:
+    """See that a metric is a column of the tables of the runs, or one of some others."""
+    columns = (name for history in histories for session in history.judged for name in session.train)
+    known = [*dict.fromkeys(columns), *others]
+    if metric not in known:
+        raise LabError(f"metric '{metric}' is not known{did_you_mean(metric, known)} (known: {', '.join(known)})")
 
 
 def score(table: "Table", metric: str = "total_reward", *, env: str = "", at: int | None = None) -> float:
@@ -223,15 +227,6 @@ def read_best_trial(layout: "Layout") -> int | None:
             ended.sort(key=lambda row: (row.get("status") != "completed", -row["strength"], row["trial"]))
             return int(ended[0]["trial"]) if ended else None
     return None
-
-
-def _columns(sessions: Iterable[Session]) -> list[str]:
-    return list(dict.fromkeys(name for session in sessions for name in session.train))
-
-
-def _check(metric: str, known: list[str]) -> None:
-    if metric not in known:
-        raise LabError(f"metric '{metric}' is not known{did_you_mean(metric, known)} (known: {', '.join(known)})")
 
 
 def _with_frames(table: "Table") -> "Table":

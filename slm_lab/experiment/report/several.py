@@ -1,12 +1,9 @@
 """The page of several runs: one section an env, never two envs on one axis, then what holds over all of them."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from slm_lab.experiment.records.compare import Comparison, Method, compare, differences, spec_key
+from slm_lab.experiment.records.compare import Comparison, Method, differences, spec_key
 from slm_lab.experiment.records.curves import moving_average
-from slm_lab.experiment.records.history import History
 from slm_lab.experiment.records.statistics import Estimate, bootstrap_interval, performance_profile
 from slm_lab.experiment.records.wording import NAMES, coarse, env_table, interval, number
 from slm_lab.experiment.report.figures import (
@@ -27,9 +24,9 @@ THRESHOLDS = 81
 """Points of a performance profile."""
 
 
-def several_page(histories: Sequence[History], found: Comparison | None = None) -> Page:
+def several_page(found: Comparison) -> Page:
     """The page of several runs."""
-    found = found or compare(histories)
+    histories = [h for m in found.methods for h in m.histories]
     colours = {label: colour(i) for i, label in enumerate(found.labels)}
     sections = [Section(env, _env(found, env, colours)) for env in found.envs]
     if found.aggregates:

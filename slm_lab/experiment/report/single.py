@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from slm_lab.experiment.records import statistics
+from slm_lab.experiment.records.baselines import reference
 from slm_lab.experiment.records.compare import flatten
 from slm_lab.experiment.records.curves import moving_average
 from slm_lab.experiment.records.describe import get
 from slm_lab.experiment.records.history import SCALARS, History, Session, score
-from slm_lab.experiment.records.references import reference
 from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.experiment.report.figures import INK, Figure, average_traces, colour, points_for, table_trace
 from slm_lab.experiment.report.html import Markup, Page, Section, table, tag, text

@@ -11,7 +11,8 @@ from typing import Any
 import slm_lab
 from slm_lab.experiment.records.compare import compare
 from slm_lab.experiment.records.describe import read_status
-from slm_lab.experiment.records.history import History, NoRowError, read_histories
+from slm_lab.experiment.records.history import History, NoRowError, Targets, read_histories
+from slm_lab.experiment.records.runs import find_run
 from slm_lab.experiment.report.html import Page, Section
 from slm_lab.experiment.report.page import render
 from slm_lab.experiment.report.policy import final_evaluation, video_section
@@ -27,9 +28,10 @@ PAGE = "report.html"
 
 
 def write_report(
-    layouts: Sequence[Layout],
-    output: Path | None = None,
+    targets: Targets,
+    output: str | Path | None = None,
     *,
+    out: str | Path = "data",
     video: bool = True,
     evaluate: int | None = None,
     metric: str = "total_reward",
@@ -38,11 +40,12 @@ def write_report(
     labels: Sequence[str] | None = None,
     refresh: int | None = None,
 ) -> Path:
-    """Write the page of a run, a search, or several runs; gives the file.
+    """Write a run, a search, or several runs as one HTML page that works offline; gives the file.
 
     Args:
-        layouts: of the runs.
+        targets: a run folder or several, or `latest` of `out`.
         output: the HTML file; None: `report.html` in the run folder, of several runs in the working folder.
+        out: folder of the run folders.
         video: film the best policy of a run that has no film.
         evaluate: episodes that the best policy of each session of a run plays for the page.
         metric: see `compare`; of several runs, as the next three.
@@ -52,23 +55,24 @@ def write_report(
         refresh: seconds after which a browser loads the page again.
 
     Raises:
-        LabError: a run has no row, or the file can't be written.
+        LabError: no such run, a run without a row, a file that can't be written.
     """
-    if not layouts:
+    runs = [targets] if isinstance(targets, str | Path) else targets
+    if not runs:
         raise LabError("report: no run given")
     compared = {"metric": metric if metric != "total_reward" else None, "at": at, "target": target, "legends": labels}
-    if len(layouts) == 1 and (given := [f"--{name}" for name, value in compared.items() if value is not None]):
+    if len(runs) == 1 and (given := [f"--{name}" for name, value in compared.items() if value is not None]):
         raise LabError(
             f"report: {', '.join(given)}: only a page that compares several runs takes this; 1 run was given"
         )
-    with _page_file(output or (layouts[0].root / PAGE if len(layouts) == 1 else Path(PAGE))) as path:
-        histories, left_out = read_histories(layouts, strict=labels is not None)
-        if len(layouts) > 1:
-            found = compare(histories, metric=metric, at=at, target=target, labels=labels)
-            page = several_page(histories, found)
-            page.missing += left_out
+    if output is None:
+        output = PAGE if len(runs) > 1 else find_run(runs[0], Path(out).expanduser()).root / PAGE
+    with _page_file(Path(output)) as path:
+        if len(runs) > 1:
+            page = several_page(compare(runs, out=out, metric=metric, at=at, target=target, labels=labels))
         else:
-            page = _one(histories[0], path, video=video, evaluate=evaluate)
+            [history], _ = read_histories(runs, out, strict=True)
+            page = _one(history, path, video=video, evaluate=evaluate)
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         footer = f"Made by slm-lab {slm_lab.__version__} on {now}, from the tables in info/."
         try:
@@ -116,17 +120,18 @@ def watch(
         on_first: called with the file once there is one.
         options: of `write_report`.
     """
+    folders = [layout.root for layout in layouts]
     told = on_first is None
     while any(read_status(layout) == "running" for layout in layouts):
         with suppress(NoRowError):
             path = write_report(
-                layouts, output, **{**options, "video": False, "evaluate": None}, refresh=max(1, round(every))
+                folders, output, **{**options, "video": False, "evaluate": None}, refresh=max(1, round(every))
             )
             if on_first is not None and not told:
                 told = True
                 on_first(path)
         time.sleep(every)
-    path = write_report(layouts, output, **options)
+    path = write_report(folders, output, **options)
     if on_first is not None and not told:
         on_first(path)
     return path

@@ -176,11 +176,9 @@ def test_tick_labels_of_a_search_never_overlap(layout, points):
 def test_import_is_cheap_and_pyplot_is_never_loaded(tmp_path):
     run = make_run(tmp_path, sessions=[[1.0, 2.0]])
     code = (
-        "import sys; from pathlib import Path; from slm_lab.experiment.graphs import plot_runs;"
-        "from slm_lab.experiment.records.history import read_history; from slm_lab.lib.layout import Layout;"
+        "import sys; from slm_lab.experiment.graphs.plot_runs import plot;"
         "print('matplotlib' in sys.modules);"
-        f"plot_runs.plot_runs([read_history(Layout.open(Path({str(run.root)!r})))],"
-        f"output=Path({str(tmp_path / 'c.png')!r}));"
+        f"plot({str(run.root)!r}, {str(tmp_path / 'c.png')!r});"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,8 +6,7 @@ from matplotlib.figure import Figure
 from support.runs import make_run
 
 from slm_lab.experiment.graphs import draw
-from slm_lab.experiment.graphs.plot_runs import plot_runs
-from slm_lab.experiment.records.history import read_history
+from slm_lab.experiment.graphs.plot_runs import plot
 from slm_lab.lib.errors import LabError
 
 
@@ -24,15 +23,15 @@ def figures(monkeypatch):
     return saved
 
 
-def histories(*layouts):
-    return [read_history(layout) for layout in layouts]
+def folders(*layouts):
+    return [layout.root for layout in layouts]
 
 
 def test_methods_in_one_env(tmp_path, figures):
     a = make_run(tmp_path, "ppo", [[None, 20.0], [30.0, 40.0]])
     b = make_run(tmp_path, "a2c", [[1.0, 3.0]])
     output = tmp_path / "new" / "compare.png"
-    found = plot_runs(histories(a, b), title="CartPole", legends=["PPO", "A2C"], output=output)
+    found = plot(folders(a, b), title="CartPole", labels=["PPO", "A2C"], output=output)
     assert found == output
     axes = figures[output].axes[0]
     first, second = axes.get_lines()
@@ -46,7 +45,7 @@ def test_methods_in_one_env(tmp_path, figures):
 
 def test_runs_of_one_spec_are_one_curve(tmp_path, figures):
     runs = [make_run(tmp_path, sessions=[[float(i), float(i)]]) for i in range(3)]
-    plot_runs(histories(*runs), output=tmp_path / "c.svg")
+    plot(folders(*runs), output=tmp_path / "c.svg")
     (line,) = figures[tmp_path / "c.svg"].axes[0].get_lines()
     assert list(line.get_ydata()) == [1, 1]
     assert line.get_label() == "ppo_cartpole (3 sessions)"
@@ -56,7 +55,7 @@ def test_envs_are_a_grid(tmp_path, figures):
     runs = [
         make_run(tmp_path, f"r{i}", [[1.0, 2.0]], env=f"Nobody-v{i}", agent=a) for i in range(4) for a in ("PPO", "DQN")
     ]
-    plot_runs(histories(*runs), output=tmp_path / "c.pdf")
+    plot(folders(*runs), output=tmp_path / "c.pdf")
     figure = figures[tmp_path / "c.pdf"]
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == [f"Nobody-v{i}" for i in range(4)]
@@ -69,7 +68,7 @@ def test_envs_are_a_grid(tmp_path, figures):
 
 def test_metric_and_axis(tmp_path, figures):
     run = make_run(tmp_path, sessions=[[1.0, 2.0]])
-    plot_runs(histories(run), metric="loss", x="time", output=tmp_path / "c.png")
+    plot(folders(run), metric="loss", x="time", output=tmp_path / "c.png")
     axes = figures[tmp_path / "c.png"].axes[0]
     (line,) = axes.get_lines()
     assert list(line.get_xdata()) == [2, 4]
@@ -79,20 +78,20 @@ def test_metric_and_axis(tmp_path, figures):
 
 def test_run_that_was_stopped(tmp_path, figures):
     run = make_run(tmp_path, sessions=[[1.0, 2.0, 3.0], [1.0]], status="stopped")
-    plot_runs(histories(run), output=tmp_path / "c.png")
+    plot(folders(run), output=tmp_path / "c.png")
     assert np.isfinite(figures[tmp_path / "c.png"].axes[0].get_lines()[0].get_ydata()).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_real_files(tmp_path, suffix):
     run = make_run(tmp_path)
-    assert plot_runs(histories(run), output=tmp_path / f"c{suffix}").stat().st_size > 1000
+    assert plot(folders(run), output=tmp_path / f"c{suffix}").stat().st_size > 1000
 
 
 def test_names_are_no_formulas(tmp_path):
     runs = [make_run(tmp_path, name) for name in ("a", "b")]
     output = tmp_path / "c.svg"
-    plot_runs(histories(*runs), output=output, title="$\\frac$ of $", legends=["$x^$", "$_$"])
+    plot(folders(*runs), output=output, title="$\\frac$ of $", labels=["$x^$", "$_$"])
     assert "<!-- $x^$ (2 sessions) -->" in output.read_text()
 
 
@@ -106,7 +105,7 @@ def test_file_stays_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(RuntimeError):
-        plot_runs(histories(make_run(tmp_path)), output=output)
+        plot(folders(make_run(tmp_path)), output=output)
     assert output.read_bytes() == b"old"
     assert list(tmp_path.glob(".c*")) == []
 
@@ -115,7 +114,7 @@ def test_faults(tmp_path):
     run = make_run(tmp_path)
     out = tmp_path / "c.png"
     for options, told in (
-        ({"legends": ["a", "b"]}, "1 runs, but 2 labels"),
+        ({"labels": ["a", "b"]}, "1 runs, but 2 labels"),
         ({"metric": "los"}, "metric 'los' is not known, did you mean 'loss'"),
         ({"metric": "strength"}, "metric 'strength' is not known"),
         ({"x": "days"}, r"no axis 'days' \(known: frames, time\)"),
@@ -123,8 +122,8 @@ def test_faults(tmp_path):
         ({"output": run.spec() / "c.png"}, r"c.png can't be written: "),
     ):
         with pytest.raises(LabError, match=told):
-            plot_runs(histories(run), **{"output": out, **options})
+            plot(folders(run), **{"output": out, **options})
     empty = make_run(tmp_path, "sac", [[None, None]])
     with pytest.raises(LabError, match="no run has a value of total_reward, nothing to draw"):
-        plot_runs(histories(empty), output=out)
+        plot(folders(empty), output=out)
     assert not out.exists()

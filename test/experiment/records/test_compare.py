@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 from support.runs import make_run
 
+from slm_lab.experiment.records.baselines import reference
 from slm_lab.experiment.records.compare import compare, differences, to_json
-from slm_lab.experiment.records.history import read_history
-from slm_lab.experiment.records.references import reference
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import plain
 
 
-def histories(*layouts):
-    return [read_history(layout) for layout in layouts]
+def folders(*layouts):
+    return [layout.root for layout in layouts]
 
 
 def test_two_methods_in_one_env(tmp_path):
     ppo = make_run(tmp_path, "ppo_cartpole", [[10.0, 20.0], [30.0, 40.0]])
     dqn = make_run(tmp_path, "dqn_cartpole", [[20.0, 40.0]], agent="DQN")
-    found = compare(histories(ppo, dqn))
+    found = compare(folders(ppo, dqn))
     assert (found.envs, found.labels) == (["CartPole-v1"], ["ppo_cartpole", "dqn_cartpole"])
     first, second = found.methods
     assert first.scores == [15, 35]
@@ -43,20 +42,20 @@ def test_two_methods_in_one_env(tmp_path):
 
 def test_runs_of_one_spec_are_one_method(tmp_path):
     runs = [make_run(tmp_path, sessions=[[float(i)]]) for i in range(6)]
-    found = compare(histories(*runs))
+    found = compare(folders(*runs))
     (method,) = found.methods
     assert method.scores == [0, 1, 2, 3, 4, 5]
     assert method.iqm.value == 2.5
     assert found.notes == []
-    assert len(compare(histories(*runs, runs[0])).methods[0].scores) == 6
+    assert len(compare(folders(*runs, runs[0])).methods[0].scores) == 6
 
 
 def test_specs_of_one_name_are_told_apart(tmp_path):
     a, b = make_run(tmp_path, lr=0.1), make_run(tmp_path, lr=0.01)
-    assert compare(histories(a, b)).labels == ["ppo_cartpole (lr=0.1)", "ppo_cartpole (lr=0.01)"]
-    assert compare(histories(a, b), labels=["high", "low"]).labels == ["high", "low"]
+    assert compare(folders(a, b)).labels == ["ppo_cartpole (lr=0.1)", "ppo_cartpole (lr=0.01)"]
+    assert compare(folders(a, b), labels=["high", "low"]).labels == ["high", "low"]
     with pytest.raises(LabError, match="2 runs, but 1 labels"):
-        compare(histories(a, b), labels=["high"])
+        compare(folders(a, b), labels=["high"])
 
 
 def test_several_envs_are_normalized(tmp_path):
@@ -68,7 +67,7 @@ def test_several_envs_are_normalized(tmp_path):
         make_run(tmp_path, "d", [[3.0], [5.0]], env="ALE/Adventure-v5", agent="DQN"),
         make_run(tmp_path, "e", [[475.0], [475.0]], agent="A2C"),
     ]
-    found = compare(histories(*runs))
+    found = compare(folders(*runs))
     assert found.labels == ["PPO", "DQN", "A2C"]
     ppo, dqn = found.aggregates["PPO"], found.aggregates["DQN"]
     assert ppo["mean"].value == pytest.approx((0.5 + 1.5 / 4) / 2)
@@ -84,30 +83,28 @@ def test_several_envs_are_normalized(tmp_path):
 
 
 def test_at_a_frame(tmp_path):
-    found = compare(histories(make_run(tmp_path, sessions=[[10.0, 20.0, 90.0]])), at=200, target=18.0)
+    found = compare(folders(make_run(tmp_path, sessions=[[10.0, 20.0, 90.0]])), at=200, target=18.0)
     assert found.methods[0].scores == [15]
     assert found.methods[0].frames_to_target == [np.inf]
 
 
 def test_other_metrics(tmp_path):
     run = make_run(tmp_path, sessions=[[10.0, 20.0, 90.0]])
-    assert compare(histories(run), metric="loss").methods[0].scores == pytest.approx(
-        [(1 / 100 + 1 / 200 + 1 / 300) / 3]
-    )
-    assert compare(histories(run), metric="final_total_reward").methods[0].scores == [90]
+    assert compare(folders(run), metric="loss").methods[0].scores == pytest.approx([(1 / 100 + 1 / 200 + 1 / 300) / 3])
+    assert compare(folders(run), metric="final_total_reward").methods[0].scores == [90]
     with pytest.raises(LabError, match=r"metric 'entrpy' is not known \(known: total_reward, loss"):
-        compare(histories(run), metric="entrpy")
+        compare(folders(run), metric="entrpy")
 
 
 def test_uneven_sessions_are_noted(tmp_path):
-    found = compare(histories(make_run(tmp_path, sessions=[[1.0], [1.0, 2.0]])))
+    found = compare(folders(make_run(tmp_path, sessions=[[1.0], [1.0, 2.0]])))
     assert any("sessions reached 100 to 200 frames" in note for note in found.notes)
     a, b = make_run(tmp_path, "a", [[1.0]]), make_run(tmp_path, "b", [[1.0, 2.0]])
-    assert any(note.startswith("CartPole-v1: methods had 100 to 200") for note in compare(histories(a, b)).notes)
+    assert any(note.startswith("CartPole-v1: methods had 100 to 200") for note in compare(folders(a, b)).notes)
 
 
 def test_no_finished_episode(tmp_path):
-    found = compare(histories(make_run(tmp_path, sessions=[[None], [None]])))
+    found = compare(folders(make_run(tmp_path, sessions=[[None], [None]])))
     assert found.methods[0].scores == []
     assert np.isnan(found.methods[0].mean.value)
     assert "ppo_cartpole in CartPole-v1: no session has a value of total_reward" in found.notes
@@ -115,7 +112,7 @@ def test_no_finished_episode(tmp_path):
 
 
 def test_json_is_plain(tmp_path):
-    text = json.dumps(plain(to_json(compare(histories(make_run(tmp_path))))), allow_nan=False)
+    text = json.dumps(plain(to_json(compare(folders(make_run(tmp_path))))), allow_nan=False)
     method = json.loads(text)["methods"][0]
     assert method["mean"] == {"value": 25.0, "interval": [15.0, 35.0]}
 
@@ -132,7 +129,7 @@ def test_reference_is_better_than_random():
 def test_env_without_a_baseline(tmp_path):
     a = make_run(tmp_path, "a", [[-50.0, -10.0], [-30.0, -20.0]], env="Nobody-v0")
     b = make_run(tmp_path, "b", [[-40.0, -38.0]], env="Nobody-v0", agent="DQN")
-    found = compare(histories(a, b))
+    found = compare(folders(a, b))
     assert (found.references, found.aggregates) == ({}, {})
     assert any(
         n.startswith("Nobody-v0: no random baseline is known, so scores are not normalized") for n in found.notes
@@ -141,7 +138,7 @@ def test_env_without_a_baseline(tmp_path):
     assert found.targets["Nobody-v0"] == pytest.approx(-40 + 0.9 * 12.5)
     assert found.methods[0].frames_to_target == [np.inf, 200]
     # beside an env with a baseline, that one is normalized
-    found = compare(histories(a, make_run(tmp_path, "c", [[22.97], [475.0]])))
+    found = compare(folders(a, make_run(tmp_path, "c", [[22.97], [475.0]])))
     assert list(found.references) == ["CartPole-v1"]
     assert found.aggregates["PPO"]["mean"].value == pytest.approx(0.5)
 
@@ -149,24 +146,24 @@ def test_env_without_a_baseline(tmp_path):
 def test_target_is_reached(tmp_path):
     """Worse than random, up to a frame."""
     run = make_run(tmp_path, sessions=[[10.0, 12.0, 90.0], [8.0, 8.0, 90.0]])
-    found = compare(histories(run), at=200)
+    found = compare(folders(run), at=200)
     assert found.targets["CartPole-v1"] == pytest.approx(22.97 + 0.9 * (9.5 - 22.97))
     assert found.methods[0].frames_to_target == [200, np.inf]
-    assert compare(histories(make_run(tmp_path, "dqn", [[8.0]]))).targets["CartPole-v1"] == 8
+    assert compare(folders(make_run(tmp_path, "dqn", [[8.0]]))).targets["CartPole-v1"] == 8
 
 
 def test_crashed_and_lacking_sessions(tmp_path):
     run = make_run(tmp_path, sessions=[[10.0], [20.0], [None]])
     where = "ppo_cartpole in CartPole-v1"
-    found = compare(histories(run))
+    found = compare(folders(run))
     assert f"{where}: 1 of 3 sessions left out, without a value of total_reward" in found.notes
     run.crash(0, 0).write_text("ValueError: NaN")
-    found = compare(histories(run))
+    found = compare(folders(run))
     assert found.methods[0].scores == [20]
     assert f"{where}: 1 crashed session left out" in found.notes
     for i in (1, 2):
         run.crash(0, i).write_text("ValueError: NaN")
-    found = compare(histories(run))
+    found = compare(folders(run))
     assert found.methods[0].scores == [10, 20]
     assert f"{where}: 3 crashed sessions counted as far as they got: all sessions of their run crashed" in found.notes
 
