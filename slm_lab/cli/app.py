@@ -215,13 +215,10 @@ def run_remote(  # noqa: PLR0917  a parameter is an option
     no_upload: Annotated[bool, typer.Option("--no-upload", help="Do not upload the results.")] = False,
 ) -> None:
     """Run a spec on a machine that dstack provisions, and upload the results to HF_REPO."""
-    from slm_lab.cli.run_remote import RemoteCommand, main
+    from slm_lab.cli.run_remote import main
 
-    main(
-        RemoteCommand(
-            spec_file, spec_name, mode, _pairs(sets), name, folder, gpu=gpu, dry_run=dry_run, upload=not no_upload
-        )
-    )
+    words: dict[str, Any] = {"name": name, "folder": folder, "gpu": gpu, "dry_run": dry_run, "upload": not no_upload}
+    main(spec_file, spec_name, mode, _pairs(sets), **words)
 
 
 @app.command()

@@ -1,7 +1,5 @@
 """`slm-lab push`, `slm-lab list`, `slm-lab pull`: runs and the Hugging Face Hub."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from slm_lab.remote import catalog
 from slm_lab.remote.account import Account
 from slm_lab.remote.card import number
 from slm_lab.remote.hub import Hub
-from slm_lab.remote.pull import Watcher, pull
+from slm_lab.remote.pull import pull
 from slm_lab.remote.push import push
 
 
@@ -58,28 +56,8 @@ def pull_runs(pattern: str, out: Path, *, force: bool) -> None:
     setup()
     hub = Hub(Account.read())
     for name in catalog.select(catalog.read(hub, hub.head()), pattern):
-        with _bar() as bar:
-            root = pull(hub, name, out, bar, force=force)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+        console = Console(stderr=True)
+        with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as progress:
+            root = pull(hub, name, out, progress, force=force)
         print(root)
-
-
-class _Bar(Watcher):
-    """Files and bytes of a run that come, on a terminal."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def begin(self, name: str, count: int, size: int) -> None:
-        label = f"{name}: {count} files" if count else f"{name}: complete"
-        self._task = self._progress.add_task(label, total=size)
-
-    def advance(self, count: int) -> None:
-        self._progress.advance(self._task, count)
-
-
-@contextmanager
-def _bar() -> Iterator[_Bar]:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as progress:
-        yield _Bar(progress)

@@ -3,11 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import pydash
 from rich.console import Console
 from rich.text import Text
 
 from slm_lab.cli.report import fits, make_table, print_json, print_table
-from slm_lab.experiment.records.describe import describe
+from slm_lab.experiment.records.describe import RunLine, describe
 from slm_lab.experiment.records.runs import list_layouts
 
 _COLOURS = {"completed": "green", "running": "cyan", "stopped": "yellow", "killed": "yellow", "crashed": "bold red"}
@@ -17,7 +18,7 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
     """Print the runs of a folder, the newest last."""
     lines = [describe(layout) for layout in list_layouts(out) if pattern in layout.root.name]
     if as_json:
-        print_json([asdict(line) for line in lines])
+        print_json([{"folder": line.name, **pydash.omit(asdict(line), "name")} for line in lines])
         return
     if not lines:
         print(f"no run in {out}" + (f" whose name contains '{pattern}'" if pattern else ""))
@@ -27,17 +28,21 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
     for line in lines:
         score = "" if line.total_reward_ma is None else f"{line.total_reward_ma:.2f}"
         numbers = [str(line.sessions), "" if line.frames is None else f"{line.frames:,}"]
-        words = [line.folder, line.spec, line.env or "?", line.algorithm or "?", *numbers, score]
-        table.add_row(*map(Text, words), Text(line.status, style=_COLOURS.get(line.status, "")))
+        words = [line.name, line.spec, line.env or "?", line.algorithm or "?", *numbers, score]
+        table.add_row(*map(Text, words), _status(line))
     if fits(table):
         print_table(table)
         return
     console = Console(highlight=False)
     for line in lines:
         # the name alone on its line, so that it can be copied; nothing is broken
-        console.print(Text(line.folder), soft_wrap=True)
+        console.print(Text(line.name), soft_wrap=True)
         score = "" if line.total_reward_ma is None else f"  {line.total_reward_ma:.2f}"
         frames = "" if line.frames is None else f"  {line.frames:,} frames"
         count = f"  {line.sessions} session{'s' * (line.sessions != 1)}"
-        told = Text.assemble("  ", (line.status, _COLOURS.get(line.status, "")), count, frames, score)
+        told = Text.assemble("  ", _status(line), count, frames, score)
         console.print(told, soft_wrap=True)
+
+
+def _status(line: RunLine) -> Text:
+    return Text(line.status or "?", style=_COLOURS.get(line.status or "", ""))

@@ -1,7 +1,6 @@
 """`slm-lab run-remote`: a run on a machine that dstack finds."""
 
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +20,51 @@ from slm_lab.spec.load import read_file
 from slm_lab.spec.variables import apply_sets, short_env
 
 
-@dataclass(frozen=True)
-class RemoteCommand:
-    """What the command line says."""
+def main(
+    file: str,
+    spec: str,
+    mode_word: str,
+    sets: dict[str, str],
+    *,
+    name: str | None,
+    folder: str | None,
+    gpu: bool,
+    dry_run: bool,
+    upload: bool,
+) -> None:
+    """Submit a run, or print what would be submitted.
 
-    file: str
-    spec: str
-    mode: str
-    sets: dict[str, str] = field(default_factory=dict)
-    name: str | None = None
-    """At dstack."""
-    folder: str | None = None
-    """Run folder to go on with."""
-    gpu: bool = False
-    dry_run: bool = False
-    upload: bool = True
-
-
-def main(command: RemoteCommand) -> None:
-    """Submit a run, or with --dry-run print what would be submitted."""
+    Args:
+        file: as for `run`.
+        spec: its name in the file.
+        mode_word: train, search or dev.
+        sets: as for `run`.
+        name: at dstack; None: the spec's name and the time.
+        folder: run folder to go on with; None: a new one.
+        gpu: whether the machine is to have one.
+        dry_run: print the task's YAML.
+        upload: the results to the hub.
+    """
     setup()
     find_local_plugins()
-    mode, target = parse_mode(command.mode)
+    mode, target = parse_mode(mode_word)
     if mode == "enjoy" or target is not None:
-        raise LabError(f"mode '{command.mode}': run-remote knows train, search and dev; to go on with a run: --folder")
-    path = find_file(command.file)
-    raw = _raw(path, command)
-    spec_name = f"{command.spec}_{short_env(command.sets['env'])}" if "env" in command.sets else command.spec
-    folder = command.folder or new_folder(spec_name)
+        raise LabError(f"mode '{mode_word}': run-remote knows train, search and dev; to go on with a run: --folder")
+    path = find_file(file)
+    raw = _raw(path, spec, sets)
+    spec_name = f"{spec}_{short_env(sets['env'])}" if "env" in sets else spec
+    folder = folder or new_folder(spec_name)
     check_folder(folder, spec_name)
-    name = check_name(command.name) if command.name is not None else run_name(folder)
-    account = Account.read() if command.upload else None
+    name = check_name(name) if name is not None else run_name(folder)
+    account = Account.read() if upload else None
     if account is None:
         show("note", "--no-upload: what the job leaves is lost with its machine, but for its log", "yellow")
     task = Task(
         path.name,
-        command.spec,
+        spec,
         mode,
         folder,
-        command.sets,
+        sets,
         repo=None if account is None else account.repo,
         endpoint=None if account is None or account.endpoint == HUB else account.endpoint,
         commit=git_commit(Path(__file__).parent),
@@ -68,9 +73,9 @@ def main(command: RemoteCommand) -> None:
     with tempfile.TemporaryDirectory(prefix="slm-lab-") as temp:
         packed = Path(temp, ARCHIVE)
         packed.write_bytes(code)
-        text = render(task, name, gpu=command.gpu, here=Path.cwd(), archive=packed)
+        text = render(task, name, gpu=gpu, here=Path.cwd(), archive=packed)
         show("code", f"{size(len(code))} packed", "bold")
-        if command.dry_run:
+        if dry_run:
             print(text, end="")
             return
         _submit(Path(temp), text, name, needs_secret=account is not None)
@@ -94,19 +99,19 @@ def _submit(temp: Path, text: str, name: str, *, needs_secret: bool) -> None:
     dstack.submit(file, name)
 
 
-def _raw(path: Path, command: RemoteCommand) -> dict[str, Any]:
+def _raw(path: Path, name: str, sets: dict[str, str]) -> dict[str, Any]:
     """The spec, checked as far as can be here: in full where what trains is installed."""
     specs = read_file(path)
-    if command.spec not in specs:
+    if name not in specs:
         listed = f"in this file: {', '.join(specs)}" if specs else "the file holds none"
-        raise SpecError([f"no spec '{command.spec}'{did_you_mean(command.spec, specs)} ({listed})"], str(path))
-    filled, faults = apply_sets(specs[command.spec], command.sets)
+        raise SpecError([f"no spec '{name}'{did_you_mean(name, specs)} ({listed})"], str(path))
+    filled, faults = apply_sets(specs[name], sets)
     if faults:
-        raise SpecError(faults, f"{path}: {command.spec}")
+        raise SpecError(faults, f"{path}: {name}")
     try:
         from slm_lab.experiment.trial.check import load_specs
 
-        load_specs(path, command.spec, sets=command.sets)
+        load_specs(path, name, sets=sets)
     except ModuleNotFoundError as e:
         if not is_core_only(e):
             raise

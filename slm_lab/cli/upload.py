@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from loguru import logger
+from rich.progress import Progress
 
 from slm_lab.cli.report import show
 from slm_lab.lib.errors import LabError
@@ -11,8 +12,8 @@ from slm_lab.lib.layout import Layout
 from slm_lab.remote.account import Account
 from slm_lab.remote.hub import Hub
 from slm_lab.remote.names import FOLDER
-from slm_lab.remote.pull import Watcher, pull
-from slm_lab.remote.push import Uploads, push
+from slm_lab.remote.pull import pull
+from slm_lab.remote.push import push, uploads
 
 
 class Upload:
@@ -29,13 +30,13 @@ class Upload:
 
     def beside(self, layout: Layout) -> AbstractContextManager[object]:
         """Uploads now and then, as long as it is entered."""
-        return Uploads(lambda: push(self._hub, layout), self._every)
+        return uploads(lambda: push(self._hub, layout), self._every)
 
     def fetch(self, name: str, out: Path) -> bool:
         """Bring a run folder here that is on the hub; whether there is one."""
         if name not in self._hub.folders(FOLDER, self._hub.head()):
             return False
-        pull(self._hub, name, out, Watcher())
+        pull(self._hub, name, out, Progress(disable=True))
         logger.info("{} comes from {}", name, self._hub.account.repo)
         return True
 

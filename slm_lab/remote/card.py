@@ -4,7 +4,8 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from slm_lab.remote.catalog import FILE, Entry
+from slm_lab.experiment.records.describe import RunLine
+from slm_lab.remote.catalog import FILE
 from slm_lab.remote.names import FOLDER
 
 _BEGIN, _END = "<!-- slm-lab: runs -->", "<!-- slm-lab: end of runs -->"
@@ -33,7 +34,7 @@ slm-lab enjoy@data/NAME     # watch it play
 """
 
 
-def repo_card(old: str | None, entries: Iterable[Entry]) -> str | None:
+def repo_card(old: str | None, entries: Iterable[RunLine]) -> str | None:
     """The card with a table of the runs.
 
     Args:
@@ -62,7 +63,7 @@ def repo_card(old: str | None, entries: Iterable[Entry]) -> str | None:
 
 
 def run_readme(
-    entry: Entry, spec: Any, scalars: dict[str, Any], run: dict[str, Any], files: Collection[str], repo: str
+    entry: RunLine, spec: Any, scalars: dict[str, Any], run: dict[str, Any], files: Collection[str], repo: str
 ) -> str:
     """The page of a run: result, learning curve, the commands that reproduce and play it, spec."""
     name = entry.name

@@ -6,7 +6,7 @@ folder is left out.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,41 +20,7 @@ from slm_lab.remote.names import FOLDER, is_run_name
 FILE = "runs.jsonl"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One run in a repository."""
-
-    name: str
-    """Of its folder."""
-    spec: str
-    env: str | None = None
-    algorithm: str | None = None
-    total_reward_ma: float | None = None
-    """Mean over sessions."""
-    frames: int | None = None
-    """Of the session that is furthest."""
-    sessions: int | None = None
-    status: str | None = None
-    """When it was uploaded: running, completed, stopped, crashed, killed."""
-
-    @property
-    def date(self) -> str:
-        """When the run was begun.
-
-        >>> Entry("ppo_2026_01_31_120000", "ppo").date
-        '2026-01-31 12:00'
-        """
-        year, month, day, time = self.name.removeprefix(f"{self.spec}_").split("_")[:4]
-        return f"{year}-{month}-{day} {time[:2]}:{time[2:4]}"
-
-
-Catalog = dict[str, Entry]
-
-
-def entry(line: RunLine) -> Entry:
-    """What is kept of a run's description."""
-    known = {f.name for f in fields(Entry)}
-    return Entry(name=line.folder, **{k: v for k, v in asdict(line).items() if k in known})
+Catalog = dict[str, RunLine]
 
 
 def read(hub: Hub, revision: str) -> Catalog:
@@ -71,7 +37,7 @@ def parse(text: str) -> Catalog:
     for line in text.splitlines():
         try:
             values = json.loads(line)
-            one = Entry(**{f.name: values[f.name] for f in fields(Entry) if f.name in values})
+            one = RunLine(**{f.name: values[f.name] for f in fields(RunLine) if f.name in values})
         except (ValueError, TypeError, KeyError):
             continue
         if is_run_name(str(one.name)) and one.name.startswith(f"{one.spec}_") and _plain(one):
@@ -79,7 +45,7 @@ def parse(text: str) -> Catalog:
     return found
 
 
-def dump(catalog: Mapping[str, Entry]) -> str:
+def dump(catalog: Mapping[str, RunLine]) -> str:
     """The file's text."""
     return "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in catalog.values())
 
@@ -102,15 +68,15 @@ def select(names: Iterable[str], pattern: str) -> list[str]:
     return found
 
 
-def _look(hub: Hub, revision: str, name: str) -> Entry:
+def _look(hub: Hub, revision: str, name: str) -> RunLine:
     """What the files of a folder show that is not in the catalog."""
     match = FOLDER_NAME.fullmatch(name)
     assert match is not None
     spec_name = match["spec"]
     folder = f"{FOLDER}/{name}/{spec_name}"
-    spec = _json(hub.read(f"{folder}_spec.json", revision))
-    scalars = _json(hub.read(f"{folder}_t0_trial_metrics_scalar.json", revision))
-    found = Entry(
+    spec = loads(hub.read(f"{folder}_spec.json", revision))
+    scalars = loads(hub.read(f"{folder}_t0_trial_metrics_scalar.json", revision))
+    found = RunLine(
         name,
         spec_name,
         get(spec, "env", "name"),
@@ -119,17 +85,18 @@ def _look(hub: Hub, revision: str, name: str) -> Entry:
         get(scalars, "frame"),
         get(spec, "meta", "max_session"),
     )
-    return found if _plain(found) else Entry(name, spec_name)
+    return found if _plain(found) else RunLine(name, spec_name)
 
 
-def _json(text: str | None) -> Any:
+def loads(text: str | None) -> Any:
+    """What a JSON text says; None where there is none that can be read."""
     try:
         return json.loads(text or "null")
     except ValueError:
         return None
 
 
-def _plain(one: Entry) -> bool:
+def _plain(one: RunLine) -> bool:
     """Whether each value is of its kind; control characters are no part of any."""
     texts: list[Any] = [one.name, one.spec, one.env or "", one.algorithm or "", one.status or ""]
     numbers: list[Any] = [one.total_reward_ma or 0, one.frames or 0, one.sessions or 0]

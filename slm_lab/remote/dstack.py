@@ -38,7 +38,6 @@ class DstackError(LabError):
 class RemoteRun:
     """A run as the server reports it."""
 
-    name: str
     status: str
     submitted: str
     """Time."""
@@ -76,9 +75,7 @@ class Dstack:
         try:
             found = json.loads(text[text.index("{") :])["runs"]
             return {
-                run["run_spec"]["run_name"]: RemoteRun(
-                    run["run_spec"]["run_name"], run["status"], run["submitted_at"], _reason(run)
-                )
+                run["run_spec"]["run_name"]: RemoteRun(run["status"], run["submitted_at"], _reason(run))
                 for run in found
             }
         except (ValueError, KeyError, TypeError) as e:

@@ -7,14 +7,15 @@ lies there is followed. What was changed here since is not overwritten.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
+from rich.progress import Progress
 
 from slm_lab.experiment.records.runs import locked
 from slm_lab.lib.errors import LabError
@@ -30,30 +31,15 @@ THREADS = 4
 """Files that come at the same time."""
 
 
-class Watcher:
-    """Called with the progress; this one does nothing with it."""
+def pull(hub: Hub, name: str, out: Path, progress: Progress, *, force: bool = False) -> Path:
+    """Make a run folder the same as on the hub. Files that are only here stay.
 
-    def begin(self, name: str, count: int, size: int) -> None:
-        """So many files and bytes of a run are to come."""
-
-    def advance(self, count: int) -> None:
-        """So many bytes have come."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run lacks here."""
-
-    root: Path
-    fetch: dict[str, RemoteFile]
-    """Missing, or other than on the hub; by path in the run folder."""
-    run_file: RemoteFile | None = None
-    left_out: list[str] = field(default_factory=list)
-    """Paths that are not taken."""
-
-
-def pull(hub: Hub, name: str, out: Path, watcher: Watcher, *, force: bool = False) -> Path:
-    """Make a run folder the same as on the hub. Files that are only here stay; `force` overwrites what differs.
+    Args:
+        hub: the repository.
+        name: of the run folder.
+        out: folder that it comes to lie in.
+        progress: gets a task: the bytes that come.
+        force: overwrite what was changed here.
 
     Raises:
         LabError: no such run, changed here, in use, or it could not be fetched. What was fetched until then stays; the
@@ -68,23 +54,28 @@ def pull(hub: Hub, name: str, out: Path, watcher: Watcher, *, force: bool = Fals
             raise LabError(f"{root}: is not a folder; move it out of the way")
         revision = hub.head()
         with _held(root):
-            made = plan(hub, revision, root, force=force)
-            if made.left_out:
-                shown = ", ".join(repr(path) for path in made.left_out[:5])
-                logger.warning("{}: left out {} files that no run holds: {}", name, len(made.left_out), shown)
-            watcher.begin(name, len(made.fetch), sum(file.size for file in made.fetch.values()))
-            _fetch(hub, revision, made, watcher)
+            wanted = _wanted(hub, revision, root)
+            run_file = next((f for p, f in wanted.items() if p.startswith("info/") and p.endswith("_run.json")), None)
+            lacking = {path: file for path, file in wanted.items() if not file.is_at(root / path)}
+            changed = [path for path in lacking if (root / path).exists()]
+            if changed and not force and not _is_as_pulled(root, run_file):
+                raise LabError(
+                    f"{root}: was made or gone on with here, and {len(changed)} files differ from the hub's "
+                    f"({', '.join(sorted(changed)[:3])} ...). Nothing was changed; --force takes the hub's"
+                )
+            root.mkdir(exist_ok=True)
+            mark = {"repo": hub.account.repo, "revision": revision, "run_file": run_file and run_file.digest}
+            write_json(root / MARK, mark)
+            label = f"{name}: {len(lacking)} files" if lacking else f"{name}: complete"
+            task = progress.add_task(label, total=sum(file.size for file in lacking.values()))
+            _fetch(hub, revision, root, lacking, partial(progress.advance, task))
     except OSError as e:
         raise LabError(f"{e.filename or out}: can't be written: {e.strerror or e}") from None
     return root
 
 
-def plan(hub: Hub, revision: str, root: Path, *, force: bool = False) -> Plan:
-    """What is to be fetched.
-
-    Raises:
-        LabError: no such run on the hub; a file was changed here.
-    """
+def _wanted(hub: Hub, revision: str, root: Path) -> dict[str, RemoteFile]:
+    """The files of a run on the hub that may be written here, by path in the run folder."""
     prefix = f"{FOLDER}/{root.name}/"
     remote = hub.files(prefix.rstrip("/"), revision)
     if not remote:
@@ -94,39 +85,29 @@ def plan(hub: Hub, revision: str, root: Path, *, force: bool = False) -> Plan:
     for file in remote:
         path = file.path.removeprefix(prefix)
         if file.path.startswith(prefix) and is_run_file(path):
+            _refuse_links(root, path)
             wanted[path] = file
         else:
             left_out.append(file.path)
-    for path in wanted:
-        _refuse_links(root, path)
-    fetch = {path: file for path, file in wanted.items() if not file.is_at(root / path)}
-    run_file = next((f for path, f in wanted.items() if path.startswith("info/") and path.endswith("_run.json")), None)
-    changed = [path for path in fetch if (root / path).exists()]
-    if changed and not force and not _is_as_pulled(root, prefix, run_file):
-        raise LabError(
-            f"{root}: was made or gone on with here, and {len(changed)} files differ from the hub's "
-            f"({', '.join(sorted(changed)[:3])} ...). Nothing was changed; --force takes the hub's"
-        )
-    return Plan(root, fetch, run_file, left_out)
+    if left_out:
+        shown = ", ".join(map(repr, left_out[:5]))
+        logger.warning("{}: left out {} files that no run holds: {}", root.name, len(left_out), shown)
+    return wanted
 
 
-def _fetch(hub: Hub, revision: str, made: Plan, watcher: Watcher) -> None:
-    root = made.root
+def _fetch(hub: Hub, revision: str, root: Path, lacking: dict[str, RemoteFile], advance: Callable[[int], None]) -> None:
     temp = root.parent / f".pull-{os.getpid()}"
-    root.mkdir(exist_ok=True)
-    mark = {"repo": hub.account.repo, "revision": revision, "run_file": made.run_file and made.run_file.digest}
-    write_json(root / MARK, mark)
 
     def place(path: str) -> None:
-        came = hub.download(made.fetch[path], revision, temp, watcher.advance)
+        came = hub.download(lacking[path], revision, temp, advance)
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         _refuse_links(root, path)
         came.replace(root / path)
 
     try:
         # a folder without the spec is no run folder: half of one is not taken for a whole
-        last = [path for path in made.fetch if "/" not in path and path.endswith("_spec.json")]
-        for paths in ([path for path in made.fetch if path not in last], last):
+        last = [path for path in lacking if "/" not in path and path.endswith("_spec.json")]
+        for paths in ([path for path in lacking if path not in last], last):
             with ThreadPoolExecutor(THREADS) as pool:
                 try:
                     list(pool.map(place, paths))
@@ -146,7 +127,7 @@ def _refuse_links(root: Path, path: str) -> None:
             raise LabError(f"{place}: is a symbolic link, which is not followed; move it out of the way")
 
 
-def _is_as_pulled(root: Path, prefix: str, run_file: RemoteFile | None) -> bool:
+def _is_as_pulled(root: Path, run_file: RemoteFile | None) -> bool:
     """Whether the run came from the hub and was not gone on with: what differs is damaged, or older than the hub's."""
     try:
         mark: Any = json.loads((root / MARK).read_text(encoding="utf-8"))
@@ -155,7 +136,7 @@ def _is_as_pulled(root: Path, prefix: str, run_file: RemoteFile | None) -> bool:
         return False
     if run_file is None or pulled is None:
         return True
-    here = root / run_file.path.removeprefix(prefix)
+    here = root / run_file.path.removeprefix(f"{FOLDER}/{root.name}/")
     return not here.exists() or digest(here, like=str(pulled)) == pulled
 
 

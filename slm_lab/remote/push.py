@@ -1,12 +1,10 @@
 """Upload a run folder: all of its files, its page and the list of runs, in one commit."""
 
-import json
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from loguru import logger
 
@@ -38,15 +36,14 @@ def push(hub: Hub, layout: Layout) -> str:
     with snapshot(layout.root) as files:
         if not files:
             raise LabError(f"{layout.root}: nothing to upload")
-        mine = catalog.entry(describe(layout))
-        page = run_readme(
-            mine,
-            _json(files.get(f"{layout.name}_spec.json")),
-            _json(files.get(layout.trial_scalar(0, top=True).name)) or {},
-            _json(files.get(layout.run_file().relative_to(layout.root).as_posix())) or {},
-            files,
-            hub.account.repo,
-        )
+
+        def held(path: Path) -> Any:
+            copy = files.get(path.relative_to(layout.root).as_posix())
+            return None if copy is None else catalog.loads(copy.read_text(encoding="utf-8", errors="replace"))
+
+        mine = describe(layout)
+        spec, scalars = held(layout.spec()), held(layout.trial_scalar(0, top=True)) or {}
+        page = run_readme(mine, spec, scalars, held(layout.run_file()) or {}, files, hub.account.repo)
         content: dict[str, Path | bytes] = {f"{FOLDER}/{name}/{path}": held for path, held in files.items()}
         content[f"{FOLDER}/{name}/{_CARD}"] = page.encode()
         for left in reversed(range(_TRIES)):
@@ -65,8 +62,9 @@ def push(hub: Hub, layout: Layout) -> str:
     return f"{hub.account.url}/tree/main/{FOLDER}/{name}"
 
 
-class Uploads:
-    """Uploads now and then while something else is at work: as a context manager, beside it.
+@contextmanager
+def uploads(upload: Callable[[], object], every: float) -> Iterator[None]:
+    """Upload now and then while the block is at work.
 
     A failure is told and tried again the next time; only what is uploaded at the end must not fail.
 
@@ -74,30 +72,19 @@ class Uploads:
         upload: does it.
         every: seconds from the end of one to the next.
     """
+    end = threading.Event()
 
-    def __init__(self, upload: Callable[[], object], every: float) -> None:
-        self._upload = upload
-        self._every = every
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while not self._end.wait(self._every):
+    def work() -> None:
+        while not end.wait(every):
             try:
-                self._upload()
+                upload()
             except Exception as e:  # noqa: BLE001  the training must not fall with it
                 logger.warning("not uploaded, will be tried again: {}", e)
 
-
-def _json(path: Path | None) -> Any:
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8")) if path is not None else None
-    return None
+    thread = threading.Thread(target=work, name="uploads", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()

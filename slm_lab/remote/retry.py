@@ -15,9 +15,7 @@ def retry(
     passes: Callable[[Exception], bool],
     *,
     patience: float,
-    told: Callable[[Exception, float], None] = lambda error, wait: None,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
+    told: Callable[[Exception, float], None],
 ) -> T:
     """The result of `attempt`, called again with growing waits while its error is one that passes.
 
@@ -26,13 +24,11 @@ def retry(
         passes: whether an error may be gone the next time.
         patience: seconds; no attempt begins later than that after the first.
         told: called with the error and the seconds until the next attempt.
-        sleep: waits.
-        clock: seconds.
 
     Raises:
         Exception: the last one of `attempt`.
     """
-    end = clock() + patience
+    end = time.monotonic() + patience
     wait = FIRST
     while True:
         try:
@@ -40,8 +36,8 @@ def retry(
         except Exception as e:
             # many clients that failed at one moment must not come back at one moment
             pause = wait * random.uniform(0.75, 1.25)
-            if not passes(e) or clock() + pause > end:
+            if not passes(e) or time.monotonic() + pause > end:
                 raise
             told(e, pause)
-        sleep(pause)
+        time.sleep(pause)
         wait = min(2 * wait, LONGEST)

@@ -10,6 +10,7 @@ from typing import Any
 
 from slm_lab.lib.errors import LabError
 from slm_lab.remote.dstack import LIMIT_VARIABLE, upload_limit
+from slm_lab.spec.files import bundled_folder
 
 ARCHIVE = "job.tar.gz"
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -17,16 +18,6 @@ _LOCK = "requirements.lock"
 _CODE = frozenset({".json", ".py", ".typed"})
 _LARGEST = 5
 """Files that are named where the archive is too large."""
-
-
-def bundled(name: str) -> Path:
-    """A file or folder of the repository that travels in the wheel too.
-
-    >>> bundled("requirements.lock").name
-    'requirements.lock'
-    """
-    checkout = _PACKAGE.parent
-    return checkout / name if (checkout / "pyproject.toml").is_file() else _PACKAGE / name
 
 
 def pack(spec_file: Path, raw: dict[str, Any], folder: Path) -> dict[str, Path]:
@@ -43,7 +34,7 @@ def pack(spec_file: Path, raw: dict[str, Any], folder: Path) -> dict[str, Path]:
     Raises:
         LabError: a plugin that is not in the working folder.
     """
-    files = {_LOCK: bundled(_LOCK), f"job/{spec_file.name}": spec_file}
+    files = {_LOCK: bundled_folder().parent / _LOCK, f"job/{spec_file.name}": spec_file}
     files |= {f"slm_lab/{p.relative_to(_PACKAGE).as_posix()}": p for p in _code(_PACKAGE) if _is_code(p)}
     meta = raw.get("meta")
     plugins = meta.get("plugins") if isinstance(meta, dict) else None

@@ -13,7 +13,8 @@ import yaml
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import TIMESTAMP
 from slm_lab.remote.dstack import NAME
-from slm_lab.remote.ship import ARCHIVE, bundled
+from slm_lab.remote.ship import ARCHIVE
+from slm_lab.spec.files import bundled_folder
 
 FOLDER = ".dstack"
 SECRET = "hf_token"
@@ -120,7 +121,7 @@ def render(task: Task, name: str, *, gpu: bool, here: Path, archive: Path) -> st
 def _template(kind: str, work: str, here: Path) -> tuple[Path, dict[str, Any]]:
     name = f"{kind}-{work}.yml"
     own = here / FOLDER / name
-    path = own if own.is_file() else bundled(FOLDER) / name
+    path = own if own.is_file() else bundled_folder().parent / FOLDER / name
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from loguru import logger
+from rich.progress import Progress
 from support.hub import StandInHub
 
 from slm_lab.lib.layout import Layout
@@ -57,19 +58,7 @@ def log() -> Iterator[list[str]]:
     logger.remove(handler)
 
 
-class Silent:
-    """Watches a pull, and remembers."""
-
-    def __init__(self) -> None:
-        self.count = self.size = self.came = 0
-
-    def begin(self, name: str, count: int, size: int) -> None:
-        self.count, self.size = count, size
-
-    def advance(self, count: int) -> None:
-        self.came += count
-
-
 @pytest.fixture
-def watcher() -> Silent:
-    return Silent()
+def watcher() -> Progress:
+    """Sees what comes, and shows nothing."""
+    return Progress(disable=True)

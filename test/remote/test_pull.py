@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.hub import StandInHub
 
+from slm_lab.experiment.records.describe import RunLine
 from slm_lab.experiment.records.runs import locked
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
@@ -33,11 +34,12 @@ def content(root: Path) -> dict[str, bytes]:
 def test_round_trip(hub: Hub, there: Layout, tmp_path: Path, watcher: Any) -> None:
     root = pull(hub, there.root.name, tmp_path / "new" / "data", watcher)
     assert content(root) == content(there.root)
-    assert watcher.came == watcher.size > 0
+    (task,) = watcher.tasks
+    assert task.completed == task.total > 0
     assert Layout.open(root).name == "tiny"
     assert not list(root.parent.glob(".pull-*"))
     pull(hub, there.root.name, tmp_path / "new" / "data", watcher)
-    assert watcher.count == 0
+    assert watcher.tasks[-1].description.endswith(": complete")
 
 
 def test_partial_pull_is_repaired(hub: Hub, there: Layout, server: StandInHub, tmp_path: Path, watcher: Any) -> None:
@@ -47,7 +49,7 @@ def test_partial_pull_is_repaired(hub: Hub, there: Layout, server: StandInHub, t
     layout.checkpoint(0, 0).unlink()
     layout.session_df(0, 0).write_bytes(b"cut")
     pull(hub, there.root.name, out, watcher)
-    assert watcher.count == 2
+    assert watcher.tasks[-1].description.endswith(": 2 files")
     assert content(root) == content(there.root)
 
 
@@ -150,12 +152,12 @@ class TestCatalog:
         assert (found.spec, found.env, found.algorithm) == ("tiny", "CartPole-v1", "ActorCritic")
 
     def test_line_without_a_folder_is_left_out(self, hub: Hub, server: StandInHub) -> None:
-        gone = catalog.Entry("gone_2026_01_31_120000", "gone")
+        gone = RunLine("gone_2026_01_31_120000", "gone")
         server.put(REPO, {catalog.FILE: catalog.dump({gone.name: gone}).encode()})
         assert catalog.read(hub, hub.head()) == {}
 
     def test_round_trip(self) -> None:
-        one = catalog.Entry("a_2026_01_31_120000_2", "a", "E", "PPO", 1.5, 100, 4, "completed")
+        one = RunLine("a_2026_01_31_120000_2", "a", "E", "PPO", 1.5, 100, 4, "completed")
         assert catalog.parse(catalog.dump({one.name: one})) == {one.name: one}
 
     @pytest.mark.parametrize(

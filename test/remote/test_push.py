@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from support.hub import Entry, Repo, StandInHub
 
+from slm_lab.experiment.records.describe import RunLine
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog
 from slm_lab.remote.hub import Hub, HubError
 from slm_lab.remote.names import is_run_file
-from slm_lab.remote.push import Uploads, push
+from slm_lab.remote.push import push, uploads
 from slm_lab.remote.snapshot import snapshot, travelling
 
 REPO = "tester/runs"
@@ -97,7 +98,7 @@ def test_two_pushes_at_once_lose_no_line(hub: Hub, server: StandInHub, run: Layo
     other = "other_2026_01_31_120000"
 
     def meddle(repo: Repo) -> None:
-        line = catalog.dump({other: catalog.Entry(other, "other", total_reward_ma=1.5)})
+        line = catalog.dump({other: RunLine(other, "other", total_reward_ma=1.5)})
         files = {f"data/{other}/other_spec.json": Entry(b"{}", False), catalog.FILE: Entry(line.encode(), False)}
         repo.commit("somebody else's", {**repo.files, **files})
 
@@ -173,7 +174,7 @@ def test_uploads_beside_work_survive_a_failure(log: list[str]) -> None:
             raise LabError("the hub is away")
         done.set()
 
-    with Uploads(upload, every=0.01):
+    with uploads(upload, every=0.01):
         assert done.wait(20)
     count = len(calls)
     time.sleep(0.1)

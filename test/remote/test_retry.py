@@ -1,5 +1,6 @@
 import pytest
 
+from slm_lab.remote import retry as module
 from slm_lab.remote.retry import retry
 
 
@@ -10,7 +11,7 @@ class Clock:
         self.now = 0.0
         self.waits: list[float] = []
 
-    def __call__(self) -> float:
+    def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -18,8 +19,19 @@ class Clock:
         self.now += seconds
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
 def failing(times: int) -> list[Exception]:
     return [OSError(str(i)) for i in range(times)]
+
+
+def ignore(error: Exception, wait: float) -> None:
+    """Nobody is told."""
 
 
 def attempt(errors: list[Exception]) -> str:
@@ -28,31 +40,22 @@ def attempt(errors: list[Exception]) -> str:
     return "done"
 
 
-def test_waits_grow() -> None:
-    clock = Clock()
+def test_waits_grow(clock: Clock) -> None:
     errors = failing(5)
-    done = retry(lambda: attempt(errors), lambda e: True, patience=100, sleep=clock.sleep, clock=clock)
+    done = retry(lambda: attempt(errors), lambda e: True, patience=100, told=ignore)
     assert done == "done"
     for wait, wanted in zip(clock.waits, [1, 2, 4, 8, 16], strict=True):
         assert 0.75 * wanted <= wait <= 1.25 * wanted
 
 
-def test_patience_ends() -> None:
-    clock = Clock()
+def test_patience_ends(clock: Clock) -> None:
     errors = failing(100)
     with pytest.raises(OSError, match=r"[2-4]"):
-        retry(lambda: attempt(errors), lambda e: True, patience=10, sleep=clock.sleep, clock=clock)
+        retry(lambda: attempt(errors), lambda e: True, patience=10, told=ignore)
     assert clock.now <= 10
 
 
-def test_what_does_not_pass_is_raised_at_once() -> None:
-    clock = Clock()
+def test_what_does_not_pass_is_raised_at_once(clock: Clock) -> None:
     with pytest.raises(ValueError, match="no"):
-        retry(
-            lambda: attempt([ValueError("no")]),
-            lambda e: isinstance(e, OSError),
-            patience=10,
-            sleep=clock.sleep,
-            clock=clock,
-        )
+        retry(lambda: attempt([ValueError("no")]), lambda e: isinstance(e, OSError), patience=10, told=ignore)
     assert clock.waits == []

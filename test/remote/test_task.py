@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from slm_lab.lib.errors import LabError
 from slm_lab.remote.dstack import LIMIT_VARIABLE, NAME, Dstack, DstackError
-from slm_lab.remote.ship import archive, bundled, pack
+from slm_lab.remote.ship import archive, pack
 from slm_lab.remote.task import Task, check_name, new_folder, render, run_name
+from slm_lab.spec.files import bundled_folder
 
 TASK = Task("a.json", "ppo", "train", "ppo_2026_01_31_120000", {"env": "CartPole-v1"}, repo="me/runs")
 
@@ -158,7 +159,7 @@ def test_plugin_that_can_not_travel(tmp_path: Path, plugin: str, why: str) -> No
 
 
 def test_lock_travels() -> None:
-    assert re.search(r"(?m)^torch==", bundled("requirements.lock").read_text())
+    assert re.search(r"(?m)^torch==", (bundled_folder().parent / "requirements.lock").read_text())
 
 
 def fake(folder: Path, script: str) -> None:

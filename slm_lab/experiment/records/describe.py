@@ -16,24 +16,35 @@ from slm_lab.spec.load import read_file
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run, as its folder shows it."""
+    """One run, as its folder shows it; None for what it does not say."""
 
-    folder: str
+    name: str
+    """Of its folder."""
     spec: str
-    env: str | None
-    algorithm: str | None
-    sessions: int
-    """That have a row, of all trials."""
-    frames: int | None
-    """Of the session that is furthest."""
-    total_reward_ma: float | None
+    env: str | None = None
+    algorithm: str | None = None
+    total_reward_ma: float | None = None
     """Mean over sessions."""
-    status: str
+    frames: int | None = None
+    """Of the session that is furthest."""
+    sessions: int | None = None
+    """That have a row, of all trials."""
+    status: str | None = None
     """running, completed, stopped, crashed; killed: it was running, but no process is at it any more."""
+
+    @property
+    def date(self) -> str:
+        """When the run was begun.
+
+        >>> RunLine("ppo_2026_01_31_120000", "ppo").date
+        '2026-01-31 12:00'
+        """
+        year, month, day, time = self.name.removeprefix(f"{self.spec}_").split("_")[:4]
+        return f"{year}-{month}-{day} {time[:2]}:{time[2:4]}"
 
 
 def describe(layout: Layout) -> RunLine:
-    """What the files of a run folder say; None for what they do not."""
+    """What the files of a run folder say."""
     spec = read_spec(layout)
     frames, score = _progress(layout)
     return RunLine(
@@ -41,9 +52,9 @@ def describe(layout: Layout) -> RunLine:
         layout.name,
         get(spec, "env", "name"),
         get(spec, "agent", "algorithm", "name"),
-        sum(_has_row(table) for table in _tables(layout)),
-        frames,
         score,
+        frames,
+        sum(_has_row(table) for table in _tables(layout)),
         read_status(layout),
     )
 
