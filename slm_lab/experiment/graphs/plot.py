@@ -124,9 +124,8 @@ def plot_experiment(
     early: Sequence[bool],
     *,
     env_name: str,
-    names: Sequence[str] = ("total_reward_ma", "strength"),
 ) -> list[Path]:
-    """Draw what a search found: each searched key against each score, a point a trial.
+    """Draw what a search found: each searched key against total_reward_ma and strength, a point a trial.
 
     Args:
         layout: of the run; its folders exist.
@@ -134,7 +133,6 @@ def plot_experiment(
         scores: scalar metrics of each trial.
         early: of each trial, whether it was stopped early: it has been judged by fewer frames, and is drawn hollow.
         env_name: for the title.
-        names: scores that are drawn, a row each.
 
     Returns:
         The files written.
@@ -142,7 +140,8 @@ def plot_experiment(
     hollow = ", hollow: stopped early" if any(early) else ""
     title = f"{layout.name} on {env_name}: {len(scores)} trials{hollow}"
     written = [layout.experiment_graph("experiment_graph", top=top) for top in (False, True)]
-    draw_points(written, points, {name: [score[name] for score in scores] for name in names}, early, title)
+    drawn = {name: [score[name] for score in scores] for name in ("total_reward_ma", "strength")}
+    draw_points(written, points, drawn, early, title)
     return written
 
 

@@ -1,5 +1,6 @@
 """The score of saved policies: many episodes on envs of their own, and how sure their mean is."""
 
+import statistics
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from loguru import logger
 from slm_lab.experiment.play.enjoy import SavedPolicy, best_checkpoint, indices
 from slm_lab.experiment.records.runs import find_run
 from slm_lab.experiment.records.statistics import Estimate, estimate, mean
+from slm_lab.experiment.records.wording import interval, number
 from slm_lab.experiment.session.evaluate import play
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
@@ -62,6 +64,19 @@ class Evaluation(list[float]):
         if len(self.policies) == 1:
             return self.policies[0].estimate
         return estimate(mean, [[policy.estimate.value for policy in self.policies]])
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Headers, and a row a session; below them one of all, where there are several."""
+        headers = ["session", "frame", "episodes", "total_reward [95 %]", "median", "lowest", "highest", "length"]
+
+        def row(name: str, frame: str, rets: list[float], lengths: list[int], e: Estimate) -> list[str]:
+            told = (statistics.median(rets), min(rets), max(rets), statistics.fmean(lengths))
+            return [name, frame, str(len(rets)), interval(e), *map(number, told)]
+
+        rows = [row(str(p.session), f"{p.frame:,}", p.returns, p.lengths, p.estimate) for p in self.policies]
+        if len(rows) > 1:
+            rows.append(row("all", "", self, self.lengths, self.estimate))
+        return headers, rows
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

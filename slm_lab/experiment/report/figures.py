@@ -99,39 +99,40 @@ def table_trace(table: Mapping[str, Any], column: str, points: int, **style: Any
 
 
 def average_traces(
-    tables: Sequence[Mapping[str, Any]], ys: Sequence["ArrayLike"], *, name: str, color: str, switch: str | None = None
+    tables: Sequence[Mapping[str, Any]], column: str, *, name: str, color: str, switch: str | None
 ) -> list[dict[str, Any]]:
-    """The mean over sessions with its interval, over each clock: a band, a line."""
-    values = [np.asarray(y, float) for y in ys]
+    """The mean of a column over sessions with its interval, over each clock: a band, a line."""
     clocks = [clock for clock in CLOCKS if all(clock in t for t in tables)]
-    curves = {clock: average([t[clock] for t in tables], values) for clock in clocks}
+    curves = {clock: average([t[clock] for t in tables], [t[column] for t in tables]) for clock in clocks}
     curves = {clock: curve for clock, curve in curves.items() if curve.x.size}
     if not curves:
         return []
     traces: list[dict[str, Any]] = []
     xs = {clock: encode(c.x) for clock, c in curves.items()}
     if len(tables) > 1:
-        band = {clock: encode(np.concatenate([c.x, c.x[::-1]])) for clock, c in curves.items()}
+        around = {clock: encode(np.concatenate([c.x, c.x[::-1]])) for clock, c in curves.items()}
         edges = {clock: encode(np.concatenate([c.high, c.low[::-1]])) for clock, c in curves.items()}
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "xs": band,
-                "ys": edges,
-                "fill": "toself",
-                "fillcolor": fade(color, 0.16),
-                "line": {"width": 0},
-                "hoverinfo": "skip",
-                "showlegend": False,
-                "name": f"{name}, 95 % interval",
-                "legendgroup": name,
-                "switch": switch,
-            }
-        )
+        traces.append(band(name, color, switch, xs=around, ys=edges))
     line = _line(xs, None, name=name, color=color, width=2.4, switch=switch, group=name)
     line["ys"] = {clock: encode(c.mean) for clock, c in curves.items()}
     return [*traces, line]
+
+
+def band(name: str, color: str, switch: str | None, **edges: Any) -> dict[str, Any]:
+    """An interval along a line; edges: `x` and `y`, or `xs` and `ys`, of the upper one and back along the lower."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "fill": "toself",
+        "fillcolor": fade(color, 0.16),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "name": f"{name}, 95 % interval",
+        "legendgroup": name,
+        "switch": switch,
+        **edges,
+    }
 
 
 def _line(xs: dict[str, Any], y: Any, *, name: str, color: str, **style: Any) -> dict[str, Any]:

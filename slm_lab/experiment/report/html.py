@@ -1,7 +1,7 @@
 """Pieces of the page: text that can't be mistaken for markup, tables, sections."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,21 @@ def tag(name: str, *inner: Any, **attributes: str) -> Markup:
     """
     head = "".join(f' {k.replace("cls", "class")}="{html.escape(v)}"' for k, v in attributes.items())
     return Markup(f"<{name}{head}>{''.join(map(text, inner))}</{name}>")
+
+
+def note(words: str) -> Markup:
+    """Small print."""
+    return tag("p", words, cls="note")
+
+
+def sentences(words: Iterable[str]) -> Markup:
+    """A paragraph each; empty ones are left out."""
+    return tag("div", *(tag("p", sentence) for sentence in words if sentence), cls="words")
+
+
+def headline(value: str, what: str, words: Iterable[str]) -> Markup:
+    """The number that counts, what it is, and what there is to say of it."""
+    return Markup(tag("div", value, tag("small", what), cls="score") + sentences(words))
 
 
 def table(

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slm_lab.experiment.records.wording import interval, number
-from slm_lab.experiment.report.html import Markup, Section, table, tag
+from slm_lab.experiment.report.html import Markup, Section, note, table, tag
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 
@@ -20,19 +19,22 @@ MOST = 2_000_000
 """Bytes of a film that is put into the page; a larger one is linked."""
 
 
-def video_section(layout: Layout, page: Path, *, make: bool) -> tuple[Section | None, str | None]:
-    """The film, and what there is to say where there is none.
+def video_section(layout: Layout, page: Path, *, make: bool) -> Section | None:
+    """The film, where there is one.
 
     Args:
         layout: of the run.
         page: file of the page, which a large film is linked from.
         make: play an episode where there is no film.
+
+    Raises:
+        LabError: why there is none.
     """
-    film, why = find_film(layout), None
+    film = find_film(layout)
     if film is None and make:
-        film, why = make_film(layout)
+        film = make_film(layout)
     if film is None:
-        return None, why
+        return None
     kind = KINDS[film.suffix.lower()]
     if film.stat().st_size <= MOST:
         source = f"data:{kind};base64,{base64.b64encode(film.read_bytes()).decode()}"
@@ -46,44 +48,33 @@ def video_section(layout: Layout, page: Path, *, make: bool) -> tuple[Section | 
         shown = Markup(f'<img class="film" src="{source}" alt="an episode of the best policy">')
     else:
         shown = Markup(f'<video controls loop muted playsinline src="{source}"></video>')
-    return Section("Best policy", [shown, tag("p", f"{name}: the best policy plays greedily.", cls="note")]), None
+    return Section("Best policy", [shown, note(f"{name}: the best policy plays greedily.")])
 
 
-def final_evaluation(layout: Layout, episodes: int | None) -> tuple[list[Markup], str | None]:
-    """What the best policy of each session reaches, and what there is to say where that can't be found out.
+def final_evaluation(layout: Layout, episodes: int | None) -> list[Markup]:
+    """What the best policy of each session reaches.
 
     Args:
         layout: of the run.
         episodes: of each policy; None: none is played, and the page tells the command.
+
+    Raises:
+        LabError: why that can't be found out.
     """
     if episodes is None:
         command = shlex.join(["slm-lab", "eval", str(layout.root), "--all-sessions"])
-        return [tag("p", "Many greedy episodes of the best policies:", cls="note"), tag("pre", command)], None
+        return [note("Many greedy episodes of the best policies:"), tag("pre", command)]
     try:
         from slm_lab.experiment.play.measure import evaluate
 
-        found = evaluate(layout.root, episodes, all_sessions=True)
-    except Exception as e:  # noqa: BLE001  the page has all else to show
-        return [], f"no final evaluation: {_reason(e)}"
-    rows = [
-        [
-            f"session {p.session}",
-            f"{p.frame:,}",
-            len(p.returns),
-            interval(p.estimate),
-            number(min(p.returns)),
-            number(max(p.returns)),
-        ]
-        for p in found.policies
-    ]
-    if len(found.policies) > 1:
-        rows.append(["all", "", len(found), interval(found.estimate), number(min(found)), number(max(found))])
-    headers = ["best policy of", "frame", "episodes", "total_reward [95 % interval]", "lowest", "highest"]
-    note = (
-        "Greedy episodes in envs of their own. The interval of a session is over its episodes, that of all over the "
-        "sessions' means."
+        headers, rows = evaluate(layout.root, episodes, all_sessions=True).table()
+    except Exception as e:
+        raise LabError(f"no final evaluation: {_reason(e)}") from e
+    words = (
+        "Greedy episodes of the best policies in envs of their own. The interval of a session is over its episodes, "
+        "that of all over the sessions' means."
     )
-    return [tag("h3", "Final evaluation"), table(headers, rows, numbers=range(1, 6)), tag("p", note, cls="note")], None
+    return [tag("h3", "Final evaluation"), table(headers, rows, numbers=range(1, len(headers))), note(words)]
 
 
 def find_film(layout: Layout) -> Path | None:
@@ -123,10 +114,14 @@ def _without_screen() -> Iterator[None]:
             del os.environ[name]
 
 
-def make_film(layout: Layout) -> tuple[Path | None, str | None]:
-    """Film an episode of the best policy, into the run folder; or say why that can't be done."""
+def make_film(layout: Layout) -> Path:
+    """Film an episode of the best policy, into the run folder.
+
+    Raises:
+        LabError: why that can't be done.
+    """
     if not list((layout.root / "model").glob("*.pt")):
-        return None, "no video: the model folder holds no checkpoint"
+        raise LabError("no video: the model folder holds no checkpoint")
     path = _film(layout)
     try:
         from slm_lab.experiment.play.enjoy import enjoy
@@ -135,6 +130,6 @@ def make_film(layout: Layout) -> tuple[Path | None, str | None]:
         with warnings.catch_warnings(), _without_screen():
             warnings.simplefilter("ignore")  # renderers have much to say where there is no screen
             enjoy(layout.root, Options(device="cpu"), episodes=1, video=path)
-    except Exception as e:  # noqa: BLE001  the page has all else to show
-        return None, f"no video: {_reason(e)}"
-    return path, None
+    except Exception as e:
+        raise LabError(f"no video: {_reason(e)}") from e
+    return path

@@ -14,7 +14,7 @@ from slm_lab.experiment.records.describe import get
 from slm_lab.experiment.records.history import History, score
 from slm_lab.experiment.records.wording import number
 from slm_lab.experiment.report.figures import Figure, colour, encode, points_for, points_trace, table_trace
-from slm_lab.experiment.report.html import Markup, Page, Section, table, tag
+from slm_lab.experiment.report.html import Markup, Page, Section, headline, note, sentences, table, tag
 from slm_lab.experiment.report.single import STATUS, about
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.lib.errors import LabError
@@ -114,7 +114,7 @@ def _searched(history: History) -> dict[str, Axis]:
 
 def _headline(scores: dict[int, float], best: int | None, records: Sequence[Record]) -> Markup:
     if best is None or best not in scores:
-        return tag("div", tag("p", "No trial has ended an episode yet."), cls="words")
+        return sentences(["No trial has ended an episode yet."])
     values = next((r.values for r in records if r.trial == best), {})
     told = ", ".join(f"{k.rpartition('.')[2]} {_value(v)}" for k, v in values.items())
     words = [
@@ -123,8 +123,7 @@ def _headline(scores: dict[int, float], best: int | None, records: Sequence[Reco
         "A trial's score is total_reward_ma, the mean total_reward of its last 100 rows, averaged over its sessions.",
         BEST_NOTE,
     ]
-    box = tag("div", number(scores[best]), tag("small", f"score of trial {best}"), cls="score")
-    return Markup(box + tag("div", *(tag("p", w) for w in words), cls="words"))
+    return headline(number(scores[best]), f"score of trial {best}", words)
 
 
 def _curves(history: History, records: Sequence[Record], best: int | None) -> Figure:
@@ -163,7 +162,7 @@ def _curves(history: History, records: Sequence[Record], best: int | None) -> Fi
 
 def _keys(records: Sequence[Record], axes: Sequence[Axis], scores: dict[int, float]) -> list[Markup | Figure]:
     """Each key against the score, on the scale that it was searched on."""
-    figures: list[Markup | Figure] = [tag("p", KEYS_NOTE, cls="note")]
+    figures: list[Markup | Figure] = [note(KEYS_NOTE)]
     for axis in axes:
         figure = Figure(axis.path, "score", x={"x": f"{axis.path.rpartition('.')[2]} ({axis.dist})"})
         known = [r for r in records if r.trial in scores and axis.path in r.values]
@@ -185,31 +184,27 @@ def _scale(axis: Axis, known: Sequence[Record]) -> dict[str, Any]:
     if axis.dist in LISTS:
         kinds = [_value(v) for v in axis.args] or sorted({_value(r.values[axis.path]) for r in known})
         return {"type": "category", "categoryorder": "array", "categoryarray": kinds}
-    low, high = _range(axis)
-    if "log" in axis.dist and low > 0:
-        a, b = math.log10(low), math.log10(high)
-        edges = [a - 0.06 * (b - a), b + 0.06 * (b - a)]
-        return {"type": "log", "range": edges, "exponentformat": "power", "dtick": 1 if b - a > 1.5 else None}
-    return {"type": "linear", "range": [low - 0.06 * (high - low), high + 0.06 * (high - low)]}
+    low, high, log = _span(axis)
+    edges = [low - 0.06 * (high - low), high + 0.06 * (high - low)]
+    if log:
+        return {"type": "log", "range": edges, "exponentformat": "power", "dtick": 1 if high - low > 1.5 else None}
+    return {"type": "linear", "range": edges}
 
 
-def _range(axis: Axis) -> tuple[float, float]:
+def _span(axis: Axis) -> tuple[float, float, bool]:
+    """Ends of the searched range on the scale that it is drawn on, and whether they are powers of ten."""
+    low, high = axis.args[:2]
     if axis.dist in ("randn", "qrandn", "normal"):
-        mean, sd = axis.args[:2]
-        return mean - 3 * sd, mean + 3 * sd
-    return axis.args[0], axis.args[1]
+        low, high = low - 3 * high, low + 3 * high  # mean and standard deviation
+    log = "log" in axis.dist and low > 0
+    return (math.log10(low), math.log10(high), log) if log else (low, high, log)
 
 
 def _outside(axis: Axis) -> list[dict[str, Any]]:
     if axis.dist in LISTS:
         return []
-    low, high = _range(axis)
+    low, high, log = _span(axis)
     wide = high - low
-    log = "log" in axis.dist and low > 0
-    edges = [(low - wide, low), (high, high + wide)]
-    if log:
-        factor = (high / low) ** 0.2
-        edges = [(low / factor, low), (high, high * factor)]
     look = {
         "type": "rect",
         "yref": "paper",
@@ -219,7 +214,8 @@ def _outside(axis: Axis) -> list[dict[str, Any]]:
         "opacity": 0.25,
         "line": {"width": 0},
     }
-    return [{**look, "x0": a, "x1": b} for a, b in edges]
+    edges = [(low - wide, low), (high, high + wide)]
+    return [{**look, "line": {"width": 0}, "x0": 10**a if log else a, "x1": 10**b if log else b} for a, b in edges]
 
 
 def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[int, float]) -> list[Markup | Figure]:
@@ -231,9 +227,9 @@ def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[in
 
         found = importances(axes, [r.values for r in whole], [scores[r.trial] for r in whole])
     except ModuleNotFoundError:
-        return [tag("p", "Importances need optuna, which the extra `train` installs.", cls="note")]
+        return [note("Importances need optuna, which the extra `train` installs.")]
     except LabError as e:
-        return [tag("p", f"No importances: {e}.", cls="note")]
+        return [note(f"No importances: {e}.")]
     figures: list[Markup | Figure] = []
     for title, shares in found.items():
         order = sorted(shares, key=lambda k: shares[k])
@@ -244,11 +240,11 @@ def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[in
                 title, "", {"x": "share of the score's variance"}, [{**bars, "marker": {"color": colour(0)}}], layout
             )
         )
-    note = (
+    words = (
         f"How much of the variation of the score each key explains, by Optuna's evaluators, from the {len(whole)} "
         "trials that ran to their end."
     )
-    return [tag("p", note, cls="note"), *figures]
+    return [note(words), *figures]
 
 
 def _best(history: History, records: Sequence[Record], best: int | None) -> list[Markup | Figure]:

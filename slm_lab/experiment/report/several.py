@@ -9,15 +9,15 @@ from slm_lab.experiment.records.wording import NAMES, coarse, env_table, interva
 from slm_lab.experiment.report.figures import (
     Figure,
     average_traces,
+    band,
     colour,
     encode,
-    fade,
     interval_trace,
     points_for,
     rows_axis,
     table_trace,
 )
-from slm_lab.experiment.report.html import Markup, Page, Section, table, tag
+from slm_lab.experiment.report.html import Markup, Page, Section, headline, note, sentences, table, tag
 from slm_lab.experiment.report.single import STATUS
 
 THRESHOLDS = 81
@@ -59,7 +59,7 @@ def _headline(found: Comparison) -> Markup:
     else:
         known = [m for m in found.methods if m.scores]
         if not known:
-            return tag("div", tag("p", "No run has a score yet."), cls="words")
+            return sentences(["No run has a score yet."])
         top = max(known, key=lambda m: m.mean.value)
         best, e, what = top.label, top.mean, f"mean {found.metric}"
     chances = [(b, p) for (a, b), p in found.improvement.items() if a == best]
@@ -69,8 +69,7 @@ def _headline(found: Comparison) -> Markup:
         "In brackets: 95 % intervals by the stratified bootstrap, which resamples the sessions of each env. "
         + coarse(fewest)
     )
-    box = tag("div", number(e.value), tag("small", f"{best}, {what}"), cls="score")
-    return Markup(box + tag("div", *(tag("p", w) for w in words), cls="words"))
+    return headline(number(e.value), f"{best}, {what}", words)
 
 
 def _env(found: Comparison, env: str, colours: dict[str, str]) -> list[Markup | Figure]:
@@ -93,17 +92,16 @@ def _env(found: Comparison, env: str, colours: dict[str, str]) -> list[Markup | 
             name = f"{m.label}, session {i}"
             trace = table_trace(one, "drawn", points, name=name, width=0.9, opacity=0.35, legend=False, **look)
             figure.add(trace)
-        ys = [t["drawn"] for t in tables]
         if tables:
-            figure.traces += average_traces(tables, ys, name=m.label, color=colours[m.label], switch=m.label)
+            figure.traces += average_traces(tables, "drawn", name=m.label, color=colours[m.label], switch=m.label)
     headers, rows = env_table(found, env)
-    note = (
+    words = (
         f"Score: {found.metric}, mean of the last 100 rows of each session"
         + (f" up to frame {found.at:,}" if found.at is not None else "")
         + ". Frames and seconds: the median session's, when its moving average reached the target, and how many did."
     )
     parts: list[Markup | Figure] = [figure] if figure.traces else []
-    return [*parts, table(headers, rows, numbers=range(1, len(headers))), tag("p", note, cls="note")]
+    return [*parts, table(headers, rows, numbers=range(1, len(headers))), note(words)]
 
 
 def _aggregates(found: Comparison, colours: dict[str, str]) -> list[Markup | Figure]:
@@ -118,9 +116,8 @@ def _aggregates(found: Comparison, colours: dict[str, str]) -> list[Markup | Fig
         figures.append(Figure(NAMES[name], "", {"x": f"normalized score{lower}"}, [trace], layout))
     scale = [[env, number(r.low), number(r.high), r.source] for env, r in found.references.items()]
     rows = [[label, *map(interval, found.aggregates[label].values())] for label in reversed(labels)]
-    note = "Scores are normalized so that 0 is a random policy and 1 the reference of the env."
     return [
-        tag("p", note, cls="note"),
+        note("Scores are normalized so that 0 is a random policy and 1 the reference of the env."),
         *figures,
         table(["method", *(NAMES[name] for name in names)], rows, numbers=range(1, 5)),
         table(["env", "0 is", "1 is", "which is"], scale, numbers=(1, 2)),
@@ -137,17 +134,14 @@ def _profiles(found: Comparison, colours: dict[str, str]) -> list[Markup | Figur
     for label, scores in tasks.items():
         color = colours[label]
         low, high = bootstrap_interval(lambda t: performance_profile(t, grid), scores)
-        x, y = encode([*grid, *grid[::-1]]), encode([*high, *low[::-1]])
-        band = {"x": x, "y": y, "fill": "toself", "line": {"width": 0}}
-        look = {"type": "scatter", "mode": "lines", "legendgroup": label, "switch": label}
         if np.isfinite(low).all():
-            figure.traces.append(
-                {**look, **band, "fillcolor": fade(color, 0.15), "hoverinfo": "skip", "showlegend": False}
-            )
+            x, y = encode([*grid, *grid[::-1]]), encode([*high, *low[::-1]])
+            figure.traces.append(band(label, color, label, x=x, y=y))
+        look = {"type": "scatter", "mode": "lines", "legendgroup": label, "switch": label}
         line = {"x": encode(grid), "y": encode(performance_profile(scores, grid)), "name": label}
         figure.traces.append({**look, **line, "line": {"color": color, "width": 2, "shape": "hv"}})
     figure.layout = {"yaxis": {"range": [-0.02, 1.02]}}
-    return [tag("p", "Higher curves are better; where two cross, neither is better everywhere.", cls="note"), figure]
+    return [note("Higher curves are better; where two cross, neither is better everywhere."), figure]
 
 
 def _improvement(found: Comparison) -> list[Markup | Figure]:
@@ -166,12 +160,12 @@ def _improvement(found: Comparison) -> list[Markup | Figure]:
         "Probability that a run of the first beats one of the second", "", {"x": "probability"}, [trace], layout
     )
     figure.wide = len(pairs) > 4
-    note = (
+    words = (
         "Of a random session of each, in the same env, averaged over envs. An interval that holds 0.5 leaves open who "
         "is better."
     )
     rows = [[label, interval(e)] for label, (_, e) in zip(reversed(labels), pairs, strict=True)]
-    return [tag("p", note, cls="note"), figure, table(["", "probability"], rows, numbers=(1,))]
+    return [note(words), figure, table(["", "probability"], rows, numbers=(1,))]
 
 
 def _turned(e: Estimate) -> Estimate:

@@ -16,7 +16,7 @@ from slm_lab.experiment.records.describe import get
 from slm_lab.experiment.records.history import SCALARS, History, Session, score
 from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.experiment.report.figures import INK, Figure, average_traces, colour, points_for, table_trace
-from slm_lab.experiment.report.html import Markup, Page, Section, table, tag, text
+from slm_lab.experiment.report.html import Markup, Page, Section, headline, note, sentences, table, tag, text
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.files import bundled_files
 from slm_lab.spec.load import read_file
@@ -50,7 +50,7 @@ def run_page(history: History) -> Page:
         title=history.layout.root.name,
         subtitle=subtitle(history, sessions),
         badges=[(history.status, STATUS.get(history.status, "plain"))],
-        headline=headline(history, sessions),
+        headline=_headline(history, sessions),
         sections=[s for s in sections if s.parts],
         switches=switches,
         missing=list(history.missing),
@@ -68,14 +68,13 @@ def subtitle(history: History, sessions: Sequence[Session]) -> str:
     return f"{name} on {history.env}, {count}, {frames}{of} frames"
 
 
-def headline(history: History, sessions: Sequence[Session]) -> Markup:
+def _headline(history: History, sessions: Sequence[Session]) -> Markup:
     """The score, its interval, and what both mean."""
     scores = [v for s in sessions if np.isfinite(v := score(s.train))]
     if not scores:
-        return tag("div", tag("p", "No episode has ended yet, so there is no score."), cls="words")
+        return sentences(["No episode has ended yet, so there is no score."])
     e = statistics.estimate(statistics.mean, [scores])
     small = "total_reward_ma" if np.isnan(e.low) else f"95 % interval {number(e.low)} to {number(e.high)}"
-    done = history.status == "completed"
     what = "total_reward per episode, averaged over the last 100 rows of the table"
     words = [f"The score is the {what}" + (f" and over {len(scores)} sessions (seeds). " if len(scores) > 1 else ". ")]
     if len(scores) > 1:
@@ -89,9 +88,15 @@ def headline(history: History, sessions: Sequence[Session]) -> Markup:
         known = "" if ref.source.startswith("the best") else f"; {number(ref.high)} is {ref.source}"
         scale = f"A random policy reaches {number(ref.low)}{known}."
     spread = f"Sessions: {', '.join(number(v) for v in sorted(scores, reverse=True))}." if len(scores) > 1 else ""
-    short = "" if done else "The run has not ended; this is what it has reached so far."
-    box = tag("div", number(e.value), tag("small", small), cls="score")
-    return Markup(box + tag("div", *(tag("p", w) for w in ("".join(words), scale, spread, short) if w), cls="words"))
+    short = "" if history.status == "completed" else "The run has not ended; this is what it has reached so far."
+    return headline(number(e.value), small, ("".join(words), scale, spread, short))
+
+
+def _trace(s: Session, table: Mapping[str, Any], column: str, points: int, **style: Any) -> dict[str, Any] | None:
+    """A column of a session's table, in the session's colour and under its switch."""
+    session = f"session {s.index}"
+    look = {"name": session, "color": colour(s.index), "switch": session, "group": session, **style}
+    return table_trace(table, column, points, **look)
 
 
 def return_parts(sessions: Sequence[Session]) -> list[Markup | Figure]:
@@ -100,27 +105,22 @@ def return_parts(sessions: Sequence[Session]) -> list[Markup | Figure]:
     points = points_for(2 * len(sessions) * 8)
     known = []
     for s in sessions:
-        averaged = (
-            {**s.train, "average": moving_average(s.train["total_reward"])} if "total_reward" in s.train else s.train
-        )
-        name = f"session {s.index}"
-        style = {"color": colour(s.index), "switch": name, "group": name}
-        thin = {**style, "width": 1, "opacity": 0.45, "legend": False}
-        figure.add(table_trace(averaged, "total_reward", points, name=f"{name}, row", **thin))
-        ma = table_trace(averaged, "average", points, name=name, width=2, **style)
-        figure.add(ma)
-        if ma:
-            known.append(averaged)
+        if "total_reward" not in s.train or not np.isfinite(s.train["total_reward"]).any():
+            continue
+        known.append({**s.train, "average": moving_average(s.train["total_reward"])})
+        thin = {"name": f"session {s.index}, row", "width": 1, "opacity": 0.45, "legend": False}
+        figure.add(_trace(s, known[-1], "total_reward", points, **thin))
+        figure.add(_trace(s, known[-1], "average", points, width=2))
     if len(known) > 1:
-        figure.traces += average_traces(
-            known, [t["average"] for t in known], name="mean of sessions", color=INK, switch=None
-        )
+        figure.traces += average_traces(known, "average", name="mean of sessions", color=INK, switch=None)
     if not figure.traces:
         return []
-    note = "A row is the mean total_reward of the last 100 episodes. "
+    words = "A row is the mean total_reward of the last 100 episodes. "
     if len(known) > 1:
-        note += "The black band is the 95 % interval of the mean over sessions, over the stretch that all have reached."
-    return [tag("p", note, cls="note"), figure]
+        words += (
+            "The black band is the 95 % interval of the mean over sessions, over the stretch that all have reached."
+        )
+    return [note(words), figure]
 
 
 def statistics_figures(sessions: Sequence[Session]) -> list[Figure]:
@@ -134,9 +134,7 @@ def statistics_figures(sessions: Sequence[Session]) -> list[Figure]:
         title = _TITLES.get(column, column)
         figure = Figure(title, title)
         for s in sessions:
-            name = f"session {s.index}"
-            trace = table_trace(s.train, column, points, name=name, color=colour(s.index), switch=name, group=name)
-            figure.add(trace)
+            figure.add(_trace(s, s.train, column, points))
         if figure.traces:
             figures.append(figure)
     return figures
@@ -149,11 +147,7 @@ def evaluation(history: History, sessions: Sequence[Session]) -> list[Section]:
         return []
     figure = Figure("total_reward of greedy evaluation episodes", "total_reward", wide=True)
     for s in known:
-        name = f"session {s.index}"
-        trace = table_trace(
-            s.eval, "total_reward", points_for(len(known)), name=name, color=colour(s.index), switch=name
-        )
-        figure.add(trace)
+        figure.add(_trace(s, s.eval, "total_reward", points_for(len(known))))
     last = [float(s.eval["total_reward"][-1]) for s in known]
     e = statistics.estimate(statistics.mean, [last])
     episodes = get(history.spec, "meta", "rigorous_eval")
@@ -172,11 +166,11 @@ def metrics_parts(history: History, sessions: Sequence[Session]) -> list[Markup 
         rows.append([name, mean, *map(number, values)])
     frames = ["frames", "", *(f"{s.frames:,}" for s in sessions)]
     headers = ["metric", "mean [95 % interval]", *(f"session {s.index}" for s in sessions)]
-    note = (
+    words = (
         "Efficiencies and stability are SLM-Lab's, and leave their range where rows are worse than random: an "
         "efficiency can be negative, a stability far below 0. The clipped ones count such rows as 0, and stay in it."
     )
-    return [table(headers, [*rows, frames], numbers=range(1, len(headers))), tag("p", note, cls="note")]
+    return [table(headers, [*rows, frames], numbers=range(1, len(headers))), note(words)]
 
 
 def about(history: History) -> list[Section]:
@@ -190,17 +184,16 @@ def spec_table(history: History) -> Markup:
     file, bundled = bundled_spec(history.layout.name)
     if file is None:
         rows = [[k, tag("code", _value(v))] for k, v in own.items()]
-        note = tag("p", f"No bundled spec is called '{history.layout.name}'.", cls="note")
-        return Markup(note + table(["key", "value"], rows))
+        told = note(f"No bundled spec is called '{history.layout.name}'.")
+        return Markup(told + table(["key", "value"], rows))
     keys = dict.fromkeys([*bundled, *own])
-    changed = [k for k in keys if own.get(k) != bundled.get(k) and not _is_variable(bundled.get(k))]
-    changed = [k for k in changed if k != "name"]
+    changed = [k for k in keys if k != "name" and own.get(k) != bundled.get(k) and not _is_variable(bundled.get(k))]
     count = f"{len(changed)} key{'s' * (len(changed) != 1)} differ" + "s" * (len(changed) == 1)
-    note = tag("p", f"{count} from the bundled {file}." if changed else f"As the bundled {file} has it.", cls="note")
+    told = note(f"{count} from the bundled {file}." if changed else f"As the bundled {file} has it.")
     rows = [[k, tag("code", _value(own.get(k))), tag("code", _value(bundled.get(k)))] for k in changed]
     first = table(["changed key", "here", "bundled"], rows, cls="changed") if rows else Markup()
     rest = table(["key", "value"], [[k, tag("code", _value(own[k]))] for k in own])
-    return Markup(note + first + tag("details", tag("summary", f"All {len(own)} keys"), rest))
+    return Markup(told + first + tag("details", tag("summary", f"All {len(own)} keys"), rest))
 
 
 def bundled_spec(name: str) -> tuple[str | None, dict[str, Any]]:

@@ -13,7 +13,7 @@ from slm_lab.experiment.records.compare import compare
 from slm_lab.experiment.records.describe import read_status
 from slm_lab.experiment.records.history import History, NoRowError, Targets, read_histories
 from slm_lab.experiment.records.runs import find_run
-from slm_lab.experiment.report.html import Page, Section
+from slm_lab.experiment.report.html import Markup, Page, Section
 from slm_lab.experiment.report.page import render
 from slm_lab.experiment.report.policy import final_evaluation, video_section
 from slm_lab.experiment.report.search import search_page
@@ -139,17 +139,23 @@ def watch(
 
 def _one(history: History, output: Path, *, video: bool, evaluate: int | None) -> Page:
     page = search_page(history) if history.is_search else run_page(history)
-    section, why = video_section(history.layout, output, make=video and history.status != "running")
-    missing = [*page.missing, *([why] if why else [])]
-    sections: list[Section] = [*page.sections]
+    missing, sections = [*page.missing], [*page.sections]
+    film: Section | None = None
+    try:
+        film = video_section(history.layout, output, make=video and history.status != "running")
+    except LabError as e:
+        missing.append(str(e))
     if not history.is_search:
-        parts, why = final_evaluation(history.layout, evaluate)
-        missing += [why] if why else []
+        parts: list[Markup] = []
+        try:
+            parts = final_evaluation(history.layout, evaluate)
+        except LabError as e:
+            missing.append(str(e))
         at = next((i for i, s in enumerate(sections) if s.title == "Evaluation"), None)
         if at is not None:
             sections[at].parts += parts
         elif parts:
             sections.insert(2, Section("Evaluation", [*parts]))
-    if section is not None:
-        sections.insert(1, section)
+    if film is not None:
+        sections.insert(1, film)
     return replace(page, sections=sections, missing=missing)

@@ -150,7 +150,7 @@ def test_video_is_made_and_the_policy_evaluated(tmp_path: Path, finished_run: Pa
     folder = tmp_path / finished_run.name
     shutil.copytree(finished_run, folder)
     text = write_report(folder, evaluate=3).read_text()
-    assert re.search(r"session 0</td><td class=\"number\">[\d,]+</td><td class=\"number\">3</td>", text)
+    assert re.search(r"<td>0</td><td class=\"number\">[\d,]+</td><td class=\"number\">3</td>", text)
     assert "data:video/mp4;base64," in text
     assert list((folder / "graph").glob("*_best_policy.mp4"))
 
