@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,7 +236,7 @@ def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> 
     from slm_lab.experiment.launch import resume, run_spec
     from slm_lab.experiment.session.run import Mode
 
-    beside = None if upload is None else upload.beside
+    beside = nullcontext if upload is None else upload.beside
     options, folder = _options(command), command.folder
     if folder is not None:
         root = options.out / folder
@@ -276,7 +277,7 @@ def _resume(request: Request, command: Command) -> int:
     from slm_lab.experiment.launch import resume  # imports torch
 
     def work(upload: "Upload | None") -> "RunResult":
-        beside = None if upload is None else upload.beside
+        beside = nullcontext if upload is None else upload.beside
         sets = {key: value for key, value in command.sets.items() if key != "env"}
         name = _run_name(request, command)
         return resume(target, _options(command), name, sets=sets, search=search, beside=beside)

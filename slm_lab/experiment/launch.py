@@ -5,8 +5,8 @@ import json
 import math
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from loguru import logger
@@ -20,6 +20,7 @@ from slm_lab.experiment.session.resources import needs_inductor, use_compile
 from slm_lab.experiment.session.results import RunResult, Scalars, TrialResult
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial.check import require, require_change, require_search
+from slm_lab.experiment.trial.contain import log_file
 from slm_lab.experiment.trial.origin import open_origin, save_origin
 from slm_lab.experiment.trial.pool import Pool
 from slm_lab.experiment.trial.stopping import StopRequest
@@ -28,7 +29,7 @@ from slm_lab.lib.compiler import Effort, start_ahead
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
-from slm_lab.lib.log import FILE_FORMAT, check_level, renew_notes
+from slm_lab.lib.log import check_level, renew_notes
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
@@ -51,7 +52,7 @@ def run_spec(
     options: Options,
     *,
     folder: str | None = None,
-    beside: Beside | None = None,
+    beside: Beside = nullcontext,
     callbacks: Callbacks | None = None,
 ) -> RunResult:
     """Run a spec in a new run folder.
@@ -92,7 +93,9 @@ def run_spec(
         if mode is not Mode.SEARCH:
             write_json(layout.trial_spec(0), spec.to_dict())
         save_origin(origin, layout)
-        with locked(layout) as held, _log_file(layout, options):
+        with locked(layout) as held, log_file(layout.log(layout.name), options):
+            # the check of the spec may have logged them already, before there was a file
+            renew_notes()
             file = RunFile.create(layout, mode, options)
             return _work(spec, mode, layout, options, file, held, beside=beside, callbacks=callbacks or Callbacks())
     except (Refused, OSError) as e:
@@ -112,7 +115,7 @@ def resume(
     *,
     sets: dict[str, str] | None = None,
     search: bool | None = None,
-    beside: Beside | None = None,
+    beside: Beside = nullcontext,
     callbacks: Callbacks | None = None,
 ) -> RunResult:
     """Go on with a run that was stopped or killed, or whose sessions crashed; or extend one that is finished.
@@ -158,7 +161,9 @@ def resume(
                 logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
         logger.info("resuming {}", layout.root)
         layout.make_folders()
-        with _log_file(layout, merged), rewritten(layout, spec) if changes else nullcontext():
+        rewrite = rewritten(layout, spec) if changes else nullcontext()
+        with log_file(layout.log(layout.name), merged), rewrite:
+            renew_notes()
             tell_changes(layout, spec, changes)
             file, callbacks = file.resumed(changes), callbacks or Callbacks()
             return _work(spec, file.mode, layout, merged, file, held, beside=beside, callbacks=callbacks)
@@ -172,15 +177,14 @@ def _work(
     file: RunFile,
     held: Sequence[int],
     *,
-    beside: Beside | None,
+    beside: Beside,
     callbacks: Callbacks,
 ) -> RunResult:
     """Run the trial of a folder that this process holds; keep the run file true."""
     status = Status.STOPPED
     try:
         with ExitStack() as stack:
-            if beside is not None:
-                stack.enter_context(beside(layout))
+            stack.enter_context(beside(layout))
             request = stack.enter_context(StopRequest())
             stop = callbacks.with_stop(request.is_set)
             workers = worker_count(spec, mode)
@@ -265,25 +269,6 @@ def _saved(done: TrialResult, sessions: int) -> str:
 def _completed(layout: Layout, mode: Mode) -> RunResult:
     logger.info("{} is completed: nothing is left to do", layout.root)
     return RunResult(layout.root, Scalars(_metrics(layout, mode)))
-
-
-@contextmanager
-def _log_file(layout: Layout, options: Options) -> Iterator[None]:
-    """The log of the run, beside where the process logs anyway."""
-    handler = logger.add(
-        layout.log(layout.name),
-        level=check_level(options.log_level),
-        format=FILE_FORMAT,
-        encoding="utf-8",
-        backtrace=False,
-        diagnose=False,
-    )
-    # the check of the spec may have logged them already, before there was a file
-    renew_notes()
-    try:
-        yield
-    finally:
-        logger.remove(handler)
 
 
 def _metrics(layout: Layout, mode: Mode) -> dict[str, float]:

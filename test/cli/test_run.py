@@ -4,6 +4,7 @@ import errno
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
 
     def note(name: str, answer: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            told = {k: v for k, v in kwargs.items() if k not in ("folder", "beside", "search", "sets") or v}
+            usual = {"folder": None, "beside": nullcontext, "search": False, "sets": {}}
+            told = {k: v for k, v in kwargs.items() if k not in usual or v != usual[k]}
             made.append((name, *args, told) if told else (name, *args))
             return answer
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from slm_lab.experiment.records.analysis import MA_ROWS
-from slm_lab.experiment.records.statistics import LEVEL, bootstrap_interval
+from slm_lab.experiment.records.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -73,7 +73,7 @@ def thin(y: "ArrayLike", points: int) -> "NDArray[np.intp]":
     return np.array(sorted(kept), np.intp)
 
 
-def average(xs: "Sequence[Floats]", ys: "Sequence[Floats]", points: int = POINTS, level: float = LEVEL) -> Curve:
+def average(xs: "Sequence[Floats]", ys: "Sequence[Floats]", points: int = POINTS) -> Curve:
     """The mean of sessions' curves with a bootstrap interval, over the stretch that all sessions know.
 
     Each session is interpolated onto one grid of x. Sessions are resampled as wholes, so the interval says how much the
@@ -83,7 +83,6 @@ def average(xs: "Sequence[Floats]", ys: "Sequence[Floats]", points: int = POINTS
         xs: of each session, [N_j], ascending.
         ys: of each session, [N_j]; NaN is left out.
         points: of the grid; fewer where the sessions have fewer rows.
-        level: of the interval.
 
     Returns:
         Empty arrays where the sessions have no stretch in common.
@@ -103,7 +102,7 @@ def average(xs: "Sequence[Floats]", ys: "Sequence[Floats]", points: int = POINTS
     def mean(tasks: "Sequence[Floats]") -> "Floats":
         return values[np.asarray(tasks[0], np.intp)].mean(axis=-2)  # [..., J, K] -> [..., K]
 
-    low, high = bootstrap_interval(mean, [np.arange(len(known))], level=level, resamples=RESAMPLES)
+    low, high = bootstrap_interval(mean, [np.arange(len(known))], resamples=RESAMPLES)
     return Curve(grid, values.mean(axis=0), low, high)
 
 

@@ -160,13 +160,13 @@ def bootstrap_interval(
     return low, high
 
 
-def estimate(statistic: "Statistic", tasks: "Tasks", *, level: float = LEVEL, seed: int = 0) -> Estimate:
+def estimate(statistic: "Statistic", tasks: "Tasks") -> Estimate:
     """A statistic of the scores with its interval; see `bootstrap_interval`.
 
     >>> estimate(mean, [[3.0]])
     Estimate(value=3.0, low=nan, high=nan)
     """
-    low, high = bootstrap_interval(statistic, tasks, level=level, seed=seed)
+    low, high = bootstrap_interval(statistic, tasks)
     return Estimate(float(statistic([np.asarray(task, float) for task in tasks])), float(low), float(high))
 
 

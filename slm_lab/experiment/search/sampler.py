@@ -69,9 +69,6 @@ class Sampler(Searcher):
         self._indices[trial_id] = trial
         return {"trial": trial, "values": self._journal.records[trial].values}
 
-    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Reports on the way teach it nothing."""
-
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Learn from how it ended: from the journal, which knows where a trial was cut."""
         trial = self._indices.get(trial_id)

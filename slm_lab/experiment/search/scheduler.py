@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from slm_lab.experiment.search.journal import Journal, TrialStatus
 from slm_lab.lib.seeding import derive
@@ -63,7 +63,7 @@ class Rungs:
         return stub
 
 
-class Scheduler(TrialScheduler):
+class Scheduler(FIFOScheduler):
     """Reads the reports of the trials into the journal, one by one, and stops those that ASHA stops.
 
     Trials hand over what they logged in batches, so that Ray has little to do; each row in them is judged on its own
@@ -82,9 +82,6 @@ class Scheduler(TrialScheduler):
         self._rungs = rungs
         self._end = end
         self._full = full
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Nothing to do until it reports."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
         """CONTINUE or STOP."""
@@ -107,18 +104,6 @@ class Scheduler(TrialScheduler):
         error = trial.get_error()
         reason = " ".join(str(error).split())[:500] if error else "its process died"
         self._journal.ended(trial.config["trial"], TrialStatus.CRASHED, reason=reason)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        """It never began."""
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Tune asks who is next: the first that waits."""
-        waiting = [t for t in tune_controller.get_trials() if t.status in (Trial.PENDING, Trial.PAUSED)]
-        return min(waiting, key=lambda t: t.config["trial"], default=None)
-
-    def debug_string(self) -> str:
-        """For Tune's log."""
-        return "slm_lab"
 
     def _take(self, index: int, rows: Sequence[Report]) -> bool:
         record = self._journal.records[index]

@@ -38,18 +38,8 @@ class Crash:
     """A fault of the spec or of an option, found only when the session was built; not of the training."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one session: a result, a crash, or neither where it was not begun before a stop."""
-
-    session: int
-    result: SessionResult | None = None
-    crash: Crash | None = None
-
-    @property
-    def stopped(self) -> bool:
-        """Can be resumed and is not at its end."""
-        return self.crash is None and (self.result is None or self.result.stopped)
+Outcome = SessionResult | Crash | None
+"""What became of one session; None: it was not begun before a stop, and can be resumed."""
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,8 @@ class Built:
     """Likewise, those that another key is meant to come before."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What an env shows of itself in one reset."""
-
-    info: EnvInfo
-    obs: NDArray[Any]
-    """[N, *O]"""
+Shown = tuple[EnvInfo, NDArray[Any]]
+"""What an env shows of itself in one reset: its info, and observations [N, *O]."""
 
 
 def show(env: VecEnv, num_envs: int) -> Shown:
@@ -58,7 +53,7 @@ def show(env: VecEnv, num_envs: int) -> Shown:
     info = replace(env.info, num_envs=num_envs)
     obs = np.zeros((num_envs, *info.obs_shape), info.obs_dtype)
     obs[:] = env.reset(0)
-    return Shown(info, obs)
+    return info, obs
 
 
 def build(spec: Spec, shown: Shown | None = None) -> Built:
@@ -94,10 +89,11 @@ def build(spec: Spec, shown: Shown | None = None) -> Built:
 
 def _first_action(spec: Spec, shown: Shown) -> tuple[Agent, NDArray[Any]]:
     """The agent, and what it does first [N, *A]."""
-    agent = Agent(spec, shown.info, seed=0)
+    info, obs = shown
+    agent = Agent(spec, info, seed=0)
     # some begin with random actions, which ask no net
-    agent.act(shown.obs, explore=False)
-    return agent, agent.act(shown.obs)
+    agent.act(obs, explore=False)
+    return agent, agent.act(obs)
 
 
 def explain_idle(spec: Spec, idle: dict[str, str]) -> list[str]:

@@ -1,10 +1,10 @@
 """Runs one session so that any failure is reported and recorded, and harms nothing else."""
 
-import dataclasses
+import pickle
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,12 @@ from loguru import logger
 
 from slm_lab.experiment.session import checkpoint
 from slm_lab.experiment.session.results import Crash, Outcome
-from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.run import Options, Run
 from slm_lab.experiment.session.session import Session
 from slm_lab.experiment.trial.pool import Job
 from slm_lab.lib.compile import CompileInterrupted
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_atomic
-from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import FILE_FORMAT, check_level
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.model import Spec
@@ -45,37 +44,14 @@ def to_job(run: Run) -> Job:
 
     The spec goes as the user wrote it: classes of plugins can't be unpickled before they are imported.
     """
-    return {
-        "index": run.session,
-        "spec": run.spec.to_dict(),
-        "mode": run.mode.value,
-        "root": str(run.layout.root),
-        "name": run.layout.name,
-        "trial": run.trial,
-        "session": run.session,
-        "threads": run.threads,
-        "options": dataclasses.asdict(run.options),
-        "cores": run.cores,
-        "shared_fd": run.shared_fd,
-        "report_episodes": run.report_episodes,
-    }
+    rest = {key: value for key, value in vars(run).items() if key != "spec"}
+    return {"index": run.session, "spec": run.spec.to_dict(), "rest": pickle.dumps(rest)}
 
 
 def from_job(job: Job) -> Run:
     """The run that `to_job` packed."""
     import_plugins(job["spec"]["meta"].get("plugins", []))
-    return Run(
-        spec=Spec.model_validate(job["spec"]),
-        mode=Mode(job["mode"]),
-        layout=Layout(Path(job["root"]), job["name"]),
-        trial=job["trial"],
-        session=job["session"],
-        threads=job["threads"],
-        options=Options(**job["options"]),
-        cores=job["cores"],
-        shared_fd=job["shared_fd"],
-        report_episodes=job["report_episodes"],
-    )
+    return Run(spec=Spec.model_validate(job["spec"]), **pickle.loads(job["rest"]))
 
 
 def run_contained(
@@ -98,7 +74,7 @@ def run_contained(
                 result = session.run()
         except CompileInterrupted:
             # what it was in the middle of can't be saved; its last checkpoint, if any, is whole
-            return Outcome(run.session)
+            return None
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, the other sessions go on
             e = out_of_memory(error, run.spec) or error
             # a user error says all there is to say; anything else needs its traceback
@@ -107,9 +83,9 @@ def run_contained(
             reason = str(e) if isinstance(e, LabError) else traceback.format_exception_only(e)[-1].strip()
             logger.debug("session {} crashed: {}", run.session, reason)
             misuse = isinstance(e, SpecError) or (isinstance(e, LabError) and not session.begun)
-            return Outcome(run.session, crash=Crash(run.session, reason, crash_file, misuse))
+            return Crash(run.session, reason, crash_file, misuse)
         crash_file.unlink(missing_ok=True)
-        return Outcome(run.session, result=result)
+        return result
 
 
 def write_crash(path: Path, text: str) -> None:
@@ -168,23 +144,26 @@ def _process() -> Iterator[None]:
 @contextmanager
 def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]:
     """The session's own log file, beside what the process logs anyway; or instead, where its warnings are reported."""
-    level = check_level(run.options.log_level)
-    if report is not None:
-        logger.remove()
+    with ExitStack() as stack:
+        if report is not None:
+            logger.remove()
 
-        def forward(message: "Message") -> None:
-            record = message.record
-            report({"kind": "log", "level": record["level"].name, "message": record["message"]})
+            def forward(message: "Message") -> None:
+                record = message.record
+                report({"kind": "log", "level": record["level"].name, "message": record["message"]})
 
-        handlers = [logger.add(forward, level="WARNING", format="{message}", backtrace=False, diagnose=False)]
-    else:
-        handlers = []
-    path = run.layout.log(run.layout.s(run.trial, run.session))
-    handlers.append(
-        logger.add(path, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
-    )
+            handler = logger.add(forward, level="WARNING", format="{message}", backtrace=False, diagnose=False)
+            stack.callback(logger.remove, handler)
+        stack.enter_context(log_file(run.layout.log(run.layout.s(run.trial, run.session)), run.options))
+        yield
+
+
+@contextmanager
+def log_file(path: Path, options: Options) -> Iterator[None]:
+    """A log file, beside where the process logs anyway."""
+    level = check_level(options.log_level)
+    handler = logger.add(path, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
     try:
         yield
     finally:
-        for handler in handlers:
-            logger.remove(handler)
+        logger.remove(handler)

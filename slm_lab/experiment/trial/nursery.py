@@ -19,11 +19,10 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 _START = (
@@ -123,7 +122,7 @@ class Nursery:
         self._socket, theirs = socket.socketpair()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the nursery
         self._heard = 0
-        with theirs, _SigintBlocked():
+        with theirs, _sigint_blocked():
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
                 env={**os.environ, **_ONE_THREAD},
@@ -198,17 +197,17 @@ def _close_idle() -> None:
         _IDLE.pop().close()
 
 
-class _SigintBlocked:
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
     """A child started inside has SIGINT blocked until it lifts that itself, and so have its forks.
 
     So no Ctrl-C can hit it while it starts up. One for this process waits until the end of the block.
     """
-
-    def __enter__(self) -> None:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main(fd: int) -> None:

@@ -61,6 +61,11 @@ def _told(stop: Callable[[], bool]) -> Callable[[], bool]:
     return ask
 
 
+def _is_stopped(outcome: Outcome) -> bool:
+    """Whether the session can be resumed and is not at its end."""
+    return outcome is None or (isinstance(outcome, SessionResult) and outcome.stopped)
+
+
 class Trial:
     """Runs the sessions, then analyses and draws what they found.
 
@@ -143,7 +148,7 @@ class Trial:
             if stop():
                 break
             report = functools.partial(self._on_event, run.session)
-            self._on_outcome(run_contained(run, report=report, stop=stop, forward=False))
+            self._on_outcome(run.session, run_contained(run, report=report, stop=stop, forward=False))
 
     def _run_in(self, pool: Pool, stop: Callable[[], bool]) -> None:
         def on_death(job: Job, reason: str, output: str) -> None:
@@ -151,7 +156,7 @@ class Trial:
             write_crash(file, f"{reason}\n\n{output}")
             if self.spec.meta.distributed:
                 Commons(pool.shared_fd, job["index"], len(self.runs)).leave()
-            self._on_outcome(Outcome(job["index"], crash=Crash(job["index"], reason, file)))
+            self._on_outcome(job["index"], Crash(job["index"], reason, file))
 
         runs = self.runs
         if self.spec.meta.distributed:
@@ -160,7 +165,7 @@ class Trial:
         pool.run(
             [to_job(run) for run in runs],
             on_event=lambda job, event: self._on_event(job["index"], event),
-            on_done=lambda job, outcome: self._on_outcome(outcome),
+            on_done=lambda job, outcome: self._on_outcome(job["index"], outcome),
             on_death=on_death,
             should_stop=stop,
         )
@@ -179,27 +184,24 @@ class Trial:
             self._said.add(event["message"])
             logger.log(event["level"], "session {}: {}", session, event["message"])
 
-    def _on_outcome(self, outcome: Outcome) -> None:
-        self._outcomes[outcome.session] = outcome
-        if outcome.crash is not None:
-            self._progress.state(outcome.session, "crashed")
-            self._listen(outcome.session, None)
-            self._tell(outcome.crash)
-        else:
-            self._progress.state(outcome.session, "stopped" if outcome.stopped else "done")
-        if outcome.result is not None and not self._spare(outcome.stopped):
-            self._draw(functools.partial(self._draw_session, outcome.result))
-
-    def _tell(self, crash: Crash) -> None:
-        # a fault of the spec fails every session: the caller reports it once
-        if not crash.misuse:
-            logger.error("session {} crashed: {}\n  see {}", crash.session, crash.reason, crash.file)
+    def _on_outcome(self, session: int, outcome: Outcome) -> None:
+        self._outcomes[session] = outcome
+        if isinstance(outcome, Crash):
+            self._progress.state(session, "crashed")
+            self._listen(session, None)
+            # a fault of the spec fails every session: the caller reports it once
+            if not outcome.misuse:
+                logger.error("session {} crashed: {}\n  see {}", session, outcome.reason, outcome.file)
+            return
+        self._progress.state(session, "stopped" if _is_stopped(outcome) else "done")
+        if outcome is not None and not self._spare(outcome.stopped):
+            self._draw(functools.partial(self._draw_session, outcome))
 
     def _finish(self) -> TrialResult:
-        outcomes = [self._outcomes.get(run.session, Outcome(run.session)) for run in self.runs]
-        results = [o.result for o in outcomes if o.result is not None]
-        crashed = [o.crash for o in outcomes if o.crash is not None]
-        stopped = any(o.stopped for o in outcomes)
+        outcomes = [self._outcomes.get(run.session) for run in self.runs]
+        results = [o for o in outcomes if isinstance(o, SessionResult)]
+        crashed = [o for o in outcomes if isinstance(o, Crash)]
+        stopped = any(map(_is_stopped, outcomes))
         if not results:
             return TrialResult(self.trial, {}, results, crashed, stopped)
         found = [r.metrics for r in results]
