@@ -6,9 +6,12 @@ folder is left out.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from contextlib import suppress
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from slm_lab.experiment.records.describe import RunLine, get
 from slm_lab.lib.errors import LabError
@@ -21,6 +24,7 @@ FILE = "runs.jsonl"
 
 
 Catalog = dict[str, RunLine]
+_LINE = TypeAdapter(RunLine)
 
 
 def read(hub: Hub, revision: str) -> Catalog:
@@ -35,13 +39,10 @@ def parse(text: str) -> Catalog:
     """The lines that can be read; others wrote the file too."""
     found = {}
     for line in text.splitlines():
-        try:
-            values = json.loads(line)
-            one = RunLine(**{f.name: values[f.name] for f in fields(RunLine) if f.name in values})
-        except (ValueError, TypeError, KeyError):
-            continue
-        if is_run_name(str(one.name)) and one.name.startswith(f"{one.spec}_") and _plain(one):
-            found[one.name] = one
+        with suppress(ValidationError):
+            one = _LINE.validate_json(line)
+            if is_run_name(one.name) and one.name.startswith(f"{one.spec}_") and _is_clean(one):
+                found[one.name] = one
     return found
 
 
@@ -76,16 +77,16 @@ def _look(hub: Hub, revision: str, name: str) -> RunLine:
     folder = f"{FOLDER}/{name}/{spec_name}"
     spec = loads(hub.read(f"{folder}_spec.json", revision))
     scalars = loads(hub.read(f"{folder}_t0_trial_metrics_scalar.json", revision))
-    found = RunLine(
-        name,
-        spec_name,
-        get(spec, "env", "name"),
-        get(spec, "agent", "algorithm", "name"),
-        get(scalars, "total_reward_ma"),
-        get(scalars, "frame"),
-        get(spec, "meta", "max_session"),
-    )
-    return found if _plain(found) else RunLine(name, spec_name)
+    values = {
+        "name": name,
+        "spec": spec_name,
+        "env": get(spec, "env", "name"),
+        "algorithm": get(spec, "agent", "algorithm", "name"),
+        "total_reward_ma": get(scalars, "total_reward_ma"),
+        "frames": get(scalars, "frame"),
+        "sessions": get(spec, "meta", "max_session"),
+    }
+    return parse(json.dumps(values)).get(name) or RunLine(name, spec_name)
 
 
 def loads(text: str | None) -> Any:
@@ -96,9 +97,6 @@ def loads(text: str | None) -> Any:
         return None
 
 
-def _plain(one: RunLine) -> bool:
-    """Whether each value is of its kind; control characters are no part of any."""
-    texts: list[Any] = [one.name, one.spec, one.env or "", one.algorithm or "", one.status or ""]
-    numbers: list[Any] = [one.total_reward_ma or 0, one.frames or 0, one.sessions or 0]
-    good_texts = all(isinstance(t, str) and t.isprintable() for t in texts)
-    return good_texts and all(isinstance(n, int | float) for n in numbers)
+def _is_clean(one: RunLine) -> bool:
+    """Whether its texts hold no control characters."""
+    return all(text.isprintable() for text in vars(one).values() if isinstance(text, str))

@@ -203,7 +203,7 @@ def test_graphs_that_fail_do_not_take_the_run_with_them(
     def fail(*args: object, **kwargs: object) -> list[Path]:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("slm_lab.experiment.graphs.plot.plot_session", fail)
+    monkeypatch.setattr("slm_lab.experiment.graphs.plot.Graphs.session", fail)
     done = launch.run_spec(tiny(), Mode.TRAIN, options)
     assert done.metrics
     assert any("could not be drawn" in line for line in log_text)

@@ -1,12 +1,12 @@
 """The graphs of sessions, trials and searches. matplotlib is imported only when something is drawn."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.graphs.draw import Line, draw, draw_points, floats
 from slm_lab.experiment.records.curves import average, moving_average
 
@@ -41,142 +41,113 @@ COLUMNS = ("loss", "entropy", "explore_var")
 """Columns of the table that are drawn where they hold a number."""
 
 
-def plot_session(
-    layout: "Layout",
-    trial: int,
-    session: int,
-    rows: "Sequence[Row] | Path",
-    metrics: "Metrics",
-    *,
-    env_name: str,
-    log_metrics: bool = False,
-    kind: str = "train",
-) -> list[Path]:
-    """Draw a session: mean_returns and its moving average, loss, entropy and explore_var where the table has them.
+@dataclass(frozen=True)
+class Graphs:
+    """Draws what is known of a run. Each method gives the files that it wrote; a graph without a point is left out."""
 
-    Args:
-        layout: of the run; its folders exist.
-        trial: index.
-        session: index.
-        rows: rows of the tracker, or the CSV file.
-        metrics: what analysis.session_metrics made of them.
-        env_name: for the title.
-        log_metrics: draw strengths, efficiencies and stabilities too.
-        kind: train or eval.
+    layout: "Layout"
+    """Its folders exist."""
+    env_name: str
+    """For the titles."""
+    log_metrics: bool = False
+    """Whether strengths, efficiencies, stabilities and consistencies are drawn too."""
 
-    Returns:
-        The files written; a graph without a point is left out.
-    """
-    if isinstance(rows, Path):
-        rows = read_rows(rows)
-    title = f"{layout.name} on {env_name}"
-    note = f"trial {trial}, session {session}, {kind}"
-    stem = f"{layout.s(trial, session)}_session_graph_{kind}"
-    local = metrics["local"]
-    written = []
-    for name, x_name in _series(local, log_metrics):
-        y, x = floats(local[name]), floats(local[x_name])
-        for y_name, line in ((name, Line(x, y)), (f"{name}_ma", Line(x, moving_average(y), faint=[(x, y)]))):
-            paths = [layout.graph(stem, y_name, x_name)]
-            written += draw(paths, [line], title, note, _label(y_name), LABELS[x_name])
-    frame = floats([r["frame"] for r in rows])
-    for name in COLUMNS:
-        y = floats([r.get(name) for r in rows])
-        written += draw([layout.graph(stem, name, "frame")], [Line(frame, y)], title, note, LABELS[name], "frames")
-    return written
+    @property
+    def title(self) -> str:
+        """What is drawn."""
+        return f"{self.layout.name} on {self.env_name}"
 
+    def session(
+        self, trial: int, session: int, rows: "Sequence[Row]", metrics: "Metrics", kind: str = "train"
+    ) -> list[Path]:
+        """A session: mean_returns and its moving average, loss, entropy and explore_var where the table has them.
 
-def plot_trial(
-    layout: "Layout", trial: int, metrics: "Metrics", *, env_name: str, log_metrics: bool = False
-) -> list[Path]:
-    """Draw a trial: mean over its sessions with its bootstrap interval, the sessions thin behind it.
+        Args:
+            trial: index.
+            session: index.
+            rows: of its table.
+            metrics: what `analysis.session_metrics` made of them.
+            kind: train or eval.
+        """
+        note = f"trial {trial}, session {session}, {kind}"
+        stem = f"{self.layout.s(trial, session)}_session_graph_{kind}"
+        written = []
+        for name, x_name, y, x in self._series(metrics):
+            for y_name, line in ((name, Line(x, y)), (f"{name}_ma", Line(x, moving_average(y), faint=[(x, y)]))):
+                paths = [self.layout.graph(stem, y_name, x_name)]
+                written += draw(paths, [line], self.title, note, _label(y_name), LABELS[x_name])
+        frame = floats([r["frame"] for r in rows])
+        for name in COLUMNS:
+            line, paths = Line(frame, floats([r.get(name) for r in rows])), [self.layout.graph(stem, name, "frame")]
+            written += draw(paths, [line], self.title, note, LABELS[name], "frames")
+        return written
 
-    Args:
-        layout: of the run; its folders exist.
-        trial: index.
-        metrics: what analysis.trial_metrics gave.
-        env_name: for the title.
-        log_metrics: draw strengths, efficiencies, stabilities and consistencies too.
+    def trial(self, trial: int, metrics: "Metrics") -> list[Path]:
+        """A trial: the mean over its sessions with its bootstrap interval, the sessions thin behind it.
 
-    Returns:
-        The files written: in graph/, and mean_returns and mean_returns_ma in the run folder too.
-    """
-    stem = f"{layout.t(trial)}_trial_graph"
-    local = metrics["local"]
-    sessions = len(local["mean_returns"])
-    title = f"{layout.name} on {env_name}"
-    note = f"trial {trial}, " + ("1 session" if sessions == 1 else f"{sessions} sessions: mean and {INTERVAL}")
-    written = []
-    for name, x_name in _series(local, log_metrics):
-        y, x = np.atleast_2d(floats(local[name])), floats(local[x_name])
-        averages = np.array([moving_average(one) for one in y])
-        for y_name, values in ((name, y), (f"{name}_ma", averages)):
-            tops = (False, True) if name in ALWAYS else (False,)
-            paths = [layout.graph(stem, y_name, x_name, top=top) for top in tops]
-            written += draw(paths, [_mean_line(x, values)], title, note, _label(y_name), LABELS[x_name])
-    return written
+        mean_returns and mean_returns_ma go into graph/ and into the run folder too.
 
+        Args:
+            trial: index.
+            metrics: what `analysis.trial_metrics` gave.
+        """
+        stem = f"{self.layout.t(trial)}_trial_graph"
+        sessions = len(metrics["local"]["mean_returns"])
+        note = f"trial {trial}, " + ("1 session" if sessions == 1 else f"{sessions} sessions: mean and {INTERVAL}")
+        written = []
+        for name, x_name, values, x in self._series(metrics):
+            y = np.atleast_2d(values)
+            averages = np.array([moving_average(one) for one in y])
+            for y_name, drawn in ((name, y), (f"{name}_ma", averages)):
+                tops = (False, True) if name in ALWAYS else (False,)
+                paths = [self.layout.graph(stem, y_name, x_name, top=top) for top in tops]
+                written += draw(paths, [_mean_line(x, drawn)], self.title, note, _label(y_name), LABELS[x_name])
+        return written
 
-def plot_experiment(
-    layout: "Layout",
-    points: Mapping[str, Sequence[Any]],
-    scores: Sequence[Mapping[str, float]],
-    early: Sequence[bool],
-    *,
-    env_name: str,
-) -> list[Path]:
-    """Draw what a search found: each searched key against total_reward_ma and strength, a point a trial.
+    def experiment(
+        self, points: Mapping[str, Sequence[Any]], scores: Sequence[Mapping[str, float]], early: Sequence[bool]
+    ) -> list[Path]:
+        """What a search found: each searched key against total_reward_ma and strength, a point a trial.
 
-    Args:
-        layout: of the run; its folders exist.
-        points: key path -> its value in each trial. What is no number has a place of its own for each value.
-        scores: scalar metrics of each trial.
-        early: of each trial, whether it was stopped early: it has been judged by fewer frames, and is drawn hollow.
-        env_name: for the title.
+        Args:
+            points: key path -> its value in each trial. What is no number has a place of its own for each value.
+            scores: scalar metrics of each trial.
+            early: of each trial, whether it was stopped early: it has been judged by fewer frames, and is drawn hollow.
+        """
+        title = f"{self.title}: {len(scores)} trials{', hollow: stopped early' if any(early) else ''}"
+        written = [self.layout.experiment_graph("experiment_graph", top=top) for top in (False, True)]
+        drawn = {name: [score[name] for score in scores] for name in ("total_reward_ma", "strength")}
+        draw_points(written, points, drawn, early, title)
+        return written
 
-    Returns:
-        The files written.
-    """
-    hollow = ", hollow: stopped early" if any(early) else ""
-    title = f"{layout.name} on {env_name}: {len(scores)} trials{hollow}"
-    written = [layout.experiment_graph("experiment_graph", top=top) for top in (False, True)]
-    drawn = {name: [score[name] for score in scores] for name in ("total_reward_ma", "strength")}
-    draw_points(written, points, drawn, early, title)
-    return written
+    def trials(self, locals_: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[Path]:
+        """Trials of a search in one graph: mean_returns and its moving average over frames.
 
+        Args:
+            locals_: series of each trial, as `analysis.trial_metrics` gives them.
+            labels: one a trial.
+        """
+        written = []
+        for suffix in ("", "_ma"):
+            lines = []
+            for local, label in zip(locals_, labels, strict=True):
+                y = np.atleast_2d(floats(local["mean_returns"]))
+                values = np.array([moving_average(one) for one in y]) if suffix else y
+                lines.append(_mean_line(floats(local["frames"]), values, label, faint=False))
+            name = f"mean_returns{suffix}"
+            stem = f"multi_trial_graph_{name}_vs_frames"
+            paths = [self.layout.experiment_graph(stem, top=top) for top in (False, True)]
+            note = f"the {len(lines)} best trials"
+            written += draw(paths, lines, self.title, note, _label(name), LABELS["frames"])
+        return written
 
-def plot_trials(
-    layout: "Layout", locals_: Sequence[Mapping[str, Any]], labels: Sequence[str], *, env_name: str
-) -> list[Path]:
-    """Draw trials of a search into one graph: mean_returns and its moving average over frames.
-
-    Args:
-        layout: of the run; its folders exist.
-        locals_: series of each trial, as analysis.trial_metrics gives them.
-        labels: one a trial.
-        env_name: for the title.
-
-    Returns:
-        The files written, each in graph/ and in the run folder.
-    """
-    written = []
-    for suffix in ("", "_ma"):
-        lines = []
-        for local, label in zip(locals_, labels, strict=True):
-            y = np.atleast_2d(floats(local["mean_returns"]))
-            values = np.array([moving_average(one) for one in y]) if suffix else y
-            lines.append(_mean_line(floats(local["frames"]), values, label, faint=False))
-        name = f"multi_trial_graph_mean_returns{suffix}_vs_frames"
-        paths = [layout.experiment_graph(name, top=top) for top in (False, True)]
-        title, note = f"{layout.name} on {env_name}", f"the {len(lines)} best trials"
-        written += draw(paths, lines, title, note, _label(f"mean_returns{suffix}"), LABELS["frames"])
-    return written
-
-
-def _series(local: dict[str, Any], log_metrics: bool) -> Iterator[tuple[str, str]]:
-    for name in local:
-        if name in ALWAYS or (log_metrics and name not in ("frames", "opt_steps")):
-            yield name, "opt_steps" if name == "training_efficiencies" else "frames"
+    def _series(self, metrics: "Metrics") -> "Iterator[tuple[str, str, Floats, Floats]]":
+        """What is drawn of metrics: the names of y and x, and their values."""
+        local = metrics["local"]
+        for name in local:
+            if name in ALWAYS or (self.log_metrics and name not in ("frames", "opt_steps")):
+                x_name = "opt_steps" if name == "training_efficiencies" else "frames"
+                yield name, x_name, floats(local[name]), floats(local[x_name])
 
 
 def _mean_line(x: "Floats", values: "Floats", label: str = "", faint: bool = True) -> Line:

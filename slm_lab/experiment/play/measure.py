@@ -159,13 +159,10 @@ def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = Fa
 
 def find_checkpoints(layout: Layout, which: str, *, all_sessions: bool) -> list[Path]:
     """Checkpoints of the best session of a run, or of all sessions of its trial."""
-    best = best_checkpoint(layout)
-    trial, session = indices(layout, best)
-    if which == "best" and not all_sessions:
-        return [_said(best, session)]
+    trial, best = indices(layout, best_checkpoint(layout))
     found = [indices(layout, path) for path in layout.root.glob("model/*_ckpt*.pt")]
-    sessions = sorted({s for its_trial, s in found if its_trial == trial}) if all_sessions else [session]
-    return [_checkpoint(layout, trial, s, which) for s in sessions]
+    sessions = sorted({s for its_trial, s in found if its_trial == trial}) if all_sessions else [best]
+    return [_checkpoint(layout, trial, session, which) for session in sessions]
 
 
 def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
@@ -173,19 +170,14 @@ def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
         near = did_you_mean(which, WHICH)
         raise LabError(f"--checkpoint: unknown '{which}'{near} (known: {', '.join(WHICH)}, or a frame)")
     best, latest = layout.best(trial, session), layout.checkpoint(trial, session)
-    if which == "best" and (best.exists() or latest.exists()):
-        return _said(best if best.exists() else latest, session)
+    if which == "best" and best.exists():
+        return best
     path = layout.kept(trial, session, int(which)) if which.isdigit() else latest
     if path.exists():
+        if which == "best":
+            logger.warning("session {} has no best policy yet: {} is the latest one", session, path.name)
         return path
     stem = f"model/{layout.s(trial, session)}_ckpt-"
     frames = sorted(int(p.stem.rpartition("-")[2]) for p in layout.root.glob(f"{stem}[0-9]*"))
     kept = f" (kept at: {', '.join(map(str, frames))})" if frames else ""
     raise LabError(f"{layout.root}: session {session} has no checkpoint '{which}'{kept}")
-
-
-def _said(path: Path, session: int) -> Path:
-    """A path that is to be the best policy's; warns where it is the latest one's."""
-    if not path.name.endswith("_ckpt-best.pt"):
-        logger.warning("session {} has no best policy yet: {} is the latest one", session, path.name)
-    return path

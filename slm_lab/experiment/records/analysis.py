@@ -12,13 +12,11 @@ efficiency lies between `1 / f_N` and `1 / f_1`, a stability between 0 and 1; Na
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from loguru import logger
 
-from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.records.baselines import baseline
 from slm_lab.experiment.records.wording import summary
 from slm_lab.lib.files import write_json
@@ -134,11 +132,11 @@ def running_consistency(s: "ArrayLike") -> "Floats":
     return 1 - 2 * series
 
 
-def session_metrics(rows: "Sequence[Row] | Path", env_name: str) -> Metrics:
+def session_metrics(rows: "Sequence[Row]", env_name: str) -> Metrics:
     """Metrics of one session.
 
     Args:
-        rows: rows of the tracker, or the CSV file; any number, 0 included.
+        rows: of the tracker or the table; any number, 0 included.
         env_name: as baselines.json knows it.
 
     Returns:
@@ -148,8 +146,6 @@ def session_metrics(rows: "Sequence[Row] | Path", env_name: str) -> Metrics:
         local: a value a row of mean_returns, strengths, sample_efficiencies, training_efficiencies, stabilities,
         frames, opt_steps.
     """
-    if isinstance(rows, Path):
-        rows = read_rows(rows)
     returns = np.array([r["total_reward"] for r in rows], dtype=float)
     frames = [int(r["frame"] or 0) for r in rows]
     opt_steps = [int(r["opt_step"] or 0) for r in rows]
@@ -210,7 +206,7 @@ def trial_metrics(sessions: Sequence[Metrics]) -> Metrics:
 
 
 def save_session(
-    layout: "Layout", trial: int, session: int, rows: "Sequence[Row] | Path", env_name: str, kind: str = "train"
+    layout: "Layout", trial: int, session: int, rows: "Sequence[Row]", env_name: str, kind: str = "train"
 ) -> Metrics:
     """Analyse a session and write info/..._session_metrics_<kind>.json and ..._session_metrics_scalar_<kind>.json."""
     metrics = session_metrics(rows, env_name)

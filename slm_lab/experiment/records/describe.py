@@ -1,5 +1,6 @@
 """What a run folder shows of its run, at any stage; imports no torch."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -54,7 +55,7 @@ def describe(layout: Layout) -> RunLine:
         get(spec, "agent", "algorithm", "name"),
         score,
         frames,
-        sum(_has_row(table) for table in _tables(layout)),
+        sum(map(_has_row, session_tables(layout).values())),
         read_status(layout),
     )
 
@@ -80,7 +81,7 @@ def _progress(layout: Layout) -> tuple[int | None, float | None]:
         scalars = read_json(layout.trial_scalar(0))
         return scalars.get("frame"), scalars.get("total_reward_ma")
     last = []
-    for table in _tables(layout):
+    for table in session_tables(layout).values():
         with suppress(OSError, ValueError, LabError):
             last += read_rows(table)[-1:]
     frames = [int(frame) for row in last if (frame := row.get("frame")) is not None]
@@ -88,8 +89,11 @@ def _progress(layout: Layout) -> tuple[int | None, float | None]:
     return max(frames, default=None), sum(scores) / len(scores) if scores else None
 
 
-def _tables(layout: Layout) -> list[Path]:
-    return sorted((layout.root / "info").glob("*_session_df_train.csv"))
+def session_tables(layout: Layout) -> dict[tuple[int, int], Path]:
+    """The tables of a run's training by trial and session, in this order."""
+    own = re.compile(rf"{re.escape(layout.name)}_t(\d+)_s(\d+)_session_df_train\.csv")
+    paths = (layout.root / "info").glob("*_session_df_train.csv")
+    return dict(sorted(((int(m[1]), int(m[2])), path) for path in paths if (m := own.fullmatch(path.name))))
 
 
 def _has_row(table: Path) -> bool:

@@ -4,7 +4,6 @@ Read from the tables (CSV) alone, which grow while a run goes on; imports no tor
 """
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy as np
 from slm_lab.agent.sinks import read_table
 from slm_lab.experiment.records.analysis import MA_ROWS, session_scalars
 from slm_lab.experiment.records.baselines import baseline
-from slm_lab.experiment.records.describe import get, read_spec, read_status
+from slm_lab.experiment.records.describe import get, read_spec, read_status, session_tables
 from slm_lab.experiment.records.runs import find_run
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
@@ -134,11 +133,7 @@ def read_history(layout: "Layout") -> History:
     if not info:
         missing.append(f"info/{layout.run_file().name} is missing: no versions, command and status")
     sessions = []
-    for path in (layout.root / "info").glob("*_session_df_train.csv"):
-        indices = re.fullmatch(rf"{re.escape(layout.name)}_t(\d+)_s(\d+)_session_df_train\.csv", path.name)
-        if indices is None:
-            continue
-        trial, index = map(int, indices.groups())
+    for (trial, index), path in session_tables(layout).items():
         try:
             train = _with_frames(read_table(path))
             table = _with_frames(read_table(layout.session_df(trial, index, "eval")))
@@ -152,7 +147,6 @@ def read_history(layout: "Layout") -> History:
     if not sessions:
         why = "; ".join(missing[-3:]) if missing else "no session has a table in info/"
         raise NoRowError(f"{layout.root}: not a row to show yet ({why})")
-    sessions.sort(key=lambda s: (s.trial, s.index))
     wanted = get(spec, "meta", "max_session")
     known = isinstance(wanted, int) and info.get("mode") == "train"
     if known and not layout.search_file().exists() and len(sessions) < wanted:

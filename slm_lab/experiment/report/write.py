@@ -121,18 +121,17 @@ def watch(
         options: of `write_report`.
     """
     folders = [layout.root for layout in layouts]
-    told = on_first is None
     while any(read_status(layout) == "running" for layout in layouts):
         with suppress(NoRowError):
             path = write_report(
                 folders, output, **{**options, "video": False, "evaluate": None}, refresh=max(1, round(every))
             )
-            if on_first is not None and not told:
-                told = True
+            if on_first is not None:
                 on_first(path)
+                on_first = None
         time.sleep(every)
     path = write_report(folders, output, **options)
-    if on_first is not None and not told:
+    if on_first is not None:
         on_first(path)
     return path
 

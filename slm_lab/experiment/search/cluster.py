@@ -100,28 +100,25 @@ def connected(address: str | None, log: Path, *, gpus: bool) -> Iterator[Cluster
 
 def _start(folder: Path, gpus: bool) -> None:
     """Start a Ray of this search; twice where it does not come up in time, as on a machine that is busy."""
-    try:
-        _init(folder, gpus)
-    except Exception as e:  # noqa: BLE001  Ray raises plain exceptions, too
-        ray.shutdown()
-        logger.warning("Ray did not start ({}); trying once more", first_line(e)[:200])
+    for again in (False, True):
         try:
-            _init(folder, gpus)
-        except Exception as again:
-            raise LabError(f"Ray could not be started here: {first_line(again)[:200]}") from again
-
-
-def _init(folder: Path, gpus: bool) -> None:
-    ray.init(
-        address="local",
-        num_cpus=available_cores(),
-        num_gpus=None if gpus else 0,
-        object_store_memory=OBJECT_STORE,
-        include_dashboard=False,
-        configure_logging=False,
-        log_to_driver=False,
-        _temp_dir=str(folder),
-    )
+            ray.init(
+                address="local",
+                num_cpus=available_cores(),
+                num_gpus=None if gpus else 0,
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=False,
+                _temp_dir=str(folder),
+            )
+        except Exception as e:  # Ray raises plain exceptions, too
+            if again:
+                raise LabError(f"Ray could not be started here: {first_line(e)[:200]}") from e
+            ray.shutdown()
+            logger.warning("Ray did not start ({}); trying once more", first_line(e)[:200])
+        else:
+            return
 
 
 def _join(address: str, log: Path) -> None:

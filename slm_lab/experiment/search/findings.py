@@ -10,6 +10,7 @@ from typing import Any
 from slm_lab.agent.sinks import read_rows
 from slm_lab.env.names import find
 from slm_lab.experiment.records.analysis import Metrics, save_session, save_trial
+from slm_lab.experiment.records.describe import session_tables
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.lib.files import write_atomic, write_json
 from slm_lab.lib.layout import Layout
@@ -36,9 +37,9 @@ def analyse(layout: Layout, record: Record, spec: Spec) -> Metrics | None:
     """
     env_name = find(spec.env.name).id
     sessions = []
-    tables = sorted((layout.root / "info").glob(f"{layout.t(record.trial)}_s*_session_df_train.csv"))
-    for table in tables:
-        session = int(table.name.removeprefix(f"{layout.t(record.trial)}_s").partition("_")[0])
+    for (trial, session), table in session_tables(layout).items():
+        if trial != record.trial:
+            continue
         rows = [row for row in read_rows(table) if (row["frame"] or 0) <= record.frame]
         crashed = layout.crash(record.trial, session).exists()
         if rows and not crashed:
@@ -104,16 +105,17 @@ def save_best(layout: Layout, spec: Spec, record: Record, metrics: Metrics) -> N
 
 def draw(layout: Layout, journal: Journal, found: Found, paths: Sequence[str], env_name: str) -> None:
     """Draw the experiment graph and the multi-trial graph."""
-    from slm_lab.experiment.graphs.plot import plot_experiment, plot_trials  # not before something is drawn
+    from slm_lab.experiment.graphs.plot import Graphs  # not before something is drawn
 
     ranked = ranking(journal, found)
     points = {path: [record.values.get(path) for record in ranked] for path in paths}
     scores = [found[record.trial]["scalar"] for record in ranked]
     early = [record.status is TrialStatus.STOPPED for record in ranked]
-    plot_experiment(layout, points, scores, early, env_name=env_name)
+    graphs = Graphs(layout, env_name)
+    graphs.experiment(points, scores, early)
     best = ranked[:MAX_GRAPHED]
     labels = [f"trial {r.trial}" + (", stopped early" if r.status is TrialStatus.STOPPED else "") for r in best]
-    plot_trials(layout, [found[r.trial]["local"] for r in best], labels, env_name=env_name)
+    graphs.trials([found[r.trial]["local"] for r in best], labels)
 
 
 def has_score(metrics: Metrics) -> bool:

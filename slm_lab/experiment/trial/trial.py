@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from slm_lab.agent.metrics import Row
+from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.records.analysis import Metrics, save_trial, trial_metrics
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.commons import Commons
@@ -22,6 +24,9 @@ from slm_lab.experiment.trial.progress import Progress
 from slm_lab.experiment.trial.stopping import StopRequest
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.model import Spec
+
+if TYPE_CHECKING:
+    from slm_lab.experiment.graphs.plot import Graphs
 
 
 def session_count(spec: Spec, mode: Mode) -> int:
@@ -232,23 +237,15 @@ class Trial:
             self._drawn.append(self._painter.submit(safely))
 
     def _draw_session(self, r: SessionResult) -> None:
-        from slm_lab.experiment.graphs.plot import plot_session  # not before something is drawn
-
         kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
         for kind, found in kinds.items():
-            plot_session(
-                self.layout,
-                r.trial,
-                r.session,
-                self.layout.session_df(r.trial, r.session, kind),
-                found,
-                env_name=self.spec.env.name,
-                log_metrics=self.options.log_metrics,
-                kind=kind,
-            )
+            rows = read_rows(self.layout.session_df(r.trial, r.session, kind))
+            self._graphs().session(r.trial, r.session, rows, found, kind)
 
     def _draw_trial(self, metrics: Metrics) -> None:
-        from slm_lab.experiment.graphs.plot import plot_trial
+        self._graphs().trial(self.trial, metrics)
 
-        env_name, extra = self.spec.env.name, self.options.log_metrics
-        plot_trial(self.layout, self.trial, metrics, env_name=env_name, log_metrics=extra)
+    def _graphs(self) -> "Graphs":
+        from slm_lab.experiment.graphs.plot import Graphs  # not before something is drawn
+
+        return Graphs(self.layout, self.spec.env.name, self.options.log_metrics)

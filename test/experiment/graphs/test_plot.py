@@ -52,7 +52,7 @@ def lines(figure):
 
 def test_a_real_png(layout):
     rows = make_rows([10.0, 20.0])
-    paths = plot.plot_session(layout, 0, 0, rows, analysis.session_metrics(rows, "CartPole-v1"), env_name="CartPole-v1")
+    paths = plot.Graphs(layout, "CartPole-v1").session(0, 0, rows, analysis.session_metrics(rows, "CartPole-v1"))
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
     assert sorted(paths) == sorted((layout.root / "graph").iterdir())
 
@@ -60,7 +60,7 @@ def test_a_real_png(layout):
 def test_session_graphs(layout, figures):
     rows = make_rows([None, 10.0, 20.0], entropy=0.5, explore_var=None)
     metrics = analysis.session_metrics(rows, "CartPole-v1")
-    paths = plot.plot_session(layout, 0, 1, rows, metrics, env_name="CartPole-v1")
+    paths = plot.Graphs(layout, "CartPole-v1").session(0, 1, rows, metrics)
     stem = "ppo_t0_s1_session_graph_train_"
     assert names(paths) == [
         stem + "mean_returns_vs_frames.png",
@@ -78,7 +78,7 @@ def test_session_graphs(layout, figures):
 def test_log_metrics_draws_the_rest(layout, figures):
     rows = make_rows([30.0, 40.0, 35.0])
     metrics = analysis.session_metrics(rows, "CartPole-v1")
-    paths = plot.plot_session(layout, 0, 0, rows, metrics, env_name="x", log_metrics=True, kind="eval")
+    paths = plot.Graphs(layout, "x", log_metrics=True).session(0, 0, rows, metrics, "eval")
     stem = "ppo_t0_s0_session_graph_eval_"
     for y, x in (
         ("strengths", "frames"),
@@ -95,7 +95,7 @@ def test_log_metrics_draws_the_rest(layout, figures):
 def test_trial_graphs(layout, figures):
     sessions = [analysis.session_metrics(make_rows(r), "Nobody-v0") for r in ([10.0, 20.0], [30.0, 20.0])]
     trial = analysis.trial_metrics(sessions)
-    paths = plot.plot_trial(layout, 0, trial, env_name="Nobody-v0")
+    paths = plot.Graphs(layout, "Nobody-v0").trial(0, trial)
     for y in ("mean_returns", "mean_returns_ma"):
         assert layout.root / "graph" / f"ppo_t0_trial_graph_{y}_vs_frames.png" in paths
         assert layout.root / f"ppo_t0_trial_graph_{y}_vs_frames.png" in paths
@@ -112,14 +112,14 @@ def test_trial_graphs(layout, figures):
 
 def test_trial_with_log_metrics(layout, figures):
     sessions = [analysis.session_metrics(make_rows(r), "Nobody-v0") for r in ([10.0, 20.0], [30.0, 20.0])]
-    paths = plot.plot_trial(layout, 0, analysis.trial_metrics(sessions), env_name="x", log_metrics=True)
+    paths = plot.Graphs(layout, "x", log_metrics=True).trial(0, analysis.trial_metrics(sessions))
     assert "ppo_t0_trial_graph_consistencies_vs_frames.png" in names(paths)
     assert "ppo_t0_trial_graph_training_efficiencies_ma_vs_opt_steps.png" in names(paths)
 
 
 def test_one_session_has_no_band(layout, figures):
     trial = analysis.trial_metrics([analysis.session_metrics(make_rows([10.0]), "Nobody-v0")])
-    paths = plot.plot_trial(layout, 0, trial, env_name="x")
+    paths = plot.Graphs(layout, "x").trial(0, trial)
     figure = figures[paths[0]]
     assert not figure.axes[0].collections
     # a single point is drawn as a dot, or it could not be seen
@@ -130,8 +130,8 @@ def test_one_session_has_no_band(layout, figures):
 def test_nothing_to_draw(layout, rewards):
     rows = [{**row, "loss": None} for row in make_rows(rewards)]
     metrics = analysis.session_metrics(rows, "CartPole-v1")
-    assert plot.plot_session(layout, 0, 0, rows, metrics, env_name="x", log_metrics=True) == []
-    assert plot.plot_trial(layout, 0, analysis.trial_metrics([metrics, metrics]), env_name="x", log_metrics=True) == []
+    assert plot.Graphs(layout, "x", log_metrics=True).session(0, 0, rows, metrics) == []
+    assert plot.Graphs(layout, "x", log_metrics=True).trial(0, analysis.trial_metrics([metrics, metrics])) == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_tick_labels_of_a_search_never_overlap(layout, points):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw, "save", keep)
-        plot.plot_experiment(layout, points, scores, [False] * trials, env_name="CartPole-v1")
+        plot.Graphs(layout, "CartPole-v1").experiment(points, scores, [False] * trials)
     figure.draw_without_rendering()
     for axes in figure.axes:
         shown = [x for x in axes.get_xticklabels(which="both") if x.get_visible() and x.get_text()]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from loguru import logger
 
-from slm_lab.agent.sinks import CsvSink
+from slm_lab.agent.sinks import CsvSink, read_rows
 from slm_lab.experiment.records import analysis as an
 from slm_lab.experiment.records.wording import block, summary
 from slm_lab.lib.layout import Layout
@@ -153,7 +153,9 @@ def test_session_metrics_of_a_file_equal_those_of_the_rows(tmp_path):
     sink = CsvSink(tmp_path / "df.csv")
     for r in rows:
         sink(r)
-    assert repr(an.session_metrics(tmp_path / "df.csv", "CartPole-v1")) == repr(an.session_metrics(rows, "CartPole-v1"))
+    assert repr(an.session_metrics(read_rows(tmp_path / "df.csv"), "CartPole-v1")) == repr(
+        an.session_metrics(rows, "CartPole-v1")
+    )
 
 
 def test_one_row():

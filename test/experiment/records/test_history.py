@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_analysis(tmp_path):
     returns = [None, *(30 + 10 * rng.standard_normal(250)).tolist()]
     layout = make_run(tmp_path, sessions=[returns])
     table = read_history(layout).sessions[0].train
-    right = session_metrics(layout.session_df(0, 0), "CartPole-v1")["scalar"]
+    right = session_metrics(read_rows(layout.session_df(0, 0)), "CartPole-v1")["scalar"]
     for name in ("total_reward_ma", *SCALARS):
         assert score(table, name, env="CartPole-v1") == right[name], name
     assert score(table, "total_reward") == right["total_reward_ma"]
