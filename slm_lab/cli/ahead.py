@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from slm_lab.experiment.records.runs import RunFile, Status, find_run, is_search
 from slm_lab.experiment.session.resources import needs_inductor, use_compile
-from slm_lab.experiment.session.run import Mode
+from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial import nursery
 from slm_lab.lib import compiler
 from slm_lab.lib.compiler import Effort
@@ -18,14 +17,14 @@ from slm_lab.spec.load import read_file
 from slm_lab.spec.variables import apply_sets
 
 
-def start_ahead(file: str, name: str | None, sets: Mapping[str, str], settings: Mapping[str, Any], mode: str) -> None:
+def start_ahead(file: str, name: str | None, sets: Mapping[str, str], options: Options, mode: str) -> None:
     """What the spec, as it stands, looks as if it will need.
 
     Args:
         file: of specs.
         name: of the spec; None: the first.
         sets: of the command line.
-        settings: fields of `Options`.
+        options: of the command line.
         mode: of the run.
     """
     specs = read_file(file)
@@ -36,9 +35,9 @@ def start_ahead(file: str, name: str | None, sets: Mapping[str, str], settings: 
     filled, _ = apply_sets(raw, dict(sets))
     env, meta, agent = (part if isinstance(part := filled.get(key), dict) else {} for key in ("env", "meta", "agent"))
     frames, sessions, net = env.get("max_frame"), meta.get("max_session", 1), agent.get("net")
-    if isinstance(sessions, int) and sessions > 1 and mode == "train" and not settings["profile"]:
+    if isinstance(sessions, int) and sessions > 1 and mode == "train" and not options.profile:
         nursery.start_ahead()
-    if settings["device"] not in ("auto", "cpu") or not isinstance(net, dict) or not needs_inductor(net):
+    if options.device not in ("auto", "cpu") or not isinstance(net, dict) or not needs_inductor(net):
         return
     setting = meta.get("compile", "auto") if meta else "off"
     if isinstance(frames, int | float) and use_compile(setting, frames, net) is Effort.FULL:

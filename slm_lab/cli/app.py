@@ -112,27 +112,28 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     `slm-lab run ppo/ppo_cartpole.json ppo_cartpole train`, `slm-lab train@latest`, `slm-lab enjoy@data/FOLDER`
     """
     from slm_lab.cli.run import Command, main
+    from slm_lab.experiment.session.run import Options
 
     if stop_ray:
         _stop_ray()
         raise typer.Exit
-    settings = {
-        "seed": seed,
-        "start_from": start_from,
-        "render": render,
-        "device": device,
-        "cuda_offset": cuda_offset,
-        "log_level": log_level.value,
-        "log_metrics": log_metrics,
-        "profile": profile,
-        "keep": keep,
-        "ray_address": ray_address or None,
-        "out": out,
-    }
+    chosen = Options(
+        out=out,
+        seed=seed,
+        device=device,
+        cuda_offset=cuda_offset,
+        render=render,
+        log_level=log_level.value,
+        log_metrics=log_metrics,
+        profile=profile,
+        keep=keep,
+        start_from=start_from,
+        ray_address=ray_address or None,
+    )
     command = Command(
         words=[word for word in (spec_file, spec_name, mode) if word is not None],
         sets=_pairs(sets),
-        settings=settings,
+        options=chosen,
         job=job,
         episodes=episodes,
         video=video,

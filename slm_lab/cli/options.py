@@ -121,4 +121,10 @@ Target = Annotated[
 Legends = Annotated[
     str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One label a run; default: the specs' names.")
 ]
+OneRun = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")
+]
+Checkpoint = Annotated[
+    str, typer.Option(metavar="WHICH", help="best, latest, or a frame kept by meta.keep_checkpoints.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

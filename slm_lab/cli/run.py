@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from slm_lab.cli.ahead import start_ahead, start_sessions_ahead
 from slm_lab.cli.modes import LATEST, MODES, Request, parse_words, read_job
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
+from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
@@ -39,8 +40,7 @@ class Command:
     words: list[str]
     """Spec file, spec name, mode, as far as given."""
     sets: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Fields of `experiment.run.Options`."""
+    options: Options = field(default_factory=Options)
     job: Path | None = None
     episodes: int | None = None
     video: Path | None = None
@@ -75,15 +75,15 @@ def main(command: Command) -> int:
 
 
 def _run(command: Command) -> int:
-    setup(command.settings["log_level"])
+    options = command.options
+    setup(options.log_level)
     find_local_plugins()
-    if command.settings["start_from"] is not None:
-        command.settings["start_from"] = str(locate(command.settings["start_from"], command.settings["out"]))
+    if options.start_from is not None:
+        found = str(locate(options.start_from, options.out))
+        command = replace(command, options=replace(options, start_from=found))
     requests, faults = _requests(command)
-    if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", command.settings["device"]):
-        raise LabError(
-            f"--device: unknown '{command.settings['device']}' (known: auto, cpu, cuda, cuda:0 ..., mps, xpu)"
-        )
+    if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", options.device):
+        raise LabError(f"--device: unknown '{options.device}' (known: auto, cpu, cuda, cuda:0 ..., mps, xpu)")
     _check_options(command, requests)
     worst = OK
     tasks = _prepare_all(requests, faults, command)
@@ -106,7 +106,7 @@ def _run(command: Command) -> int:
 
 def _check_options(command: Command, requests: list[Request]) -> None:
     """Refuse options that would have no effect."""
-    settings, modes = command.settings, {request.mode for request in requests}
+    options, modes = command.options, {request.mode for request in requests}
     enjoys, trains = "enjoy" in modes, modes - {"enjoy"}
     faults = []
     for option, value, mode in (
@@ -118,7 +118,7 @@ def _check_options(command: Command, requests: list[Request]) -> None:
             faults.append(f"{option} belongs to the mode {mode}")
     if command.upload and enjoys:
         faults.append("--upload-hf belongs to the modes that train; what enjoy plays is there already")
-    if settings["start_from"] is not None and enjoys:
+    if options.start_from is not None and enjoys:
         faults.append("--from belongs to the modes train and dev")
     if "upload_every" in command.typed and not command.upload:
         faults.append("--upload-every goes with --upload-hf")
@@ -130,7 +130,7 @@ def _check_options(command: Command, requests: list[Request]) -> None:
         faults.append("--folder names the folder of one run: it goes with one spec and no @")
     if faults:
         raise LabError("\n".join(faults))
-    if settings["render"] and _no_display():
+    if options.render and _no_display():
         show("note", "--render: no display here, no window will be seen; enjoy --video FILE films instead", "yellow")
 
 
@@ -172,15 +172,15 @@ def _prepare_all(requests: list[Request], faults: list[str], command: Command) -
 
 
 def _prepare(request: Request, command: Command) -> list[Task]:
-    settings = command.settings
+    options = command.options
     if request.mode == "enjoy":
         if command.sets.keys() - {"env"}:
             show("note", "enjoy plays with the spec of the run: -s does not change it", "yellow")
         return [lambda: _enjoy(request, command)]
     if request.target is not None:
-        if settings["seed"] is not None:
+        if options.seed is not None:
             show("note", "a run that goes on keeps its own seed: --seed does not change it", "yellow")
-        if settings["start_from"] is not None:
+        if options.start_from is not None:
             raise LabError("--from is where a new run starts from; a run that goes on has its own weights")
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
@@ -188,10 +188,10 @@ def _prepare(request: Request, command: Command) -> list[Task]:
         from slm_lab.experiment.trial.check import require_search
 
         for spec in specs:
-            require_search(spec, settings["device"], cluster=settings["ray_address"] is not None)
-    if settings["profile"] and request.mode != "dev":
+            require_search(spec, options.device, cluster=options.ray_address is not None)
+    if options.profile and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
-    if request.mode != "search" and settings["ray_address"] is not None and "RAY_ADDRESS" not in os.environ:
+    if request.mode != "search" and options.ray_address is not None and "RAY_ADDRESS" not in os.environ:
         raise LabError("--ray-address belongs to the mode search")
     return [functools.partial(_train, spec, request.mode, command) for spec in specs]
 
@@ -199,7 +199,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
 def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
     _find(request.file, command)
-    start_ahead(request.file, request.name, command.sets, command.settings, request.mode)
+    start_ahead(request.file, request.name, command.sets, command.options, request.mode)
     from slm_lab.experiment.trial.check import load_specs  # imports torch: not for a wrong file name
 
     return load_specs(request.file, request.name, sets=command.sets, search=False)
@@ -218,12 +218,6 @@ def _find(file: str, command: Command) -> None:
         raise e
 
 
-def _options(command: Command) -> Any:
-    from slm_lab.experiment.session.run import Options
-
-    return Options(**command.settings)
-
-
 def _train(spec: Spec, mode: str, command: Command) -> int:
     if command.folder is not None:
         check_folder(command.folder, spec.name)
@@ -234,17 +228,16 @@ def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> 
     """Run a spec; or go on with the run folder that was named, where there is one, here or on the hub."""
     from slm_lab.cli.profile import profiled
     from slm_lab.experiment.launch import resume, run_spec
-    from slm_lab.experiment.session.run import Mode
 
     beside = nullcontext if upload is None else upload.beside
-    options, folder = _options(command), command.folder
+    options, folder = command.options, command.folder
     if folder is not None:
         root = options.out / folder
         if not root.exists() and upload is not None:
             upload.fetch(folder, options.out)
         if any(root.glob("info/*_run.json")):
             return resume(root, options, beside=beside)
-    if not command.settings["profile"]:
+    if not command.options.profile:
         return run_spec(spec, Mode(mode), options, folder=folder, beside=beside)
     result, profile = profiled(lambda: run_spec(spec, Mode.DEV, options, folder=folder, beside=beside))
     show("profile", str(profile), "bold")
@@ -270,17 +263,17 @@ def _uploaded(command: Command, work: "Callable[[Upload | None], RunResult]") ->
 
 
 def _resume(request: Request, command: Command) -> int:
-    target = locate(request.target or LATEST, command.settings["out"])
+    target = locate(request.target or LATEST, command.options.out)
     search = request.mode == "search"
     if not search:
-        start_sessions_ahead(target, command.settings["out"], _run_name(request, command), changed=bool(command.sets))
+        start_sessions_ahead(target, command.options.out, _run_name(request, command), changed=bool(command.sets))
     from slm_lab.experiment.launch import resume  # imports torch
 
     def work(upload: "Upload | None") -> "RunResult":
         beside = nullcontext if upload is None else upload.beside
         sets = {key: value for key, value in command.sets.items() if key != "env"}
         name = _run_name(request, command)
-        return resume(target, _options(command), name, sets=sets, search=search, beside=beside)
+        return resume(target, command.options, name, sets=sets, search=search, beside=beside)
 
     return _uploaded(command, work)
 
@@ -289,11 +282,11 @@ def _enjoy(request: Request, command: Command) -> int:
     from slm_lab.experiment.launch import enjoy
     from slm_lab.experiment.records.runs import find_run
 
-    out = command.settings["out"]
+    out = command.options.out
     target: str | Path = locate(request.target or LATEST, out)
     if target == LATEST:
         target = find_run(LATEST, out, _run_name(request, command)).root
-    returns = enjoy(target, _options(command), episodes=command.episodes or 10, video=command.video)
+    returns = enjoy(target, command.options, episodes=command.episodes or 10, video=command.video)
     if not _log_is_seen(command):
         print(*(f"{ret:g}" for ret in returns))
     return OK
@@ -324,4 +317,4 @@ def _tell(result: Any, command: Command) -> int:
 
 
 def _log_is_seen(command: Command) -> bool:
-    return sys.stdout.isatty() and command.settings["log_level"] in ("DEBUG", "INFO")
+    return sys.stdout.isatty() and command.options.log_level in ("DEBUG", "INFO")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slm_lab.cli.options import AsJson, At, Legends, Metric, Out, Runs, Target
+from slm_lab.cli.options import AsJson, At, Checkpoint, Legends, Metric, OneRun, Out, Runs, Target
 
 
 def add_views(app: typer.Typer) -> None:
@@ -45,10 +45,10 @@ def plot(  # noqa: PLR0917  a parameter is an option
     from slm_lab.experiment.graphs.plot_runs import plot
     from slm_lab.lib.errors import LabError
 
-    words = [*(runs or []), *split_words(folders or "")]
+    words = [*(runs or []), *(split_words(folders) or [])]
     if not words:
         raise LabError("plot: no run given; name folders, patterns or specs")
-    labels = split_words(legends) if legends is not None else None
+    labels = split_words(legends)
     notes: list[str] = []
     found = [layout.root for layout in find_all(words, out)]
     typer.echo(plot(found, output, metric=metric, x=x, title=title, labels=labels, told=notes.append))
@@ -80,14 +80,13 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
     """Write one HTML page about a run, a search or several runs. It works offline."""
     from slm_lab.cli.make_report import main
 
-    labels = split_words(legends) if legends is not None else None
     settings = {
         "video": not no_video,
         "evaluate": episodes,
         "metric": metric,
         "at": at,
         "target": target,
-        "labels": labels,
+        "labels": split_words(legends),
     }
     main(runs, out, output, open_it=open_it, watch_every=every if watch else None, **settings)
 
@@ -107,23 +106,18 @@ def compare(
     """
     from slm_lab.cli.compare import main
 
-    labels = split_words(legends) if legends is not None else None
-    main(runs, out, metric=metric, at=at, target=target, labels=labels, as_json=as_json)
+    main(runs, out, metric=metric, at=at, target=target, labels=split_words(legends), as_json=as_json)
 
 
 def evaluate(  # noqa: PLR0917  a parameter is an option
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")
-    ],
+    run: OneRun,
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes per policy.")] = 100,
     num_envs: Annotated[int, typer.Option(min=1, help="Number of envs stepped in parallel.")] = 16,
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Sample actions instead of taking the most likely ones.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of envs and actions.")] = 0,
-    checkpoint: Annotated[
-        str, typer.Option(metavar="WHICH", help="best, latest, or a frame kept by meta.keep_checkpoints.")
-    ] = "best",
+    checkpoint: Checkpoint = "best",
     all_sessions: Annotated[
         bool, typer.Option("--all-sessions", help="Evaluate every session's policy instead of the best session's.")
     ] = False,
@@ -139,13 +133,9 @@ def evaluate(  # noqa: PLR0917  a parameter is an option
 
 
 def export(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")
-    ],
+    run: OneRun,
     output: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file, or .pt2 for torch.export.load.")],
-    checkpoint: Annotated[
-        str, typer.Option(metavar="WHICH", help="best, latest, or a frame kept by meta.keep_checkpoints.")
-    ] = "best",
+    checkpoint: Checkpoint = "best",
     out: Out = Path("data"),
 ) -> None:
     """Export a policy to one file that maps raw observations to env actions; checked against the policy."""
@@ -176,6 +166,6 @@ def list_runs(
     main(out, pattern, as_json=as_json)
 
 
-def split_words(text: str) -> list[str]:
-    """Split a comma-separated list."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+def split_words(text: str | None) -> list[str] | None:
+    """Split a comma-separated list, where there is one."""
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]

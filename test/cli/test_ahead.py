@@ -11,8 +11,6 @@ from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
 
-SETTINGS = {"profile": False, "device": "auto"}
-
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -39,13 +37,13 @@ def spec(sessions: int, frames: int = 1000, net: str = "MLPNet") -> dict[str, An
 )
 def test_a_new_run(tmp_path: Path, started: list[str], content: Any, mode: str, expected: list[str]) -> None:
     write_json(tmp_path / "x.json", {"x": content})
-    ahead.start_ahead(str(tmp_path / "x.json"), "x", {}, SETTINGS, mode)
+    ahead.start_ahead(str(tmp_path / "x.json"), "x", {}, Options(), mode)
     assert started == expected
 
 
 def test_sets_count(tmp_path: Path, started: list[str]) -> None:
     write_json(tmp_path / "x.json", {"x": spec(4)})
-    ahead.start_ahead(str(tmp_path / "x.json"), None, {"meta.max_session": "1"}, SETTINGS, "train")
+    ahead.start_ahead(str(tmp_path / "x.json"), None, {"meta.max_session": "1"}, Options(), "train")
     assert started == []
 
 

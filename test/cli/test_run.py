@@ -393,6 +393,5 @@ def test_what_is_imported_is_frozen_once_and_what_a_run_leaves_is_not(monkeypatc
         return 0
 
     monkeypatch.setattr(run, "_prepare_all", lambda *args: [task, task])
-    settings = {"log_level": "INFO", "start_from": None, "device": "cpu"}
-    assert run.main(run.Command(words=[], settings=settings)) == 0
+    assert run.main(run.Command(words=[])) == 0
     assert done == ["frozen", "run, collected: True", "run, collected: True"]

@@ -75,6 +75,12 @@ def env_table(found: "Comparison", env: str) -> tuple[list[str], list[list[str]]
     return headers, rows
 
 
+def aggregate_table(found: "Comparison") -> tuple[list[str], list[list[str]]]:
+    """The aggregates over envs, of which there must be some: headers, and a row a method."""
+    rows = [[label, *map(interval, estimates.values())] for label, estimates in found.aggregates.items()]
+    return ["method", *(NAMES[name] for name in next(iter(found.aggregates.values())))], rows
+
+
 def summary(scalar: Mapping[str, Any], label: str) -> str:
     """Scalars in one line of a log.
 

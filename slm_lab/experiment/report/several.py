@@ -5,7 +5,7 @@ import numpy as np
 from slm_lab.experiment.records.compare import Comparison, Method, differences, spec_key
 from slm_lab.experiment.records.curves import moving_average
 from slm_lab.experiment.records.statistics import Estimate, bootstrap_interval, performance_profile
-from slm_lab.experiment.records.wording import NAMES, coarse, env_table, interval, number
+from slm_lab.experiment.records.wording import NAMES, aggregate_table, coarse, env_table, interval, number
 from slm_lab.experiment.report.figures import (
     Figure,
     average_traces,
@@ -107,19 +107,17 @@ def _env(found: Comparison, env: str, colours: dict[str, str]) -> list[Markup | 
 def _aggregates(found: Comparison, colours: dict[str, str]) -> list[Markup | Figure]:
     labels = [label for label in reversed(found.labels) if label in found.aggregates]
     figures: list[Markup | Figure] = []
-    names = list(found.aggregates[labels[0]])
-    for name in names:
+    for name in found.aggregates[labels[0]]:
         estimates = [found.aggregates[label][name] for label in labels]
         trace = interval_trace(estimates, labels, [colours[label] for label in labels])
         lower = "; lower is better" if name == "optimality_gap" else ""
         layout = {"yaxis": rows_axis(len(labels))}
         figures.append(Figure(NAMES[name], "", {"x": f"normalized score{lower}"}, [trace], layout))
     scale = [[env, number(r.low), number(r.high), r.source] for env, r in found.references.items()]
-    rows = [[label, *map(interval, found.aggregates[label].values())] for label in reversed(labels)]
     return [
         note("Scores are normalized so that 0 is a random policy and 1 the reference of the env."),
         *figures,
-        table(["method", *(NAMES[name] for name in names)], rows, numbers=range(1, 5)),
+        table(*aggregate_table(found), numbers=range(1, 5)),
         table(["env", "0 is", "1 is", "which is"], scale, numbers=(1, 2)),
     ]
 
