@@ -59,16 +59,9 @@ def main(
     account = Account.read() if upload else None
     if account is None:
         show("note", "--no-upload: what the job leaves is lost with its machine, but for its log", "yellow")
-    task = Task(
-        path.name,
-        spec,
-        mode,
-        folder,
-        sets,
-        repo=None if account is None else account.repo,
-        endpoint=None if account is None or account.endpoint == HUB else account.endpoint,
-        commit=git_commit(Path(__file__).parent),
-    )
+    repo, endpoint = (None, None) if account is None else (account.repo, account.endpoint)
+    commit = git_commit(Path(__file__).parent)
+    task = Task(path.name, spec, mode, folder, sets, repo, None if endpoint == HUB else endpoint, commit)
     code = archive(pack(path, raw, Path.cwd()))
     with tempfile.TemporaryDirectory(prefix="slm-lab-") as temp:
         packed = Path(temp, ARCHIVE)

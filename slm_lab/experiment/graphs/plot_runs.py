@@ -67,14 +67,10 @@ def plot(
     head = title if title is not None else ("Comparison of runs" if several else f"Runs on {next(iter(panels))}")
     note = f"mean over sessions and {INTERVAL}" if max(counts) > 1 else "1 session, no interval"
     note += f", {_sessions(min(counts), max(counts))} each" if several and max(counts) > 1 else ""
-    smooth = metric in ("total_reward", "total_reward_ma")
-    ylabel = LABELS["mean_returns_ma"] if smooth else LABELS.get(metric, metric)
-    if several and smooth:
-        ylabel = "total_reward, moving average"
     shown = panels if several else {"": next(iter(panels.values()))}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        drawn = draw_panels([output], shown, head, note, ylabel, xlabel)
+        drawn = draw_panels([output], shown, head, note, _ylabel(metric, several), xlabel)
     except OSError as e:
         raise LabError(f"plot: {output} can't be written: {e.strerror}") from e
     if not drawn:
@@ -82,6 +78,12 @@ def plot(
     for note in left_out:
         told(note)
     return output
+
+
+def _ylabel(metric: str, several: bool) -> str:
+    if metric not in ("total_reward", "total_reward_ma"):
+        return LABELS.get(metric, metric)
+    return "total_reward, moving average" if several else LABELS["mean_returns_ma"]
 
 
 def _sessions(low: int, high: int) -> str:
