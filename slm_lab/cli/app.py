@@ -117,23 +117,22 @@ def run(  # noqa: PLR0913, PLR0917  a parameter is an option
     if stop_ray:
         _stop_ray()
         raise typer.Exit
-    chosen = Options(
-        out=out,
-        seed=seed,
-        device=device,
-        cuda_offset=cuda_offset,
-        render=render,
-        log_level=log_level.value,
-        log_metrics=log_metrics,
-        profile=profile,
-        keep=keep,
-        start_from=start_from,
-        ray_address=ray_address or None,
-    )
     command = Command(
         words=[word for word in (spec_file, spec_name, mode) if word is not None],
         sets=_pairs(sets),
-        options=chosen,
+        options=Options(
+            out=out,
+            seed=seed,
+            device=device,
+            cuda_offset=cuda_offset,
+            render=render,
+            log_level=log_level.value,
+            log_metrics=log_metrics,
+            profile=profile,
+            keep=keep,
+            start_from=start_from,
+            ray_address=ray_address or None,
+        ),
         job=job,
         episodes=episodes,
         video=video,

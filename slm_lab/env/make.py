@@ -80,8 +80,7 @@ def make_env(
     kwargs = {**found.kwargs, **spec.kwargs}
     own_limit = kwargs.pop(LIMIT, found.registration.max_episode_steps)
     max_t = min((limit for limit in (own_limit, spec.max_t) if limit is not None), default=None)
-    n = num_envs or spec.num_envs
-    cores = threads or available_cores()
+    n, cores = num_envs or spec.num_envs, threads or available_cores()
     if tensor is None:
         tensor = render is None and prefers_tensor(found, spec, whole=whole)
     mode = choose_mode(found, spec, tensor=tensor)
