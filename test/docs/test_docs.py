@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import yaml
+from support.forked import run_forked
 from support.pages import block, page, run_python
 from typer.testing import CliRunner
 
@@ -80,7 +81,7 @@ def test_example_trains(name: str, tmp_path: Path) -> None:
             place = place[key]
         place[last] = value
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"tiny": spec}))
-    out = run_python(
+    out = run_forked(
         "from slm_lab import api; done = api.run('spec.yaml', 'tiny', out='out');"
         "assert not done.crashed, done.crashed; policy = api.load_agent(done.folder);"
         "env = policy.make_env(); policy.act(env.reset(seed=0)[0]); print(done.metrics['frame'])",

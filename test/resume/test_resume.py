@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.forked import Forked
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
@@ -217,28 +216,22 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
 
 
 @contextmanager
-def child(folder: Path, what: str = "run", delay: float = 0.002) -> Iterator[subprocess.Popen[bytes]]:
+def child(folder: Path, what: str = "run", delay: float = 0.002) -> Iterator[Forked]:
     """The spec in `folder`, run in a process group of its own, slowly enough to be caught on its way."""
     with (folder / "output.txt").open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(folder / "spec.json"), str(folder / "data"), what],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "SLOW": str(delay)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        words = [str(folder / "spec.json"), str(folder / "data"), what]
+        process = Forked(CHILD, words, env={"SLOW": str(delay)}, path=[str(folder)], output=output)
         try:
             yield process
         finally:
-            process.kill()
-            process.wait()
+            process.end()
 
 
 def output_of(folder: Path) -> str:
     return (folder / "output.txt").read_text(encoding="utf-8")
 
 
-def wait_for(happened: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
+def wait_for(happened: Callable[[], bool], process: Forked, folder: Path) -> None:
     end = time.monotonic() + 120
     while not happened():
         assert process.poll() is None, output_of(folder)
@@ -300,7 +293,7 @@ def only_run(folder: Path) -> Path:
 def test_killed_and_resumed(spec: Spec, options: Options, tmp_path: Path) -> None:
     with child(tmp_path) as process:
         wait_for(checkpoints(tmp_path), process, tmp_path)
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     folder = only_run(tmp_path)
     assert 0 < frames(folder) < MAX_FRAME
@@ -322,7 +315,7 @@ def test_killed_and_resumed_in_every_family_of_envs(spec: Spec, options: Options
     write_json(tmp_path / "spec.json", spec.to_dict())
     with child(tmp_path) as process:
         wait_for(checkpoints(tmp_path), process, tmp_path)
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         process.wait()
     folder = only_run(tmp_path)
     assert 0 < frames(folder) < MAX_FRAME
