@@ -142,7 +142,7 @@ def test_acting_is_not_rounded() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize(("name", "action"), [("dqn", DISCRETE), ("sac", BOX)])
+@pytest.mark.parametrize(("name", "action"), [("dqn", DISCRETE), pytest.param("sac", BOX, marks=pytest.mark.slow)])
 def test_compiled_equals_eager(name: str, action: ActionSpace) -> None:
     """As far as eight bits go: a graph leaves out roundings between operations that it fuses."""
     agents = [Agent(spec_of(name, bf16=True), make_info(action), seed=0, compile=on) for on in (False, True)]
