@@ -200,12 +200,15 @@ def replaced(text: str, suite: Suite, results: list[Result]) -> str:
 def spec_listing(suites: list[Suite]) -> str:
     """`specs/README.md`: every bundled spec, with its scores and the command that trains it."""
     scores: dict[tuple[str, str], list[str]] = {}
+    rows = [(row.spec_file, row.spec_name, row.env) for suite in suites for row in suite.rows]
     for suite in suites:
         results = Results(suite.csv).read()
         for row in suite.rows:
             own = [r for r in results if r.key == row.key]
             shown = "not measured" if not own else _number(row, summarize(row, own).score.value)
-            scores.setdefault((row.spec_file, row.spec_name), []).append(f"{row.env}: {shown}")
+            twice = rows.count((row.spec_file, row.spec_name, row.env)) > 1
+            where = f"{row.env} ({row.frames:,} frames)" if twice else row.env
+            scores.setdefault((row.spec_file, row.spec_name), []).append(f"{where}: {shown}")
     lines = []
     for path in sorted(SPECS.glob("*/*.json")):
         file = path.relative_to(SPECS).as_posix()

@@ -26,7 +26,7 @@ from slm_lab.experiment.play.enjoy import SavedPolicy
 from slm_lab.experiment.play.measure import Evaluation, evaluate
 from slm_lab.experiment.play.policy import Policy
 from slm_lab.experiment.records.compare import Comparison, compare
-from slm_lab.experiment.report.write import write_report as report
+from slm_lab.experiment.report.write import report
 from slm_lab.experiment.session.callbacks import Callbacks, Episode
 from slm_lab.experiment.session.results import RunResult
 from slm_lab.experiment.session.run import Mode, Options

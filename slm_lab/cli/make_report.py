@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_lab.cli.runs import find_all, find_local_plugins
-from slm_lab.experiment.report.write import watch, write_report
+from slm_lab.experiment.report.write import report, watch
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import setup
 
@@ -19,7 +19,7 @@ def main(
     find_local_plugins()
     layouts = find_all(words, out)
     if watch_every is None:
-        path = write_report([layout.root for layout in layouts], output, **options)
+        path = report([layout.root for layout in layouts], output, **options)
     else:
         path = watch(layouts, output, every=watch_every, on_first=open_page if open_it else None, **options)
     print(path)

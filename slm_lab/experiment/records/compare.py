@@ -271,7 +271,7 @@ def _method(label: str, env: str, histories: list[History], metric: str, at: int
     averages = [_averages(session, at) for session in sessions]
     frames, seconds = (
         [
-            first_reached(s.train[clock][: y.size], y, target) if clock in s.train else np.inf
+            first_reached(s.train[clock][: y.size], y, target) if clock in s.train else np.nan
             for s, y in zip(sessions, averages, strict=True)
         ]
         for clock in ("frame", "wall_t")

@@ -89,11 +89,12 @@ def _progress(layout: Layout) -> tuple[int | None, float | None]:
     return max(frames, default=None), sum(scores) / len(scores) if scores else None
 
 
-def session_tables(layout: Layout) -> dict[tuple[int, int], Path]:
-    """The tables of a run's training by trial and session, in this order."""
+def session_tables(layout: Layout, only: int | None = None) -> dict[tuple[int, int], Path]:
+    """The tables of a run's training by trial and session, in this order; or those of one trial."""
     own = re.compile(rf"{re.escape(layout.name)}_t(\d+)_s(\d+)_session_df_train\.csv")
-    paths = (layout.root / "info").glob("*_session_df_train.csv")
-    return dict(sorted(((int(m[1]), int(m[2])), path) for path in paths if (m := own.fullmatch(path.name))))
+    paths = (layout.root / "info").glob(f"*_t{'' if only is None else only}*_session_df_train.csv")
+    found = [((int(m[1]), int(m[2])), path) for path in paths if (m := own.fullmatch(path.name))]
+    return {key: path for key, path in sorted(found) if only in (None, key[0])}
 
 
 def _has_row(table: Path) -> bool:

@@ -155,7 +155,7 @@ def read_history(layout: "Layout") -> History:
     return History(layout, spec, info, read_status(layout), sessions, missing)
 
 
-def read_histories(targets: Targets, out: str | Path, *, strict: bool) -> tuple[list[History], list[str]]:
+def read_histories(targets: Targets, out: str | Path = "data", *, strict: bool) -> tuple[list[History], list[str]]:
     """Read several run folders; gives the runs that have a row, and what is to be said of the others.
 
     Args:
@@ -167,10 +167,12 @@ def read_histories(targets: Targets, out: str | Path, *, strict: bool) -> tuple[
         LabError: no such run.
         NoRowError: no run has a row; strict: all that have none, at once.
     """
+    words = [targets] if isinstance(targets, str | Path) else targets
+    layouts = [find_run(word, Path(out).expanduser()) for word in words]
     histories, faults = [], []
-    for target in [targets] if isinstance(targets, str | Path) else targets:
+    for layout in layouts:
         try:
-            histories.append(read_history(find_run(target, Path(out).expanduser())))
+            histories.append(read_history(layout))
         except NoRowError as e:
             faults.append(str(e))
     if faults and (strict or not histories):

@@ -1,4 +1,4 @@
-"""One HTML page about a run, a search or several runs, with everything inside: `write.write_report`.
+"""One HTML page about a run, a search or several runs, with everything inside: `write.report`.
 
 - Which page: `single`, `search`, `several`; `policy` plays, films and scores what was learned.
 - What it is made of: `figures`, `html`, `page`.

@@ -215,7 +215,7 @@ def _outside(axis: Axis) -> list[dict[str, Any]]:
         "line": {"width": 0},
     }
     edges = [(low - wide, low), (high, high + wide)]
-    return [{**look, "line": {"width": 0}, "x0": 10**a if log else a, "x1": 10**b if log else b} for a, b in edges]
+    return [{**look, "x0": 10**a if log else a, "x1": 10**b if log else b} for a, b in edges]
 
 
 def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[int, float]) -> list[Markup | Figure]:

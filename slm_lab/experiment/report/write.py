@@ -27,7 +27,7 @@ PAGE = "report.html"
 """Of one run, in its folder; of several in the working folder."""
 
 
-def write_report(
+def report(
     targets: Targets,
     output: str | Path | None = None,
     *,
@@ -57,21 +57,22 @@ def write_report(
     Raises:
         LabError: no such run, a run without a row, a file that can't be written.
     """
-    runs = [targets] if isinstance(targets, str | Path) else targets
-    if not runs:
+    words = [targets] if isinstance(targets, str | Path) else list(targets)
+    if not words:
         raise LabError("report: no run given")
+    runs = [find_run(word, Path(out).expanduser()).root for word in words]
     compared = {"metric": metric if metric != "total_reward" else None, "at": at, "target": target, "legends": labels}
     if len(runs) == 1 and (given := [f"--{name}" for name, value in compared.items() if value is not None]):
         raise LabError(
             f"report: {', '.join(given)}: only a page that compares several runs takes this; 1 run was given"
         )
     if output is None:
-        output = PAGE if len(runs) > 1 else find_run(runs[0], Path(out).expanduser()).root / PAGE
+        output = PAGE if len(runs) > 1 else runs[0] / PAGE
     with _page_file(Path(output)) as path:
         if len(runs) > 1:
-            page = several_page(compare(runs, out=out, metric=metric, at=at, target=target, labels=labels))
+            page = several_page(compare(runs, metric=metric, at=at, target=target, labels=labels))
         else:
-            [history], _ = read_histories(runs, out, strict=True)
+            [history], _ = read_histories(runs, strict=True)
             page = _one(history, path, video=video, evaluate=evaluate)
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         footer = f"Made by slm-lab {slm_lab.__version__} on {now}, from the tables in info/."
@@ -115,22 +116,22 @@ def watch(
 
     Args:
         layouts: of the runs.
-        output: see `write_report`.
+        output: see `report`.
         every: seconds between two pages; the browser loads it as often.
         on_first: called with the file once there is one.
-        options: of `write_report`.
+        options: of `report`.
     """
     folders = [layout.root for layout in layouts]
     while any(read_status(layout) == "running" for layout in layouts):
         with suppress(NoRowError):
-            path = write_report(
+            path = report(
                 folders, output, **{**options, "video": False, "evaluate": None}, refresh=max(1, round(every))
             )
             if on_first is not None:
                 on_first(path)
                 on_first = None
         time.sleep(every)
-    path = write_report(folders, output, **options)
+    path = report(folders, output, **options)
     if on_first is not None:
         on_first(path)
     return path

@@ -37,9 +37,7 @@ def analyse(layout: Layout, record: Record, spec: Spec) -> Metrics | None:
     """
     env_name = find(spec.env.name).id
     sessions = []
-    for (trial, session), table in session_tables(layout).items():
-        if trial != record.trial:
-            continue
+    for (_, session), table in session_tables(layout, record.trial).items():
         rows = [row for row in read_rows(table) if (row["frame"] or 0) <= record.frame]
         crashed = layout.crash(record.trial, session).exists()
         if rows and not crashed:

@@ -40,7 +40,7 @@ _TOO_LARGE = re.compile(
 
 
 def to_job(run: Run) -> Job:
-    """The run as plain data, for a worker.
+    """The run as a worker is told of it.
 
     The spec goes as the user wrote it: classes of plugins can't be unpickled before they are imported.
     """

@@ -8,6 +8,7 @@ both import side by side.
 import atexit
 import fcntl
 import gc
+import importlib
 import json
 import os
 import signal
@@ -135,7 +136,8 @@ class Nursery:
     def fork(self, conn: int, output: int, keep: Sequence[int]) -> Child:
         """Have a worker forked, as soon as the imports are over.
 
-        It has this process's folder and environment as they are now.
+        It has this process's folder, environment, `sys.path` and cores as they are now; priority, limits and umask are
+        those of the nursery's beginning.
 
         Args:
             conn: file descriptor of the worker's pipe.
@@ -147,7 +149,8 @@ class Nursery:
             self._begin()
         told, tell = os.pipe()
         with tempfile.TemporaryFile("w+") as order:
-            json.dump([str(Path.cwd()), sys.path, {**os.environ, **_ONE_THREAD}, list(keep)], order)
+            cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+            json.dump([str(Path.cwd()), sys.path, {**os.environ, **_ONE_THREAD}, list(keep), cores], order)
             order.flush()
             # a nursery that died meanwhile is noticed where its workers are waited for
             with suppress(BrokenPipeError, ConnectionResetError):
@@ -156,9 +159,12 @@ class Nursery:
         return Child(self.process, os.fdopen(told, "rb", buffering=0))
 
     def printed(self) -> str:
-        """The end of what it has printed since this was last asked."""
-        begin, self._heard = self._heard, os.fstat(self._output.fileno()).st_size
-        return read_end(self._output, begin)
+        """The end of what it has printed since `forget`."""
+        return read_end(self._output, self._heard)
+
+    def forget(self) -> None:
+        """What was printed so far is of the past."""
+        self._heard = os.fstat(self._output.fileno()).st_size
 
     def close(self) -> None:
         """End the process, which has nothing to save; its workers go on."""
@@ -170,25 +176,30 @@ class Nursery:
 
 _IDLE: list[Nursery] = []
 """At most one, which waits for the next trial."""
+_TAKING = threading.Lock()
 
 
 def start_ahead() -> None:
     """Begin a nursery that `take` gives out, before this process imports torch itself; one at a time."""
-    if not _IDLE:
-        _IDLE.append(Nursery())
+    with _TAKING:
+        if not _IDLE:
+            _IDLE.append(Nursery())
 
 
 def take() -> Nursery:
     """The nursery that waits, or one that begins now."""
-    return _IDLE.pop() if _IDLE else Nursery()
+    with _TAKING:
+        return _IDLE.pop() if _IDLE else Nursery()
 
 
 def give_back(nursery: Nursery) -> None:
     """Have it wait for the next trial of this process, which then imports nothing."""
-    if _IDLE or nursery.process.poll() is not None:
-        nursery.close()
-    else:
-        _IDLE.append(nursery)
+    with _TAKING:
+        if not _IDLE and nursery.process.poll() is None:
+            nursery.forget()
+            _IDLE.append(nursery)
+            return
+    nursery.close()
 
 
 @atexit.register
@@ -268,8 +279,12 @@ def _work(fds: list[int], foreign: list[int]) -> None:
         order, *given = fds
         with os.fdopen(order, encoding="utf-8") as file:
             file.seek(0)
-            folder, sys.path[:], environment, numbers = json.load(file)
+            folder, sys.path[:], environment, numbers, cores = json.load(file)
+        # folders that were not there when this process began
+        importlib.invalidate_caches()
         os.chdir(folder)
+        if cores:
+            os.sched_setaffinity(0, cores)
         os.environ.clear()
         os.environ.update(environment)
         # above all numbers that files are to have; that of `tell` stays open as long as the worker lives

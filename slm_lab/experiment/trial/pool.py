@@ -26,7 +26,7 @@ _PATIENCE = 10.0
 """Seconds that a worker has to end when asked."""
 
 Job = dict[str, Any]
-"""Plain data; `index` says which one it is."""
+"""What can be sent to a worker that has imported nothing yet; `index` says which one it is."""
 
 
 class _Worker:
@@ -61,6 +61,8 @@ class _Worker:
         return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def kill(self) -> None:
+        # one that nobody has told of yet ends with its pipe
+        self.conn.close()
         self.process.kill()
         self.process.wait()
         self.close()

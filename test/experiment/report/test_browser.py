@@ -12,7 +12,7 @@ from support.specs import TINY
 
 from slm_lab import api
 from slm_lab.experiment.records.history import read_history
-from slm_lab.experiment.report.write import write_report
+from slm_lab.experiment.report.write import report
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial.trial import Trial
 from slm_lab.lib.layout import Layout
@@ -42,7 +42,7 @@ def curve(seed: int, rows: int = 300, top: float = 400.0) -> list[float | None]:
 
 def test_run(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[curve(i) for i in range(4)])
-    page = write_report(layout.root, video=False)
+    page = report(layout.root, video=False)
     browser.open(page)
     found = browser.drawn()
     assert len(found) == 4  # return, loss, episode length, learning rate
@@ -55,7 +55,7 @@ def test_run(browser: Browser, tmp_path: Path) -> None:
 
 def test_hover_shows_the_value_of_the_table(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[curve(0, rows=40)])
-    browser.open(write_report(layout.root, video=False))
+    browser.open(report(layout.root, video=False))
     table = read_history(layout).sessions[0].train
     for row in (5, 20, 33):
         frame, loss = table["frame"][row], table["loss"][row]
@@ -64,7 +64,7 @@ def test_hover_shows_the_value_of_the_table(browser: Browser, tmp_path: Path) ->
 
 def test_switches(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[curve(i, 30) for i in range(2)])
-    browser.open(write_report(layout.root, video=False))
+    browser.open(report(layout.root, video=False))
     before = browser.drawn()
     browser.js("document.querySelector('[data-switch=\"session 1\"]').click()")
     wait(browser, f"{PLACES}[1].querySelectorAll('.scatterlayer .trace').length === 1")
@@ -79,7 +79,7 @@ def test_switches(browser: Browser, tmp_path: Path) -> None:
 
 def test_search(browser: Browser, tmp_path: Path) -> None:
     layout = make_search(tmp_path)
-    browser.open(write_report(layout.root, video=False))
+    browser.open(report(layout.root, video=False))
     titles = browser.js("[...document.querySelectorAll('figcaption')].map(e => e.textContent)")
     assert titles[1:4] == ["agent.algorithm.lr", "agent.algorithm.gamma", "agent.net.hid_layers"]
     assert all(browser.drawn())
@@ -98,7 +98,7 @@ def test_several_runs(browser: Browser, tmp_path: Path) -> None:
         for k, agent in enumerate(("PPO", "A2C", "DQN")):
             sessions = [curve(10 * k + i, 60, top / (k + 1)) for i in range(3)]
             layouts.append(make_run(tmp_path, f"{agent.lower()}_{env[:3].lower()}", sessions, env=env, agent=agent))
-    page = write_report([layout.root for layout in layouts], tmp_path / "all.html")
+    page = report([layout.root for layout in layouts], tmp_path / "all.html")
     browser.open(page)
     found = browser.drawn()
     assert all(found)
@@ -110,7 +110,7 @@ def test_several_runs(browser: Browser, tmp_path: Path) -> None:
 
 def test_page_of_a_run_that_has_just_begun(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[[None]], status="running")
-    browser.open(write_report(layout.root, video=False))
+    browser.open(report(layout.root, video=False))
     assert "no score" in browser.js("document.body.innerText")
     assert all(browser.drawn())
 
@@ -130,7 +130,7 @@ def test_real_runs(browser: Browser, tmp_path: Path, finished_run: Path) -> None
     hopper["meta"] = {**TINY["meta"], "rigorous_eval": 2, "eval_frequency": 200}
     mujoco = api.run(hopper, out=tmp_path, device="cpu").folder
     for layout in (Layout.open(finished_run), stopped, Layout.open(mujoco)):
-        browser.open(write_report(layout.root, tmp_path / "page.html", video=False))
+        browser.open(report(layout.root, tmp_path / "page.html", video=False))
         found = browser.drawn()
         assert len(found) > 4
         assert all(found)
@@ -168,13 +168,13 @@ def test_real_comparison(browser: Browser, tmp_path: Path) -> None:
             for seed in (0, 1):
                 done = api.run(spec, out=tmp_path, device="cpu", seed=seed, quiet=True)
                 layouts.append(Layout.open(done.folder))
-    browser.open(write_report([layout.root for layout in layouts], tmp_path / "all.html"))
+    browser.open(report([layout.root for layout in layouts], tmp_path / "all.html"))
     assert all(browser.drawn())
     assert len(browser.drawn()) == 2 + 4 + 1 + 1  # envs, aggregates, profiles, who is better
     text = browser.js("document.body.innerText")
     assert all(name in text for name in ("PPO", "A2C", "DQN", "CartPole-v1", "Acrobot-v1"))
     # a column of the tables is drawn as it stands
-    browser.open(write_report([layout.root for layout in layouts], tmp_path / "all.html", metric="episode_length"))
+    browser.open(report([layout.root for layout in layouts], tmp_path / "all.html", metric="episode_length"))
     assert all(browser.drawn())
     for plot, layout in ((0, layouts[0]), (1, layouts[-1])):
         table = read_history(layout).sessions[0].train
@@ -184,7 +184,7 @@ def test_real_comparison(browser: Browser, tmp_path: Path) -> None:
 
 def test_print(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[curve(i, 30) for i in range(2)])
-    browser.open(write_report(layout.root, video=False))
+    browser.open(report(layout.root, video=False))
     widths = f"{PLACES}.map(p => p._fullLayout.width)"
     before = browser.js(widths)
     browser.js("dispatchEvent(new Event('beforeprint'))")

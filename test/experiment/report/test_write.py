@@ -16,7 +16,7 @@ from support.runs import make_run, make_search, write_session
 
 from slm_lab.agent.sinks import read_table
 from slm_lab.experiment.records.runs import locked
-from slm_lab.experiment.report.write import watch, write_report
+from slm_lab.experiment.report.write import report, watch
 from slm_lab.experiment.search.importance import importances
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.search import Axis
@@ -39,7 +39,7 @@ def numbers(values: dict[str, str]) -> list[float]:
 
 def test_values_are_those_of_the_table(tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[[None, 1 / 3, 2 / 3], [1.0, 2.0, 3.0]])
-    page = write_report(layout.root, video=False)
+    page = report(layout.root, video=False)
     assert page == layout.root / "report.html"
     raw = figures(page)[0]["traces"][0]
     table = read_table(layout.session_df(0, 0))
@@ -49,7 +49,7 @@ def test_values_are_those_of_the_table(tmp_path: Path) -> None:
 
 
 def test_page_needs_nothing_else(tmp_path: Path) -> None:
-    text = write_report(make_run(tmp_path).root, video=False).read_text()
+    text = report(make_run(tmp_path).root, video=False).read_text()
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text) == []
     assert "<script src" not in text
 
@@ -63,7 +63,7 @@ def test_long_runs_stay_small_and_quick(tmp_path: Path) -> None:
     for i in range(4):
         write_session(layout, 0, i, returns.tolist(), 1000)
     begun = time.process_time()
-    page = write_report(layout.root, video=False)
+    page = report(layout.root, video=False)
     assert time.process_time() - begun < 20
     assert page.stat().st_size < 6 * MEGABYTE
     y = numbers(figures(page)[0]["traces"][0]["y"])
@@ -72,16 +72,16 @@ def test_long_runs_stay_small_and_quick(tmp_path: Path) -> None:
 
 
 def test_what_differs_from_the_bundled_spec(tmp_path: Path) -> None:
-    text = write_report(make_run(tmp_path, lr=0.125).root, video=False).read_text()
+    text = report(make_run(tmp_path, lr=0.125).root, video=False).read_text()
     assert "differ from the bundled ppo/ppo_cartpole.json" in text
     assert re.search(r"agent.algorithm.lr</td><td><code>0.125</code></td><td><code>not set", text)
-    text = write_report(make_run(tmp_path, "mine").root, video=False).read_text()
+    text = report(make_run(tmp_path, "mine").root, video=False).read_text()
     assert "No bundled spec is called &#x27;mine&#x27;" in text
 
 
 def test_command_versions_and_commit(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
-    text = write_report(layout.root, video=False).read_text()
+    text = report(layout.root, video=False).read_text()
     assert f"slm-lab run {layout.spec()} ppo_cartpole train" in text
     for told in ("2.15", "0123abc", "2026-01-31T12:00:00"):
         assert told in text
@@ -89,12 +89,12 @@ def test_command_versions_and_commit(tmp_path: Path) -> None:
 
 def test_text_is_no_markup(tmp_path: Path) -> None:
     layout = make_run(tmp_path, note="<script>alert(1)</script>")
-    assert "<script>alert(1)" not in write_report(layout.root, video=False).read_text()
+    assert "<script>alert(1)" not in report(layout.root, video=False).read_text()
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     layout = make_run(tmp_path, sessions=[[1.0, 2.0], []], status="stopped")
-    text = write_report(layout.root).read_text()
+    text = report(layout.root).read_text()
     assert "s1_session_df_train.csv has no row" in text
     assert "no video: the model folder holds no checkpoint" in text
     assert f"slm-lab eval {layout.root} --all-sessions" in text
@@ -104,18 +104,18 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 def test_video_that_is_there(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
     (layout.root / "graph" / "other.gif").write_bytes(b"GIF89a")
-    assert "data:image/gif" not in write_report(layout.root).read_text()
+    assert "data:image/gif" not in report(layout.root).read_text()
     film = layout.root / "graph" / "ppo_cartpole_best_policy.gif"
     film.write_bytes(b"GIF89a")
-    assert "data:image/gif;base64,R0lGODlh" in write_report(layout.root).read_text()
+    assert "data:image/gif;base64,R0lGODlh" in report(layout.root).read_text()
     film.with_suffix(".mp4").write_bytes(bytes(3 * MEGABYTE))
-    assert 'src="graph/ppo_cartpole_best_policy.mp4"' in write_report(layout.root).read_text()
+    assert 'src="graph/ppo_cartpole_best_policy.mp4"' in report(layout.root).read_text()
     # a better policy since then; one that can't be read is no traceback
     best = layout.best(0, 0)
     best.write_bytes(b"no checkpoint")
     for path in (film, film.with_suffix(".mp4")):
         os.utime(path, (1, 1))
-    text = write_report(layout.root, evaluate=1).read_text()
+    text = report(layout.root, evaluate=1).read_text()
     assert "data:image/gif" not in text
     assert "no video: " in text
     assert "no final evaluation: " in text
@@ -131,7 +131,7 @@ def test_what_the_env_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     layout.best(0, 0).touch()
     monkeypatch.setattr(enjoy, "enjoy", fail)
     monkeypatch.setattr(measure, "evaluate", fail)
-    text = write_report(layout.root, evaluate=1).read_text()
+    text = report(layout.root, evaluate=1).read_text()
     assert "no video: RuntimeError: no screen" in text
     assert "no final evaluation: RuntimeError: no screen" in text
 
@@ -141,7 +141,7 @@ def test_repeat_starts_from_where_the_run_did(tmp_path: Path) -> None:
     info = json.loads(layout.run_file().read_text())
     info |= {"options": {"start_from": "data/old", "seed": 3}, "machine": [], "resumed": 1}
     layout.run_file().write_text(json.dumps(info))
-    assert "train --seed 3 --from data/old" in write_report(layout.root, video=False).read_text()
+    assert "train --seed 3 --from data/old" in report(layout.root, video=False).read_text()
 
 
 def test_video_is_made_and_the_policy_evaluated(tmp_path: Path, finished_run: Path) -> None:
@@ -149,20 +149,20 @@ def test_video_is_made_and_the_policy_evaluated(tmp_path: Path, finished_run: Pa
 
     folder = tmp_path / finished_run.name
     shutil.copytree(finished_run, folder)
-    text = write_report(folder, evaluate=3).read_text()
+    text = report(folder, evaluate=3).read_text()
     assert re.search(r"<td>0</td><td class=\"number\">[\d,]+</td><td class=\"number\">3</td>", text)
     assert "data:video/mp4;base64," in text
     assert list((folder / "graph").glob("*_best_policy.mp4"))
 
 
 def test_search(tmp_path: Path) -> None:
-    text = write_report(make_search(tmp_path).root, video=False).read_text()
+    text = report(make_search(tmp_path).root, video=False).read_text()
     assert "session 0 of trial 4 crashed: ValueError: no luck" in text
     assert "The best trial is 7" in text
 
 
 def test_search_without_importances(tmp_path: Path) -> None:
-    text = write_report(make_search(tmp_path, trials=3).root, video=False).read_text()
+    text = report(make_search(tmp_path, trials=3).root, video=False).read_text()
     assert "No importances: 2 trials ran to their end, at least 4 are needed" in text
 
 
@@ -183,7 +183,7 @@ def test_importance_finds_the_key_that_matters() -> None:
 def test_several_envs_are_never_on_one_axis(tmp_path: Path) -> None:
     a = make_run(tmp_path, "a", [[1.0], [2.0]])
     b = make_run(tmp_path, "b", [[1.0], [2.0]], env="Nobody-v0")
-    page = write_report([a.root, b.root], tmp_path / "new" / "both.html")
+    page = report([a.root, b.root], tmp_path / "new" / "both.html")
     assert [f["title"].partition(":")[0] for f in figures(page)[:2]] == [
         "total_reward on CartPole-v1",
         "total_reward on Nobody-v0",
@@ -194,20 +194,20 @@ def test_faults_leave_nothing_behind(tmp_path: Path) -> None:
     run, empty = make_run(tmp_path), make_run(tmp_path, "sac", [[]])
     out = tmp_path / "out.html"
     with pytest.raises(LabError, match="not a row to show yet"):
-        write_report(empty.root, out)
+        report(empty.root, out)
     with pytest.raises(LabError, match="metric 'nix' is not known"):
-        write_report([run.root, make_run(tmp_path, "a2c").root], out, metric="nix")
+        report([run.root, make_run(tmp_path, "a2c").root], out, metric="nix")
     assert not out.exists()
     with pytest.raises(LabError, match=r"out.pdf must be an .html file"):
-        write_report(run.root, tmp_path / "out.pdf")
+        report(run.root, tmp_path / "out.pdf")
     with pytest.raises(LabError, match=r"can't be written: "):
-        write_report(run.root, run.spec() / "out.html")
+        report(run.root, run.spec() / "out.html")
     with pytest.raises(LabError, match="no run given"):
-        write_report([])
-    write_report(run.root, out, video=False)
+        report([])
+    report(run.root, out, video=False)
     before = out.read_bytes()
     with pytest.raises(LabError, match="not a row"):
-        write_report(empty.root, out)
+        report(empty.root, out)
     assert out.read_bytes() == before
 
 

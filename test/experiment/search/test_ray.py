@@ -24,7 +24,7 @@ from support.browser import CHROMIUM, WHY, Browser
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.launch import resume, run_spec
 from slm_lab.experiment.records.runs import RunFile, Status
-from slm_lab.experiment.report.write import write_report
+from slm_lab.experiment.report.write import report
 from slm_lab.experiment.search.journal import Journal, TrialStatus
 from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.session.results import RunResult
@@ -188,7 +188,7 @@ def test_search_with_asha(asha: tuple[RunResult, Journal, Layout], on_cluster: O
     assert layout.best(5, 0).exists()
     assert layout.experiment_graph("experiment_graph", top=True).exists()
     assert layout.trial_metrics(3).exists()
-    page = write_report(layout.root, video=False).read_text()
+    page = report(layout.root, video=False).read_text()
     assert "6 of 6 trials ended, 4 of them stopped early by ASHA" in page
     assert "The best trial is 5, with quality 6." in page
     assert RunFile.open(layout).status is Status.COMPLETED
@@ -202,7 +202,7 @@ def test_search_with_asha(asha: tuple[RunResult, Journal, Layout], on_cluster: O
 def test_page_of_a_search_with_asha(asha: tuple[RunResult, Journal, Layout], tmp_path: Path) -> None:
     _, _, layout = asha
     with Browser() as browser:
-        browser.open(write_report(layout.root, tmp_path / "page.html", video=False))
+        browser.open(report(layout.root, tmp_path / "page.html", video=False))
         found = browser.drawn()
         assert len(found) >= 2
         assert all(found)

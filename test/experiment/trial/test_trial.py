@@ -24,7 +24,7 @@ from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
 from slm_lab.experiment.records.runs import RunFile, Status
 from slm_lab.experiment.session.resources import take_device
-from slm_lab.experiment.session.results import Crash, RunResult
+from slm_lab.experiment.session.results import Crash, RunResult, SessionResult
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.session.session import Session
 from slm_lab.experiment.trial import nursery as nursery_module
@@ -359,14 +359,16 @@ def test_sessions_share_one_import_and_outlive_its_process(tiny: Tiny, options: 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the nursery imports nothing")
 def test_the_trials_of_a_process_share_one_import(tiny: Tiny, options: Options, tmp_path: Path) -> None:
-    found = []
+    found, done = [], []
     for name in ("one", "two"):
         layout = Layout.new(tmp_path, name)
         layout.make_folders()
+        job = job_of(layout, tiny, options, 0)
         with Pool(1) as pool:
             found.append(pool._nursery)
-            pool.run([job_of(layout, tiny, options, 0)], lambda *_: None, lambda *_: None, pytest.fail)
+            pool.run([job], lambda *_: None, lambda job, outcome: done.append(outcome), pytest.fail)
         assert pool.output == []
+    assert [type(outcome) for outcome in done] == [SessionResult] * 2
     assert found[0] is found[1]
     died = found[0].process
     died.kill()
@@ -379,9 +381,11 @@ def test_the_trials_of_a_process_share_one_import(tiny: Tiny, options: Options, 
 def test_why_no_worker_was_born_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nursery_module, "_START", "raise SystemExit('no torch here')")
     deaths: list[tuple[str, str]] = []
-    with Pool(1) as pool:
-        pool.run([{"index": 0}], pytest.fail, pytest.fail, lambda job, *why: deaths.append(why))
-    assert deaths == [("its process ended with exit code 1", "no torch here\n")]
+    with Pool(2) as pool:
+        pool.run([{"index": 0}, {"index": 1}], pytest.fail, pytest.fail, lambda job, *why: deaths.append(why))
+    # each session has a file that says so
+    assert deaths == [("its process ended with exit code 1", "no torch here\n")] * 2
+    assert pool.output == ["no torch here\n"]
 
 
 def test_one_nursery_waits(monkeypatch: pytest.MonkeyPatch, idle: list[nursery_module.Nursery]) -> None:
@@ -394,13 +398,15 @@ def test_one_nursery_waits(monkeypatch: pytest.MonkeyPatch, idle: list[nursery_m
     assert len({x.process.pid for x in (first, second, third)}) == 3
     while not (printed := first.printed()):
         time.sleep(0.05)
-    assert (printed, first.printed()) == ("said\n", "")
+    assert (printed, first.printed()) == ("said\n", "said\n")
     second.process.kill()
     second.process.wait()
     for nursery in (second, first, third):
         nursery_module.give_back(nursery)
     # one that is dead is no use, nor is one too many
     assert idle == [first]
+    # that was of the trial before
+    assert first.printed() == ""
     assert third.process.poll() is not None
 
 
