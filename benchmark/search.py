@@ -19,7 +19,7 @@ from slm_lab import api
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.search.journal import Journal, TrialStatus
 from slm_lab.experiment.search.sampler import Sampler
-from slm_lab.experiment.session.resources import available_cores
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.log import setup
 from slm_lab.spec.model import Spec

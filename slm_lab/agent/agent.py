@@ -173,7 +173,7 @@ class Agent:
         before = self.weights() if self.debug else {}
         with torch.no_grad(), reduced(self.device) if self._bf16 else nullcontext():
             try:
-                stats = self.algorithm.update(batch, frame)
+                stats = self.algorithm.update(batch)
             except NonFiniteLoss as e:
                 self.explain(e, batch)
         self.algorithm.set_frame(frame)

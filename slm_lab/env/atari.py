@@ -21,7 +21,7 @@ from slm_lab.env.observations import ObsMap
 from slm_lab.env.parts import BYTE, PartMap
 from slm_lab.env.rows import picture
 from slm_lab.env.snapshot import ActionLog, pack, unpack
-from slm_lab.env.threads import available_cores
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.types import EnvInfo, Step

@@ -26,8 +26,8 @@ from slm_lab.env.outfit import Outfit, make_with_tuples
 from slm_lab.env.parts import Seen
 from slm_lab.env.rows import LocalRows, Make, OldStep, display_hint, make_all
 from slm_lab.env.snapshot import Seeded
-from slm_lab.env.threads import available_cores
 from slm_lab.env.wrappers import wrap
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError, SpecError, one_line
 from slm_lab.lib.log import note
 from slm_lab.lib.seeding import own_streams

@@ -22,7 +22,8 @@ from slm_lab.env.mujoco_tasks import TASKS, Task
 from slm_lab.env.observations import map_obs
 from slm_lab.env.rows import picture
 from slm_lab.env.snapshot import pack, unpack
-from slm_lab.env.threads import Threads, available_cores
+from slm_lab.env.threads import Threads
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.seeding import EpisodeSeeds
 from slm_lab.lib.stateful import State

@@ -1,13 +1,7 @@
 """A few threads that stay: for work that leaves Python's lock behind, such as a simulator's."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Threads:

@@ -40,7 +40,7 @@ def parse(text: str) -> Catalog:
     found = {}
     for line in text.splitlines():
         with suppress(ValidationError):
-            one = _LINE.validate_json(line)
+            one = _LINE.validate_json(line, strict=True)
             if is_run_name(one.name) and one.name.startswith(f"{one.spec}_") and _is_clean(one):
                 found[one.name] = one
     return found

@@ -254,7 +254,7 @@ class ActorCritic(Algorithm):
         loss = self.spec.policy_loss_coef * policy_loss - entropy_coef * entropy + self.spec.val_loss_coef * value_loss
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
-    def update(self, batch: Rollout, frame: int) -> Stats:
+    def update(self, batch: Rollout) -> Stats:
         """Learn from a rollout."""
         log_prob, value, advantage, ret = self._study(batch)
         advantage = self.scaled(advantage)

@@ -164,12 +164,11 @@ class Algorithm(ABC):
         return (noise,) if var is None else (noise, var.ahead(self.frame, self.info.num_envs, steps))
 
     @abstractmethod
-    def update(self, batch: Any, frame: int) -> Stats:
+    def update(self, batch: Any) -> Stats:
         """Learn from what the memory gave.
 
         Args:
             batch: what an on-policy memory handed over, a Rollout; or the replay memory, to draw from
-            frame: the frame counter, for schedules
 
         Returns:
             0-d tensors by name

@@ -196,7 +196,7 @@ class VanillaDQN(Algorithm):
         loss, q, error = self.head.loss(raw, action, reward, terminated, best, self.spec.gamma)
         return (weight * loss).mean(), {"q_value": q.mean(), "error": error}
 
-    def update(self, batch: Replay, frame: int) -> Stats:
+    def update(self, batch: Replay) -> Stats:
         """Draw batches from the memory and learn from them; then the target net follows."""
         for due in batch.due():
             for _ in range(self.spec.training_iter):

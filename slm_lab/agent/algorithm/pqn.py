@@ -62,7 +62,7 @@ class PQN(RolloutQ):
         value, final_value = value[: (t + 1) * n].view(t + 1, n), final_value.view(t, n)
         return lambda_returns(rollout.reward, *ends, value, final_value, self.spec.gamma, self.spec.lam)
 
-    def update(self, batch: Rollout, frame: int) -> Stats:
+    def update(self, batch: Rollout) -> Stats:
         """K epochs over the rollout in random minibatches."""
         data = self.learner_data(batch, batch.action, self.targets(batch))
         orders = [self.shuffled(data) for _ in range(self.spec.training_epoch)]

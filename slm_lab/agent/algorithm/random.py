@@ -44,7 +44,7 @@ class Random(Algorithm):
         generator = self.setting.generator if explore else self._greedy
         return Act(random_action(self.info.action, len(obs), generator, allowed))
 
-    def update(self, batch: Any, frame: int) -> Stats:
+    def update(self, batch: Any) -> Stats:
         """Learn nothing. A replay memory is left alone, an on-policy one has been emptied."""
         return {}
 

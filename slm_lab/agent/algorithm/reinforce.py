@@ -89,7 +89,7 @@ class Reinforce(Algorithm):
         policy_loss = policy_gradient_loss(dist.log_prob(action), advantage)
         return self.spec.policy_loss_coef * policy_loss - entropy_coef * entropy, {"entropy": entropy}
 
-    def update(self, batch: Rollout, frame: int) -> Stats:
+    def update(self, batch: Rollout) -> Stats:
         """One gradient step on the rollout."""
         zero = batch.reward.new_zeros(())
         ret = discounted_returns(

@@ -273,7 +273,7 @@ class SoftActorCritic(Algorithm):
     def _draws_subset(self) -> bool:
         return (self.spec.critic_subset or self.spec.num_critics) < self.spec.num_critics
 
-    def update(self, batch: Replay, frame: int) -> Stats:
+    def update(self, batch: Replay) -> Stats:
         """Learn from `training_iter` batches of the memory for each training that is due."""
         return self.turns.update(batch, self.spec.training_iter, self.learn)
 

@@ -50,7 +50,7 @@ class SARSA(RolloutQ):
             next_value[rollout.final_index] = taken_value(cut, self.explorer.choose(cut))
         return td_target(rollout.reward, rollout.terminated, next_value.view(t, n), self.spec.gamma)
 
-    def update(self, batch: Rollout, frame: int) -> Stats:
+    def update(self, batch: Rollout) -> Stats:
         """One gradient step on the rollout."""
         self.learner.step(self.learner_data(batch, batch.action, self.targets(batch)), None, ())
         return self.learner.take_stats()

@@ -78,9 +78,9 @@ class SIL(ActorCritic):
         loss = self.spec.sil_policy_loss_coef * policy_loss + self.spec.sil_val_loss_coef * value_loss
         return loss, {"sil_gain": gain.mean(), "gain": gain}
 
-    def update(self, batch: Rollout, frame: int) -> Stats:
+    def update(self, batch: Rollout) -> Stats:
         """Learn from a rollout, then from the past."""
-        stats = super().update(batch, frame)
+        stats = super().update(batch)
         final_value = self.net.value(batch.final_obs) if len(batch.final_obs) else batch.reward.new_zeros(0)
         self.replay.add(batch, final_value)
         return stats | self.imitate(batch.reward.device)

@@ -148,7 +148,7 @@ class TD3(Algorithm):
         q: Tensor = self.critics.members[0](obs, self.policy(obs))
         return -q.mean(), {}
 
-    def update(self, batch: Replay, frame: int) -> Stats:
+    def update(self, batch: Replay) -> Stats:
         """Learn from `training_iter` batches of the memory for each training that is due."""
         return self.turns.update(batch, self.spec.training_iter, self.learn)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import slm_lab
-from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import hold, write_json
 from slm_lab.lib.layout import FOLDER_NAME, Layout

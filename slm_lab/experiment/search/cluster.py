@@ -19,8 +19,8 @@ import ray
 from loguru import logger
 from ray._private import ray_constants
 
-from slm_lab.experiment.session.resources import available_cores
 from slm_lab.experiment.trial.stopping import StopRequest
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError, first_line, one_line
 
 PREFIX = "slm_ray_"

@@ -3,10 +3,7 @@
 Pure functions of the spec and of what the machine has, so that a resumed run decides as the run before it did.
 """
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_lab.lib.compiler import Effort
@@ -26,15 +23,6 @@ GPU_ROWS = {SMALL_WIDTH: 1024, SMALL_WIDTH // 2: 4096}
 """Rows of an update from which a GPU pays, for fully connected nets up to that width."""
 COMPILE_FROM = {Effort.QUICK: 10_000, Effort.FULL: 100_000}
 """Frames of a session from which `meta.compile: auto` spends that much on compilation."""
-
-
-def available_cores() -> int:
-    """Cores this process may use: its affinity and its container's quota, whichever is less; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = min(cores, round(float(quota) / float(period)))
-    return max(1, cores)
 
 
 def parallel_sessions(sessions: int, cores: int) -> int:

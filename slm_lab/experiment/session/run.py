@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from slm_lab.experiment.session.resources import available_cores
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.layout import Layout
 from slm_lab.lib.seeding import derive
 from slm_lab.spec.model import Spec

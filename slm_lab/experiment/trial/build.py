@@ -16,9 +16,10 @@ from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
 from slm_lab.experiment.session import outlets, run, session
 from slm_lab.experiment.session.clock import eval_every
-from slm_lab.experiment.session.resources import available_cores, search_shares, use_compile
+from slm_lab.experiment.session.resources import search_shares, use_compile
 from slm_lab.experiment.trial import trial
 from slm_lab.experiment.trial.contain import out_of_memory
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.registry import lookup
 from slm_lab.spec.effect import Watch, watching

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from slm_lab.agent.net.check import net_faults
 from slm_lab.env.check import check_env
-from slm_lab.experiment.session.resources import available_cores, share_faults
+from slm_lab.experiment.session.resources import share_faults
 from slm_lab.experiment.trial.build import UNUSED, Built, build, explain_idle
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec import load
 from slm_lab.spec.load import Checked

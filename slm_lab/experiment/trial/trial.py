@@ -15,13 +15,14 @@ from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.records.analysis import Metrics, save_trial, trial_metrics
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.commons import Commons
-from slm_lab.experiment.session.resources import available_cores, parallel_sessions, thread_share
+from slm_lab.experiment.session.resources import parallel_sessions, thread_share
 from slm_lab.experiment.session.results import Crash, Outcome, SessionResult, TrialResult
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.trial.contain import Event, run_contained, to_job, write_crash
 from slm_lab.experiment.trial.pool import Job, Pool
 from slm_lab.experiment.trial.progress import Progress
 from slm_lab.experiment.trial.stopping import StopRequest
+from slm_lab.lib.cores import available_cores
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.model import Spec
 

@@ -4,7 +4,6 @@ import pytest
 
 from slm_lab.agent.agent import Agent
 from slm_lab.experiment.session.resources import (
-    available_cores,
     choose_device,
     gpu_pays,
     memory_share,
@@ -28,10 +27,6 @@ def threads_of(spec: Spec, cores: int, shape: tuple[int, ...] = (4,)) -> int:
     dtype = "uint8" if len(shape) == 3 else "float32"
     info = EnvInfo("x", shape, dtype, Discrete(2), spec.env.num_envs, 100)
     return session_threads(Agent(spec, info, seed=0).work, thread_share(spec, cores))
-
-
-def test_there_is_a_core() -> None:
-    assert available_cores() >= 1
 
 
 @pytest.mark.parametrize(("sessions", "cores", "parallel"), [(4, 2, 2), (4, 16, 4), (1, 8, 1), (3, 1, 1)])

@@ -106,7 +106,7 @@ class Idle(Random):
         if self.spec.used > 1:
             self.if_used = self.spec.if_used
 
-    def update(self, batch: Any, frame: int) -> Any:
+    def update(self, batch: Any) -> Any:
         return {"never": self.never, "later": self.spec.later}
 
 
