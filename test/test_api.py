@@ -48,6 +48,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> api.RunResult:
     return api.run(SPEC, out=tmp_path_factory.mktemp("out"), device="cpu")
 
 
+@pytest.mark.ci
 def test_a_script_elsewhere_runs_sessions_in_workers(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
     # a module of the user's that is called like one of the standard library must not reach the workers' start

@@ -141,6 +141,7 @@ def test_acting_is_not_rounded() -> None:
     assert np.array_equal(exact.act(obs, explore=False), rounded.act(obs, explore=False))
 
 
+@pytest.mark.ci
 @needs_compiler
 @pytest.mark.parametrize(("name", "action"), [("dqn", DISCRETE), pytest.param("sac", BOX, marks=pytest.mark.slow)])
 def test_compiled_equals_eager(name: str, action: ActionSpace) -> None:

@@ -22,6 +22,7 @@ def test_every_row_is_a_spec(row: str) -> None:
         load_spec(spec)
 
 
+@pytest.mark.ci
 def test_a_dry_run_plays_tensor_envs_as_a_gpu_would(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     command = [sys.executable, str(SCRIPT), "cartpole_256", "--dry-run", "-o", str(out)]

@@ -28,6 +28,7 @@ def test_it_is_saved_with_its_outputs(path: Path) -> None:
     assert path.stat().st_size < 250_000
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
     """What it claims is asserted in its own cells; those errors are CellExecutionErrors."""

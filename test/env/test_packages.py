@@ -115,7 +115,8 @@ def test_the_documented_table_is_what_is_tested() -> None:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if c.group == "quick" else pytest.mark.packages) for n, c in CASES.items()]
+    "name",
+    [pytest.param(n, marks=pytest.mark.ci if c.group == "quick" else pytest.mark.packages) for n, c in CASES.items()],
 )
 def test_trains_plays_and_resumes(name: str, tmp_path: Path) -> None:
     case = CASES[name]

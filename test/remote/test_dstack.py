@@ -17,7 +17,7 @@ import pytest
 from support.dstack import Dstack, wait_for
 from support.hub import StandInHub
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.ci
 REPO = "tester/runs"
 ENDED = ("done", "failed", "terminated")
 

@@ -366,6 +366,7 @@ def test_sessions_in_workers_are_stopped_or_orphaned_and_resumed(
     assert all("resumes at frame" in log for log in logs)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["shared", "synced"])
 def test_a_distributed_run_is_killed_and_goes_on(spec: Spec, options: Options, tmp_path: Path, kind: str) -> None:
     """Not bit for bit: its sessions race. But from what was learned last, and without a frame or a row twice."""

@@ -165,6 +165,7 @@ def test_state_round_trip_goes_on_bit_for_bit(name: str) -> None:
     assert all(torch.equal(mine[k], its[k]) for k in mine)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", KEYS)
 def test_compiled_equals_eager(name: str) -> None:
     # Adam divides by its eps where a gradient is rounding alone: that of a bias before a normalization

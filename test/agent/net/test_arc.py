@@ -121,6 +121,7 @@ def test_images(name: str) -> None:
     assert any(w.shape == (4, 2, 4, 4) for w in weights.values())
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["a2c_gae", *(pytest.param(x, marks=pytest.mark.slow) for x in ("ddqn", "sac_box"))])
 def test_compiled_equals_eager(name: str) -> None:
     eager, compiled = (trained(name, VECTOR, (4,), compile=c) for c in (False, True))

@@ -213,6 +213,7 @@ def test_page_of_a_search_with_asha(asha: tuple[RunResult, Journal, Layout], tmp
         assert browser.errors == []
 
 
+@pytest.mark.ci
 def test_trials_are_averaged_over_sessions(on_cluster: Options) -> None:
     spec = ladder({"env.quality__choice": [2, 3]}, max_session=2, max_trial=2)
     _, journal, layout = search(spec, on_cluster)
@@ -223,6 +224,7 @@ def test_trials_are_averaged_over_sessions(on_cluster: Options) -> None:
     assert layout.session_metrics(1, 1).exists()
 
 
+@pytest.mark.ci
 def test_a_crashed_trial_is_recorded_and_the_search_goes_on(on_cluster: Options) -> None:
     spec = ladder({"env.crash__grid_search": [False, True, False]})
     done, journal, layout = search(spec, on_cluster)
@@ -233,6 +235,7 @@ def test_a_crashed_trial_is_recorded_and_the_search_goes_on(on_cluster: Options)
     assert done.crashed == []
 
 
+@pytest.mark.ci
 def test_all_trials_crash(on_cluster: Options) -> None:
     done, journal, layout = search(ladder({"env.crash__grid_search": [True]}), on_cluster)
     assert [record.status for record in journal.records.values()] == [CRASHED]
@@ -296,7 +299,7 @@ def gone(folder: Path) -> bool:
     return False
 
 
-@pytest.mark.servers
+@pytest.mark.ci
 @pytest.mark.skipif(available_cores() < 2, reason="its trials ask for two cores")
 def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     """On a Ray of its own: killed with -9 in trial 2, told to stop in trial 4; it ends as if nothing had happened."""
@@ -343,7 +346,7 @@ def test_killed_stopped_and_resumed(tmp_path: Path, base: Path) -> None:
     assert not list(base.glob("slm_ray_*/session_*"))
 
 
-@pytest.mark.servers
+@pytest.mark.ci
 def test_two_machines_without_a_shared_disk(cluster: str, base: Path, tmp_path: Path) -> None:
     """A second raylet that sees another, empty disk where the run folder lies: its results come back all the same."""
     address = cluster

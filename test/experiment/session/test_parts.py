@@ -113,6 +113,7 @@ def test_an_interrupted_run_goes_on_exactly(case: str) -> None:
         run.env.close()
 
 
+@pytest.mark.ci
 def test_compiled_updates_are_those_of_eager_mode() -> None:
     eager, compiled = Run(make_spec("ppo")).go(20), Run(make_spec("ppo"), compile=True).go(20)
     assert compiled.agent.compiled
