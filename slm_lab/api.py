@@ -33,6 +33,7 @@ from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial.check import load_spec
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import adopt_console, silenced
+from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.model import Spec
 
 __all__ = [
@@ -61,7 +62,7 @@ def run(  # noqa: PLR0913  what a run can be asked for
     out: str | Path = "data",
     seed: int | None = None,
     device: str = "auto",
-    sets: dict[str, str] | None = None,
+    sets: dict[str, Any] | None = None,
     start_from: str | Path | None = None,
     log_metrics: bool = False,
     progress: bool = False,
@@ -102,6 +103,9 @@ def run(  # noqa: PLR0913  what a run can be asked for
     loaded = spec if isinstance(spec, Spec) else load_spec(spec, name, sets=sets)
     if mode == "search" and (on_row or on_episode):
         raise LabError("on_row, on_episode: a search has none, it runs trials; should_stop works there too")
+    modes = [known.value for known in (Mode.DEV, Mode.TRAIN, Mode.SEARCH)]
+    if mode not in modes:
+        raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, modes)} (known: {', '.join(modes)})")
     options = Options(
         out=Path(out).expanduser(),
         seed=seed,
@@ -118,7 +122,7 @@ def resume(
     target: str | Path = "latest",
     *,
     out: str | Path = "data",
-    sets: dict[str, str] | None = None,
+    sets: dict[str, Any] | None = None,
     progress: bool = False,
     quiet: bool = False,
     on_row: Callable[[int, Row], object] | None = None,

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ SPEC = {
 SCRIPT = f"""
 import sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 from slm_lab import api
 
@@ -79,6 +81,8 @@ def test_one_observation_or_many(done: api.RunResult) -> None:
     assert len({tuple(policy.act(obs, explore=True).tolist()) for _ in range(5)}) > 1
     with pytest.raises(ValueError, match=r"shape \(3,\), must be \(4,\)"):
         policy.act(np.zeros(3))
+    with pytest.raises(ValueError, match=r"act takes an observation \(got a pair with a dict, as `reset` gives them"):
+        policy.act((np.zeros(4), {}))
 
 
 def test_what_is_given_back_stays(done: api.RunResult) -> None:
@@ -103,9 +107,23 @@ def test_a_spec_from_a_file_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.chdir(tmp_path)
     Path("specs.json").write_text(json.dumps({"a": SPEC, "b": SPEC}), encoding="utf-8")
-    done = api.run("specs.json", "b", out="results", device="cpu", sets={"env.max_frame": "100"})
+    done = api.run("specs.json", "b", out="results", device="cpu", sets={"env.max_frame": 100, "meta.max_session": "1"})
     assert done.folder.name.startswith("b_")
     assert done.metrics["frame"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"sets": ["env.max_frame=100"]}, r'sets: must be a dict, such as {"env.max_frame": 4000} \(got \[.*\]\)'),
+        ({"mode": "trian"}, r"unknown mode 'trian', did you mean 'train'\? \(known: dev, train, search\)"),
+        ({"mode": "enjoy"}, r"unknown mode 'enjoy'"),
+    ],
+)
+def test_wrong_arguments(arguments: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=told):
+        api.run(SPEC, out=tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_seed_decides(tmp_path: Path, done: api.RunResult) -> None:

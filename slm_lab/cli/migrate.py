@@ -31,6 +31,9 @@ def main(old: Path, new: Path | None) -> int:
 
 def _migrate_file(path: Path, target: Path | None) -> int:
     file = open_file(path)
+    if not file.specs:
+        show("left out", f"{path}: holds no spec", "bold red")
+        return 2
     specs: dict[str, dict[str, Any]] = {}
     """What each spec of the file becomes: one, several, or none."""
     code = 0

@@ -1,5 +1,13 @@
 """The errors a user can cause. The CLI prints their message without a traceback and exits with 2."""
 
+import os
+import sysconfig
+import traceback
+from pathlib import Path
+
+_LIBRARIES = [path for name, path in sysconfig.get_paths().items() if name.endswith("lib")]
+_NOT_OF_USERS = tuple(f"{path}{os.sep}" for path in (Path(__file__).resolve().parents[1], *_LIBRARIES))
+
 
 class LabError(Exception):
     """Something the user can mend: the message says where, what was got and what is known."""
@@ -36,3 +44,11 @@ def first_line(error: BaseException) -> str:
     ('one', 'KeyError')
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def place(error: BaseException) -> str:
+    """Where code of a user raised it: file, line and function; "" where none of it is on the way to the error."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(("<", *_NOT_OF_USERS)):
+            return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+    return ""

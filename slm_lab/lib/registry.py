@@ -7,11 +7,10 @@ module (`meta.plugins`) needs no fork.
 
 import importlib
 import pkgutil
-import traceback
 from collections.abc import Callable
 from typing import Any
 
-from slm_lab.lib.errors import LabError
+from slm_lab.lib.errors import LabError, place
 from slm_lab.lib.suggest import did_you_mean
 
 PACKAGES = {
@@ -106,13 +105,9 @@ def import_foreign(module: str) -> None:
     except ImportError as e:
         raise LabError(f"can't import '{module}': {e}") from e
     except (Exception, SystemExit) as e:
-        place = "" if isinstance(e, SyntaxError) else f" ({_place(e)})"  # a syntax error has its own
-        raise LabError(f"can't import '{module}': {type(e).__name__}: {' '.join(str(e).split())}{place}") from e
-
-
-def _place(error: BaseException) -> str:
-    *_, frame = traceback.extract_tb(error.__traceback__)
-    return f"{frame.filename}, line {frame.lineno}"
+        where = "" if isinstance(e, SyntaxError) else place(e)  # a syntax error has its own
+        said = f"{type(e).__name__}: {' '.join(str(e).split())}{where and f' ({where})'}"
+        raise LabError(f"can't import '{module}': {said}") from e
 
 
 def _sweep(kind: str) -> None:

@@ -43,6 +43,8 @@ class Watch:
         self.overruled: dict[tuple[int, str], str] = {}
         self.yielded: dict[tuple[int, str], str] = {}
         self._models = {id(model) for model in _models(spec)}
+        self.misread: set[str] = set()
+        """Attributes that code reads of models which lack them."""
 
     def idle(self) -> dict[str, str]:
         """Key paths that were given and have no effect, each with the reason where it was stated (else "").
@@ -119,6 +121,8 @@ class Watch:
         """
         for k, name in enumerate(path):
             if isinstance(owner, SpecModel):
+                if name not in _given(owner) and not hasattr(type(owner), name):
+                    self.misread.add(name)
                 self._note_names(frozenset([name]), [owner])
                 owner = _given(owner).get(name)
             else:

@@ -17,7 +17,7 @@ from slm_lab.spec.files import find_file
 from slm_lab.spec.migrate import migrate, sweep, version_of
 from slm_lab.spec.model import EnvSpec, Spec
 from slm_lab.spec.parse import decode, parse_json, parse_yaml, plain_data
-from slm_lab.spec.variables import apply_sets, short_env, variables
+from slm_lab.spec.variables import apply_sets, as_texts, short_env, variables
 
 EnvCheck = Callable[[EnvSpec], list[str]]
 """Faults of an env that show only when it is made, as lines `env.<key>: ...`."""
@@ -102,7 +102,7 @@ def load_spec(
     source: str | Path | dict[str, Any],
     name: str | None = None,
     *,
-    sets: dict[str, str] | None = None,
+    sets: dict[str, Any] | None = None,
     checker: Checker | None = None,
 ) -> Spec:
     """Load, fill in and check a spec. Imports the modules that its `meta.plugins` lists.
@@ -130,7 +130,7 @@ def load_specs(
     source: str | Path | dict[str, Any],
     name: str | None = None,
     *,
-    sets: dict[str, str] | None = None,
+    sets: dict[str, Any] | None = None,
     checker: Checker | None = None,
 ) -> list[Spec]:
     """All that a name stands for: one spec; or those of a sweep, which version 4 wrote as `spec_params`.
@@ -147,8 +147,8 @@ def load_specs(
         if len(file.specs) != 1:
             raise SpecError([f"which of the specs? {', '.join(file.specs) or 'there is none'}"], where)
         name = next(iter(file.specs))
-    found = []
-    for key, raw in _named(file, name, sets or {}, where).items():
+    found, sets = [], as_texts(sets or {})
+    for key, raw in _named(file, name, sets, where).items():
         checked = (checker or check)(raw, key, sets=sets)
         if checked.spec is None:
             raise SpecError(_open_faults(checked) + checked.faults, f"{where}: {key}")

@@ -3,9 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from slm_lab.lib.errors import SpecError
 from slm_lab.lib.suggest import did_you_mean, nearest
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -33,6 +34,20 @@ def parse_value(text: str) -> Any:
     if re.fullmatch(r"[-+]?\d{1,4000}", word, re.ASCII):  # beyond 2^53 a float is not exact
         return int(word)
     return int(number) if number.is_integer() else number
+
+
+def as_texts(sets: Any) -> dict[str, str]:
+    """Values as the command line would give them.
+
+    >>> as_texts({"env.max_frame": 4000, "agent.net.hid_layers": [64, 64], "env": "CartPole-v1"})
+    {'env.max_frame': '4000', 'agent.net.hid_layers': '[64, 64]', 'env': 'CartPole-v1'}
+
+    Raises:
+        SpecError: it is no mapping.
+    """
+    if not isinstance(sets, Mapping):
+        raise SpecError([f'sets: must be a dict, such as {{"env.max_frame": 4000}} (got {sets!r})'])
+    return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in sets.items()}
 
 
 def variables(data: Any) -> dict[str, list[str]]:

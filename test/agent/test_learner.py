@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm import learner
 from slm_lab.agent.algorithm import learner as module
 from slm_lab.agent.algorithm.learner import Learner, NonFiniteLoss, Stage
 from slm_lab.agent.net.optim import FlatParams, Optim
@@ -54,6 +55,19 @@ class Regression:
 
     def fit_first(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Stats]:
         return (self.nets["second"](x) - self.nets["first"](x)).square().mean(), {}
+
+
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=needs_compiler)])
+def test_a_statistic_that_gets_no_column_is_reported(compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(learner, "note", told.append)
+    ours = Regression()
+    stage = Stage(("first",), ours.fit_target, outputs=("each",))
+    Learner(ours.nets, ours.optims, [stage], frozen={"target": ours.frozen}, compile=compile).step(
+        [torch.randn(8, 4)], None, (torch.tensor(2.0),)
+    )
+    words = "Regression.fit_target returns 'error', which is not among its stat_names: it is not logged"
+    assert set(told) == {words}
 
 
 def test_equals_a_plain_torch_loop() -> None:

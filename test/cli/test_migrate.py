@@ -183,3 +183,10 @@ def test_an_old_spec_runs_and_tells(slm: Any, folder: Path) -> None:
     ] * 2
     assert done.stderr.count("of an older version; runs with these changes") == 2
     assert "env.name: 'CartPole-v0' is now 'CartPole-v1'" in done.stderr
+
+
+def test_a_file_without_a_spec(slm: Any, folder: Path) -> None:
+    (folder / "empty.json").write_text("{}", encoding="utf-8")
+    done = slm("migrate", "empty.json")
+    assert done.exit_code == 2
+    assert "empty.json: holds no spec" in done.output

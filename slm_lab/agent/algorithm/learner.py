@@ -15,6 +15,7 @@ from slm_lab.agent.net.precision import widened
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.log import note
 from slm_lab.lib.native.record import TensorFunction
 from slm_lab.types import Stats
 
@@ -234,7 +235,7 @@ class Learner:
                 with widened(loss.device):
                     loss.backward(self._one)
             norms += [self.optims[name].step_() for name in stage.learned]
-            values += [loss, *(stats[k] for k in stage.stats)]
+            values += _numbers(stage, loss, stats)
             outputs += [stats[k].detach() for k in stage.outputs]
         self._sums.add_(_summed(values, norms, [o.params.flat for o in self.optims.values()]))
         return tuple(outputs)
@@ -299,7 +300,7 @@ class Learner:
                 for k in stage.learned:
                     if k in copies:
                         copies[k].copy_(owned[k][0])
-                values += [loss, *(stats[k] for k in stage.stats)]
+                values += _numbers(stage, loss, stats)
                 outputs += [stats[k].detach() for k in stage.outputs]
             sums.add_(_summed(values, norms, [flats[k] for k in self.optims]))
             return tuple(outputs)
@@ -328,6 +329,15 @@ def _not_finite(stats: Stats, steps: int) -> str:
         "the parameters of this moment are not saved. Usual causes: a high learning rate, no clip_grad_val, "
         "rewards or observations out of scale."
     )
+
+
+def _numbers(stage: Stage, loss: Tensor, stats: Stats) -> list[Tensor]:
+    """The loss and its statistics, 0-d each; one that gets no column is reported."""
+    for name in stats.keys() - {*stage.stats, *stage.outputs}:
+        if stats[name].dim() == 0:
+            where = getattr(stage.loss, "__qualname__", "the loss")
+            note(f"{where} returns '{name}', which is not among its stat_names: it is not logged")
+    return [loss, *(stats[k] for k in stage.stats)]
 
 
 def _summed(values: list[Tensor], norms: list[Tensor], flats: list[Tensor]) -> Tensor:

@@ -55,16 +55,18 @@ class SavedPolicy:
 
         Args:
             target: a checkpoint file; or a run folder, a spec file in one, or `latest`: then the best policy of the
-                best session is meant, by total_reward_ma.
+                best session is meant, by total_reward_ma; its latest one, with a warning, where that can't be read.
             out: where `latest` looks.
 
         Raises:
             LabError: there is none, or it can't be read.
         """
         path = Path(target).expanduser()
-        if not (path.is_file() and path.suffix == ".pt"):
+        if path.is_file() and path.suffix == ".pt":
+            tree = checkpoint.load(path)
+        else:
             path = best_checkpoint(find_run(target, out))
-        tree = _load(path)
+            tree = _load(path)
         import_plugins(tree["spec"]["meta"].get("plugins", []))
         return cls(
             path,

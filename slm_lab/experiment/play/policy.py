@@ -46,6 +46,8 @@ class Policy:
         try:
             seen, alone = self._translator.observe(obs)
         except ValueError as e:
+            if isinstance(obs, tuple) and len(obs) == 2 and isinstance(obs[1], dict):
+                raise ValueError("act takes an observation (got a pair with a dict, as `reset` gives them)") from None
             around = [f"env.{key}" for key in ("wrappers", "action_mask") if getattr(self.spec.env, key)]
             if not around:
                 raise

@@ -132,6 +132,9 @@ def compare(
     histories, left_out = read_histories(targets, out, strict=labels is not None)
     check_metric(metric, histories, SCALARS)
     notes: list[str] = []
+    longest = max(s.frames for h in histories for s in h.sessions)
+    if at is not None and longest < at:
+        raise LabError(f"--at: no run has reached {at:,} frames (the longest has {longest:,})")
     groups = group(histories, labels)
     envs = list(dict.fromkeys(env for env, _ in groups))
     goals = {e: _target([found for (env, _), found in groups.items() if env == e], at) for e in envs}
@@ -313,6 +316,8 @@ def _notes(found: Comparison) -> list[str]:
         frames = [min(s.frames, found.at) if found.at is not None else s.frames for s in m.sessions]
         if frames and min(frames) < 0.99 * max(frames):
             notes.append(f"{where}: sessions reached {min(frames):,} to {max(frames):,} frames; --at compares at one")
+        if found.at is not None and frames and max(frames) < found.at:
+            notes.append(f"{where}: ended at {max(frames):,} frames, before --at {found.at:,}: its last score counts")
         crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
         counted = sum(s.crash is not None for s in m.sessions)
         if crashed > counted:

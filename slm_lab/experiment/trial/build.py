@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pydash
+from loguru import logger
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -20,8 +21,9 @@ from slm_lab.experiment.session.resources import search_shares, use_compile
 from slm_lab.experiment.trial import trial
 from slm_lab.experiment.trial.contain import out_of_memory
 from slm_lab.lib.cores import available_cores
-from slm_lab.lib.errors import LabError, SpecError
+from slm_lab.lib.errors import LabError, SpecError, place
 from slm_lab.lib.registry import lookup
+from slm_lab.lib.suggest import nearest
 from slm_lab.spec.effect import Watch, watching
 from slm_lab.spec.model import NetSpec, Spec
 from slm_lab.spec.search import scheduler_settings, search_sessions, trial_count
@@ -83,9 +85,17 @@ def build(spec: Spec, shown: Shown | None = None) -> Built:
                 return Built(e.faults)
             if isinstance(e, LabError):
                 return Built([str(e)])
-            return Built([f"{type(e).__name__}: {' '.join(str(e).split())}"])
+            logger.opt(exception=error).debug("the spec can't be built")
+            where = place(error)
+            return Built([f"{type(e).__name__}: {' '.join(str(e).split())}{where and f' ({where})'}"])
         _note_run(spec, watch)
-        return Built([], watch.idle(), watch.yielding())
+        idle = {path: why or _why_misread(path, watch.misread) for path, why in watch.idle().items()}
+        return Built([], idle, watch.yielding())
+
+
+def _why_misread(path: str, misread: set[str]) -> str:
+    near = nearest(path.rpartition(".")[2], sorted(misread))
+    return f"the code reads '{near}', which is no key; is that a slip?" if near else ""
 
 
 def _first_action(spec: Spec, shown: Shown) -> tuple[Agent, NDArray[Any]]:

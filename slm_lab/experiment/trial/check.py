@@ -43,7 +43,7 @@ def load_specs(
     source: str | Path | dict[str, Any],
     name: str | None = None,
     *,
-    sets: dict[str, str] | None = None,
+    sets: dict[str, Any] | None = None,
     search: bool = True,
 ) -> list[Spec]:
     """As `spec.load.load_specs`, with every check; `search`: whether to report what can't be searched."""
@@ -51,7 +51,7 @@ def load_specs(
 
 
 def load_spec(
-    source: str | Path | dict[str, Any], name: str | None = None, *, sets: dict[str, str] | None = None
+    source: str | Path | dict[str, Any], name: str | None = None, *, sets: dict[str, Any] | None = None
 ) -> Spec:
     """Load, fill in and check a spec, as `slm-lab validate` does. Imports the modules that its `meta.plugins` lists.
 

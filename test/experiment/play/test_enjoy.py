@@ -95,6 +95,9 @@ def test_a_damaged_best_policy_gives_way_to_the_latest(trained: Run, log_text: l
     latest = checkpoint.load(layout.checkpoint(0, 0))
     assert SavedPolicy.open(layout.root).frame == latest["counters"]["frame"]
     assert "damaged" in "".join(log_text)
+    # but not where that very file is asked for
+    with pytest.raises(LabError, match="damaged"):
+        SavedPolicy.open(layout.best(0, 0))
 
 
 def test_the_policy_plays_as_it_did(trained: Run, options: Options) -> None:

@@ -88,6 +88,15 @@ def test_at_a_frame(tmp_path):
     assert found.methods[0].frames_to_target == [np.inf]
 
 
+def test_at_a_frame_that_not_every_run_has_reached(tmp_path):
+    runs = folders(make_run(tmp_path, "long", [[10.0, 20.0, 90.0]]), make_run(tmp_path, "short", [[10.0]]))
+    note = "short in CartPole-v1: ended at 100 frames, before --at 200: its last score counts"
+    assert note in compare(runs, at=200).notes
+    assert not any("ended at" in note for note in compare(runs, at=100).notes)
+    with pytest.raises(LabError, match=r"--at: no run has reached 400 frames \(the longest has 300\)"):
+        compare(runs, at=400)
+
+
 def test_other_metrics(tmp_path):
     run = make_run(tmp_path, sessions=[[10.0, 20.0, 90.0]])
     assert compare(folders(run), metric="loss").methods[0].scores == pytest.approx([(1 / 100 + 1 / 200 + 1 / 300) / 3])

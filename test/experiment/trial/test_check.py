@@ -119,6 +119,32 @@ def test_keys_of_any_class_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0] == "agent.algorithm.if_used: has no effect: it needs agent.algorithm.used" or NO_READER in found[0]
 
 
+def test_a_slip_in_the_code_that_reads_a_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slip(Random):
+        Spec: ClassVar[Any] = IdleSpec
+
+        def update(self, batch: Any) -> Any:
+            return {"later": self.spec.latter}
+
+    registry.names("algorithm")
+    monkeypatch.setitem(registry._classes["algorithm"], "Slip", Slip)
+    found = [f for f in faults({}, {"name": "Slip", "later": 2}) if "later" in f]
+    assert found == ["agent.algorithm.later: has no effect: the code reads 'latter', which is no key; is that a slip?"]
+
+
+def test_an_error_in_a_users_own_code_comes_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Idle):
+        def __init__(self, setting: Any) -> None:
+            super().__init__(setting)
+            self.never = self.spec.usde
+
+    registry.names("algorithm")
+    monkeypatch.setitem(registry._classes["algorithm"], "Broken", Broken)
+    [fault] = faults({}, {"name": "Broken"})
+    line = Broken.__init__.__code__.co_firstlineno + 2
+    assert fault == f"AttributeError: 'IdleSpec' object has no attribute 'usde' ({__file__}, line {line}, in __init__)"
+
+
 def test_of_an_old_spec_keys_without_effect_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     old = spec({}, PPO)
     old["agent"]["net"] |= {"update_type": "polyak", "critic_gpu": True}
