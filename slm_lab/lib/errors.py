@@ -47,8 +47,9 @@ def first_line(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Where code of a user raised it: file, line and function; "" where none of it is on the way to the error."""
+    """Where code of a user raised it: file, line, function; "" where none of it is on the way to the error."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(("<", *_NOT_OF_USERS)):
-            return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+            function = "" if frame.name == "<module>" else f", in {frame.name}"
+            return f"{frame.filename}, line {frame.lineno}{function}"
     return ""

@@ -220,6 +220,18 @@ def test_plugins_are_imported_first(raw: dict[str, Any], tmp_path: Path, monkeyp
     assert load_spec({"climb": raw}).agent.memory.name == "Rucksack"
 
 
+def test_an_error_deep_in_a_library_is_placed_in_the_plugin(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "plugin_without_a_type.py"
+    file.write_text("from slm_lab.spec.model import MemorySpec\n\nclass Bag(MemorySpec):\n    pull = 0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    raw["meta"]["plugins"] = ["plugin_without_a_type"]
+    [fault] = check(raw, "climb").faults
+    assert fault.startswith("meta.plugins: can't import 'plugin_without_a_type': PydanticUserError: ")
+    assert fault.endswith(f"({file}, line 3)")
+
+
 def test_the_source_is_not_changed(raw: dict[str, Any]) -> None:
     before = json.dumps(raw)
     spec = load_spec({"climb": raw}, sets={"agent.algorithm.gamma": "0.5"})
