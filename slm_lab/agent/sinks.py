@@ -1,6 +1,6 @@
-"""Where rows go. A sink is called with each row of a tracker and knows nothing of it.
+"""Sinks: each is called with every row of a tracker.
 
-Tables and log lines are the lab's own; `meta.sinks` adds others by name, which may be a plug-in's.
+Tables and log lines are built in; `meta.sinks` adds others by name, also those of plug-ins.
 """
 
 import csv

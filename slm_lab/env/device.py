@@ -96,7 +96,7 @@ class DeviceMoments:
         return {"count": int(self.count.item()), "mean": mean, "var": var}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.count.fill_(state["count"])
         self.mean.copy_(torch.from_numpy(unpack(state["mean"])))
         self.var.copy_(torch.from_numpy(unpack(state["var"])))

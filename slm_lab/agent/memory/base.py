@@ -77,7 +77,7 @@ class Memory(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
 
 
 def action_array(shape: tuple[int, ...], action: ActionSpace) -> NDArray[Any]:

@@ -119,7 +119,7 @@ class OnPolicyReplay(Memory):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._t = int(state["t"])
         self._begin[:] = state["begin"]
         self._allocate(int(state["size"]))

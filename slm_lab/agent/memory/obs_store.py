@@ -45,7 +45,7 @@ class Pool:
         return {"array": torch.from_numpy(self.array.copy()), "free": list(self._free)}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.array = state["array"].numpy().copy()
         self._free = list(state["free"])
 
@@ -92,7 +92,7 @@ class PlainObs(Ring):
         return {"obs": torch.from_numpy(self._rows[:rows].copy())}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._rows[: len(state["obs"])] = state["obs"].numpy()
 
 
@@ -190,7 +190,7 @@ class StackedObs(Ring):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         rows = len(state["obs"])
         self._rows[:rows] = state["obs"].numpy()
         self._age[:rows] = state["age"].numpy()

@@ -134,7 +134,7 @@ class OnPolicyBatchReplay(Memory):
         return {"t": self._t, "steps": steps, "final_index": [i for i, _ in final], "final_obs": [o for _, o in final]}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._t = int(state["t"])
         for key, value in state["steps"].items():
             self.tensors[key][: self._t] = value

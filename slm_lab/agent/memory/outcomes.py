@@ -122,7 +122,7 @@ class Outcomes:
         return {**{k: torch.from_numpy(v[:rows].copy()) for k, v in arrays.items()}, "final": self.pool.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         rows = len(state["end"])
         self.reward[:rows] = state["reward"].numpy()
         self.end[:rows] = state["end"].numpy()

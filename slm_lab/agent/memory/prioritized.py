@@ -78,7 +78,7 @@ class PrioritizedReplay(Replay):
         return super().state_dict() | (NO_PRIORITIES if self._store is None else self._tree.state_dict())
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         if self._store is not None:
             self._tree.load_state_dict(state)

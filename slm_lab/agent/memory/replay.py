@@ -240,7 +240,7 @@ class Replay(Memory):
         return state
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._head, self._size, self._fresh = int(state["head"]), int(state["size"]), int(state["fresh"])
         self._trained_at, self.seen = int(state["trained_at"]), int(state["seen"])
         self._generator.set_state(state["generator"])

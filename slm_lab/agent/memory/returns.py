@@ -153,7 +153,7 @@ class ReturnReplay:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._under_way = [[tuple(piece) for piece in pieces] for pieces in state["under_way"]]
         self._head, self._size, self._fresh = int(state["head"]), int(state["size"]), int(state["fresh"])
         self._ring = tuple(x.new_zeros((self.spec.max_size, *x.shape[1:])) for x in state["ring"])

@@ -179,7 +179,7 @@ class Optim:
         return {"state": own}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         if self.torch_optim is not None:
             self.torch_optim.load_state_dict(state["state"])
             return

@@ -65,7 +65,7 @@ class TargetNet:
         return {"flat": self.params.flat.clone(), "buffers": buffers, "frame": self._frame}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.params.flat.copy_(state["flat"])
         for key, value in self.net.named_buffers():
             value.copy_(state["buffers"][key])
