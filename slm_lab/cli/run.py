@@ -45,7 +45,7 @@ class Command:
     episodes: int | None = None
     video: Path | None = None
     folder: str | None = None
-    """Name of the run folder, to begin or to go on with."""
+    """Name of the run folder, to make or to resume."""
     upload: bool = False
     """To the Hugging Face Hub."""
     upload_every: float = 10.0
@@ -179,9 +179,9 @@ def _prepare(request: Request, command: Command) -> list[Task]:
         return [lambda: _enjoy(request, command)]
     if request.target is not None:
         if options.seed is not None:
-            show("note", "a run that goes on keeps its own seed: --seed does not change it", "yellow")
+            show("note", "a resumed run keeps its seed: --seed does not change it", "yellow")
         if options.start_from is not None:
-            raise LabError("--from is where a new run starts from; a run that goes on has its own weights")
+            raise LabError("--from is where a new run starts from; a resumed run has its own weights")
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
     if request.mode == "search":
@@ -225,7 +225,7 @@ def _train(spec: Spec, mode: str, command: Command) -> int:
 
 
 def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> "RunResult":
-    """Run a spec; or go on with the run folder that was named, where there is one, here or on the hub."""
+    """Run a spec; or resume the run folder that was named, if it exists here or on the hub."""
     from slm_lab.cli.profile import profiled
     from slm_lab.experiment.launch import resume, run_spec
 

@@ -27,7 +27,7 @@ LEVEL = 0.95
 RESAMPLES = 5000
 """Bootstrap resamples behind an interval."""
 FEW = 5
-"""With fewer runs than this a bootstrap interval is coarse: it covers the true value less often than it says."""
+"""With fewer runs than this a bootstrap interval is unreliable: it covers the true value less often than it says."""
 
 
 class Estimate(NamedTuple):
