@@ -11,7 +11,7 @@ from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiDiscret
 
 
 class Exploration(Protocol):
-    """A way to explore, with one number that says how much."""
+    """A way to explore, with one number that sets how much."""
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:

@@ -138,7 +138,7 @@ def batch_renorm(
 def unit_rows_(weight: Tensor) -> None:
     """`w_j = w_j / |w_j|` for each row. Palenicek et al. 2025, arXiv:2502.07523, section 4.
 
-    A layer that is normalized behind gives the same whatever the length of its rows; its gradient is inversely
+    A layer followed by a normalization gives the same output whatever the length of its rows; its gradient is inversely
     proportional to it.
 
     Args:

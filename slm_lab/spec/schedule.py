@@ -16,7 +16,7 @@ class ScheduleSpec(SpecModel):
     start_val: Real
     """Value until start_step."""
     end_val: Real | None = None
-    """Value from end_step on; also in enjoy and evaluation. May lie above or below start_val, 0 included."""
+    """Value from end_step on; also in enjoy and evaluation. May be above or below start_val, 0 included."""
     start_step: Natural = 0
     """Frame at which the change begins."""
     end_step: Natural | None = None

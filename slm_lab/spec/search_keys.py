@@ -19,7 +19,7 @@ class SearchResourcesSpec(SpecModel):
 class SearchSchedulerSpec(SpecModel):
     """Asynchronous successive halving (ASHA): poor trials of a search are stopped early.
 
-    At grace_period, and again each time the frames have grown by reduction_factor, a trial goes on only if it is among
+    At grace_period, and each time the frames have grown by reduction_factor, a trial continues only if it is among
     the best 1 / reduction_factor of those that came this far before it.
     """
 

@@ -51,7 +51,7 @@ class OnPolicyBatchReplay(Memory):
         self._terminated, self._truncated = views["terminated"], views["truncated"]
         self._final: list[tuple[int, NDArray[Any]]] = []
         self.successors: Tensor | None = None
-        """[T, N, *O] the true successors of all steps, where the rollout lies on a device; None: `_final` has them."""
+        """[T, N, *O] the true successors of all steps, where the rollout is on a device; None: `_final` has them."""
         self._t = 0
 
     def place_(self, device: torch.device) -> None:

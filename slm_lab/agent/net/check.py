@@ -13,7 +13,7 @@ from slm_lab.spec.model import NetSpec
 def net_faults(spec: NetSpec) -> list[str]:
     """Unknown names and unfit arguments, as lines `agent.net.<key>: ...`.
 
-    Every key is looked at as it stands, also one that both roles override: who corrects a spec wants to know of it now.
+    Every key is checked, also one that both roles override: its fault is reported at once.
     """
     faults = []
     with unwatched():

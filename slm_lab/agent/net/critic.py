@@ -60,7 +60,7 @@ class StateActionNet(nn.Module):
 
 
 class Critics(nn.Module):
-    """Critics of the same data, `q1`, `q2`, ...; the lowest opinion errs less on the high side.
+    """Critics of the same data, `q1`, `q2`, ...; the lowest prediction overestimates less.
 
     Fujimoto et al. 2018, arXiv:1802.09477.
 

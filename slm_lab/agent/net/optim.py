@@ -19,7 +19,7 @@ from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import LrSchedulerSpec, NetSpec, OptimSpec
 
 _UNFIT = {
-    "LBFGS": "evaluates the loss several times a step",
+    "LBFGS": "evaluates the loss several times per step",
     "SparseAdam": "needs sparse gradients",
     "Muon": "needs matrices, and parameters here are one vector",
 }
@@ -52,7 +52,7 @@ class FlatParams:
             p.grad = grad
 
     def move_to(self, flat: Tensor) -> None:
-        """Let the module's parameters be views of another vector [P], with the values that stand there."""
+        """Let the module's parameters be views of another vector [P], with the values in it."""
         self.flat = flat
         for p, value in zip(self._params, self.views(flat), strict=True):
             p.data = value
@@ -126,7 +126,7 @@ class Optim:
         return {"flat": self.flat, **self.state}
 
     def share_(self, tensors: dict[str, Tensor], *, copy: bool) -> None:
-        """Take steps on these tensors from now on, with the values that stand there.
+        """Take steps on these tensors from now on, with the values in them.
 
         Args:
             tensors: like those of `shared`, in memory of several processes
@@ -195,7 +195,7 @@ def lr_schedule(
     Args:
         spec: `LinearToZero` (`base_lr * max(0, 1 - t / frame)`) or a class of torch.optim.lr_scheduler
         base_lr: rate at frame 0
-        key: path of the key that says it, for messages
+        key: path of the spec key, for messages
 
     Raises:
         SpecError: torch has no such schedule, or refuses its arguments

@@ -60,7 +60,7 @@ class TargetNet:
         self.net.load_state_dict(self._online.state_dict())
 
     def state_dict(self) -> State:
-        """Parameters, buffers and where it stands."""
+        """Parameters, buffers and frame."""
         buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in self.net.named_buffers()}
         return {"flat": self.params.flat.clone(), "buffers": buffers, "frame": self._frame}
 
