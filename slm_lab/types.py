@@ -207,7 +207,7 @@ class Raw(NamedTuple):
     obs: NDArray[np.generic]
     """[N, *O] acted on"""
     step: Step
-    """What came of it."""
+    """The outcome."""
     normalizer: Normalizer
 
 

@@ -87,7 +87,7 @@ def _damage_told(path: Path) -> Iterator[None]:
 
 
 class CsvSink:
-    """A table, a line a row, appended to: the cost of a row does not grow with the run. Floats are written exactly.
+    """A table, one line per row, appended to: the cost of a row does not grow with the run. Floats are written exactly.
 
     Args:
         path: its folder must exist. An existing table is continued, in its own columns.

@@ -51,7 +51,7 @@ class Command:
     upload_every: float = 10.0
     """Minutes."""
     typed: frozenset[str] = frozenset()
-    """Options that stand on the command line, not in the environment: those must have an effect."""
+    """Options given on the command line, not in the environment: those must have an effect."""
     commands: list[str] = field(default_factory=list)
     """Names of the other commands: a first word that is no file may be meant as one."""
 
@@ -87,7 +87,7 @@ def _run(command: Command) -> int:
     _check_options(command, requests)
     worst = OK
     tasks = _prepare_all(requests, faults, command)
-    # once: a second time it would keep what an ended run has left behind
+    # once: a second time it would keep the objects of an ended run
     gc.freeze()
     gc.enable()
     for task in tasks:
@@ -211,7 +211,7 @@ def _find(file: str, command: Command) -> None:
         find_file(file)
     except SpecError as e:
         lone = len(command.words) == 1
-        # words behind it are a command's own, unless the first looks like a file
+        # words after it are a command's own, unless the first looks like a file
         hint = did_you_mean(file, [*command.commands, *(MODES if lone else ())])
         if hint and (lone or not re.search(r"[./]", file)):
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None

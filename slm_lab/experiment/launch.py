@@ -199,7 +199,7 @@ def _work(
                 except LabError as e:
                     if layout.search_file().exists():
                         raise
-                    raise Refused(str(e)) from e  # no trial was begun
+                    raise Refused(str(e)) from e  # no trial was started
             else:
                 trial = Trial(spec, mode, layout, options, pool=pool, stop=stop, callbacks=callbacks).run()
                 sessions = session_count(spec, mode)

@@ -97,7 +97,7 @@ def test_a_resume_warns_of_another_version(tiny: Tiny, options: Options, log_tex
     content |= {"status": "stopped", "versions": {**content["versions"], "torch": "1.3.1"}}
     layout.run_file().write_text(json.dumps(content), encoding="utf-8")
     assert not launch.resume(done.folder, options).stopped
-    assert sum("begun with torch 1.3.1" in line for line in log_text) == 1
+    assert sum("started with torch 1.3.1" in line for line in log_text) == 1
 
 
 def test_a_run_that_another_process_works_on_is_not_resumed(

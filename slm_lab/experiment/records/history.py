@@ -35,7 +35,7 @@ SCALARS = tuple(name for name in session_scalars(_NONE, _NONE, _NONE, _NONE) if 
 
 
 class NoRowError(LabError):
-    """A run has nothing to show: it has just begun, or was stopped before its first row."""
+    """A run has no data yet: it has just started, or was stopped before its first row."""
 
 
 @dataclass(frozen=True)
