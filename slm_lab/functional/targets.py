@@ -1,4 +1,4 @@
-"""What a Q function is taught: the targets of SARSA and of the DQN family; and nets that follow another slowly."""
+"""Targets of Q functions: of SARSA and of the DQN family; and target nets that follow the online net slowly."""
 
 from collections.abc import Sequence
 from functools import reduce

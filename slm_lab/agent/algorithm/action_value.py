@@ -106,7 +106,7 @@ def q_net(setting: Setting, spec: NetSpec, n: int, each: int = 1) -> nn.Module:
 
 
 class RolloutQ(Algorithm):
-    """One Q net that learns from rollouts and forgets them: what SARSA and PQN share.
+    """One Q net that learns from rollouts and then drops them: what SARSA and PQN share.
 
     A subclass defines the targets and how many steps are taken on them.
     """

@@ -1,7 +1,7 @@
 """Advantage actor-critic (A2C). Mnih et al. 2016, arXiv:1602.01783; Sutton and Barto 2018, section 13.5.
 
-The idea: REINFORCE, with a critic. A learned value function V says what a state was worth anyway; an action is made
-more likely in proportion to how much better than that it turned out, its advantage. The same steps teach the critic.
+The idea: REINFORCE, with a critic. A learned value function V predicts the return of a state; an action is made more
+likely in proportion to how much its return exceeds that, its advantage. The same steps train the critic.
 
     repeat:
         gather T steps of N envs with the policy pi

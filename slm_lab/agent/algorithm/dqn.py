@@ -1,10 +1,10 @@
 """Deep Q learning, from the plain net to the double one. Watkins 1989; Mnih et al. 2013; van Hasselt et al. 2016.
 
-The idea: Q(s, a) says what an action is worth if one acts best from then on, whoever took it. So old experience is as
-good as new: it is kept in a memory, and learned from many times.
+The idea: Q(s, a) is the value of an action if one acts best from then on, whoever took it. So old experience is as good
+as new: it is kept in a memory, and learned from many times.
 
     repeat:
-        act, a = argmax_a Q(s, a) or, to explore, another; remember (s, a, r, s')
+        act, a = argmax_a Q(s, a) or, to explore, another; store (s, a, r, s')
         once for each training_frequency frames, training_iter times:
             draw B transitions from the memory
             y = r + gamma * V(s')            y = r where the episode terminated; or over n steps, below
@@ -24,8 +24,8 @@ With `atoms` the net gives not the mean of the return but its distribution, over
 the net and its target apart, for each gradient step.
 
 With `num_step_returns` n above 1, `y = r_0 + gamma r_1 + ... + gamma^(m-1) r_(m-1) + gamma^m V(s_m)`. m is n, or less
-where the episode ends before, or where the memory knows no more yet; s_m is the true successor. Rewards reach back
-faster; but those behind the first belong to actions that today's policy might not take (Hessel et al. 2018).
+where the episode ends before, or where the memory has no more yet; s_m is the true successor. Rewards reach back
+faster; but those after the first belong to actions that the present policy might not take (Hessel et al. 2018).
 
 The target net is equal to the net at the start. After the first training past each multiple of `update_frequency`
 frames it is replaced, or moved by `polyak_coef`. The weights w are 1, unless a PrioritizedReplay has a `beta_spec`.
@@ -220,14 +220,14 @@ class VanillaDQN(Algorithm):
 
 @register("algorithm")
 class DQN(VanillaDQN):
-    """A target net chooses the next action and says what it is worth."""
+    """A target net chooses the next action and evaluates it."""
 
     has_target = True
 
 
 @register("algorithm")
 class DoubleDQN(VanillaDQN):
-    """The net chooses the next action, the target net says what it is worth."""
+    """The net chooses the next action, the target net evaluates it."""
 
     has_target = True
     double = True

@@ -1,7 +1,7 @@
 """Soft Actor-Critic (SAC). Haarnoja et al. 2018, arXiv:1801.01290, 1812.05905; Christodoulou 2019, 1910.07207.
 
-The idea: want reward, and want to stay random: a nat of entropy is worth alpha. Such a policy explores by itself, and
-keeps all good ways of acting open until their values differ. Experience of any policy teaches it, so each step is used
+The idea: maximize reward, and stay random: a nat of entropy is worth alpha. Such a policy explores by itself, and keeps
+all good ways of acting open until their values differ. It learns from experience of any policy, so each step is used
 many times.
 
     act randomly for training_start_step frames, then with pi; store every transition

@@ -1,4 +1,4 @@
-"""What the spec of a net says by name, looked up: every fault at once, under the key that holds it."""
+"""Check the names in a net's spec: every fault at once, under the key that holds it."""
 
 from collections.abc import Callable
 from typing import Any

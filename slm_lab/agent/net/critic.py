@@ -110,7 +110,7 @@ class Critics(nn.Module):
 def joint_pass(
     critics: Any, obs: Tensor, next_obs: Tensor, action: Tensor | None = None, next_action: Tensor | None = None
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Present and next state in one pass, in train mode: what normalizes by the batch sees both as one.
+    """Present and next state in one pass, in train mode: batch normalization takes both as one batch.
 
     Args:
         critics: Critics, in eval mode otherwise

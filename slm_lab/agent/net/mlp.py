@@ -1,4 +1,4 @@
-"""The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
+"""The multilayer perceptron: linear layers with an activation between, then one linear layer per head."""
 
 import math
 from collections.abc import Mapping

@@ -64,7 +64,7 @@ class LayerNoise:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Inside, the net answers without noise."""
+        """Inside, the net computes without noise."""
         if self._buffers:
             self._net.eval()
         try:

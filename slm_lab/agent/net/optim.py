@@ -58,7 +58,7 @@ class FlatParams:
             p.data = value
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """[P] -> one view a parameter, in its shape"""
+        """[P] -> one view per parameter, in its shape"""
         return [v.view(s) for v, s in zip(vector.split([s.numel() for s in self.shapes]), self.shapes, strict=True)]
 
 
@@ -115,7 +115,7 @@ class Optim:
         return self.flat is not self.params.flat
 
     def shared(self) -> dict[str, Tensor]:
-        """What a distributed trial has once for all its processes: parameters and optimizer state.
+        """What all processes of a distributed trial share: parameters and optimizer state.
 
         Raises:
             SpecError: the optimizer keeps its state to itself

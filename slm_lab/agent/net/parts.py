@@ -104,7 +104,7 @@ class Image(nn.Module):
 
 
 def flat_size(convolutions: nn.Module, shape: tuple[int, ...], key: str) -> int:
-    """Numbers that convolutions leave of one image.
+    """Size of the convolutions' output for one image.
 
     Raises:
         SpecError: none.
@@ -251,7 +251,7 @@ def take_apart(obs: Tensor, shape: PackedShape) -> list[Tensor]:
 
 
 def note_flattened(obs_shape: tuple[int, ...], net: str) -> None:
-    """Say it where a net reads what may be an image, *O, as numbers in a row."""
+    """Log that a net reads what may be an image, *O, as numbers in a row."""
     if not isinstance(obs_shape, PackedShape) and len(obs_shape) in (2, 3) and min(obs_shape[-2:]) >= LEAST_SIDE:
         count = f"{math.prod(obs_shape):,} numbers in a row"
         note(f"agent.net: {net} reads observations {list(obs_shape)} as {count}; ConvNet would read them as an image")

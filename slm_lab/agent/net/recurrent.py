@@ -1,4 +1,4 @@
-"""The recurrent net: what it answers follows from everything it saw since the episode began.
+"""The recurrent net: its outputs depend on all observations since the episode began.
 
 Its memory is real. While the agent acts, each env has a hidden state, carried from step to step and zero again where an
 episode ends. Training runs the net over the same observations in the same order, from the state that stood at their
