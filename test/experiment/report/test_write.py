@@ -206,7 +206,7 @@ def test_faults_leave_nothing_behind(tmp_path: Path) -> None:
         report([])
     report(run.root, out, video=False)
     before = out.read_bytes()
-    with pytest.raises(LabError, match="not a row"):
+    with pytest.raises(LabError, match="no data yet"):
         report(empty.root, out)
     assert out.read_bytes() == before
 
