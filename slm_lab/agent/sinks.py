@@ -216,7 +216,7 @@ class Sink(ABC):
 
     @abstractmethod
     def __call__(self, row: Row) -> None:
-        """Take a row; None stands for what is not known yet."""
+        """Take a row; None: not known yet."""
 
     def close(self) -> None:
         """The session has ended."""

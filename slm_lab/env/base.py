@@ -79,7 +79,7 @@ class VecEnv(ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """All that decides what comes next.
+        """Everything that decides the next steps.
 
         After `load_state_dict` in an env made alike the same actions give the same steps, bit for bit.
         """

@@ -32,7 +32,7 @@ from slm_lab.types import EnvInfo, Step
 WORTH = 100e-6
 """Seconds of physics in a vector step from which waking threads up pays."""
 PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
-"""All of mjData that decides what comes next, the solver's warm start among it."""
+"""All of mjData that decides the next steps, the solver's warm start among it."""
 
 
 class MujocoVec(VecEnv):

@@ -1,8 +1,8 @@
 """Returns and advantages over rollouts of T steps and N envs.
 
 An episode may end inside a rollout in two ways that must not be confused. Where it *terminated* nothing comes after:
-the value of what follows is 0. Where it was *truncated* (a time limit) the world would have gone on: the value of the
-true successor, `final_value`, stands for the rest. In both cases nothing of the next episode may leak back.
+the value of what follows is 0. Where it was *truncated* (a time limit) it would have continued: the value of the
+true successor, `final_value`, is bootstrapped from. In both cases nothing of the next episode may leak back.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """The spec: what the user wrote, checked once and frozen.
 
-The models here hold what every algorithm, memory and net has in common. What one class alone needs stands in its own
+The models here hold what every algorithm, memory and net has in common. What one class alone needs is in its own
 `Spec`, beside its code; the classes are found by name through `lib.registry`.
 """
 

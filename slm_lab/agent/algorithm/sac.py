@@ -14,7 +14,7 @@ many times.
             descend log alpha * (H(pi) - H_target)                              alpha rises where entropy is lacking
         every target_delay-th time: move the target critics towards the critics
 
-Continuous actions: a = tanh(u), u Gaussian, and one reparameterized sample stands for the expectation. For discrete
+Continuous actions: a = tanh(u), u Gaussian, and one reparameterized sample estimates the expectation. For discrete
 actions the expectation is summed up exactly.
 
 Target entropy `auto`: -dim for continuous actions; for n discrete ones `ratio * ln n`, see `entropy_anneal`; with

@@ -55,7 +55,7 @@ class OnPolicyReplay(Memory):
         self._allocate(FIRST_SIZE)
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
-        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        """Store one vector step: [N, *O], [N, *A] and the outcome."""
         if self._t == len(self._obs):
             self._make_room()
         t = self._t

@@ -64,7 +64,7 @@ class OnPolicyBatchReplay(Memory):
         self._final = []
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
-        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        """Store one vector step: [N, *O], [N, *A] and the outcome."""
         t = self._t
         self._store_obs(t, obs)
         self._action[t] = action

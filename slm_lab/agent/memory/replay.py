@@ -99,7 +99,7 @@ class Replay(Memory):
         return self._steps * self._n
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
-        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        """Store one vector step: [N, *O], [N, *A] and the outcome."""
         if step.raw is not None:
             obs, step, self._normalizer = step.raw
         store = self._store or self._allocate(obs.dtype.name, stacked=looks_stacked(obs, step.final_obs))
@@ -208,7 +208,7 @@ class Replay(Memory):
         self._trained_at = self.seen
 
     def received(self) -> dict[str, list[NDArray[Any]]]:
-        """Arrays of what came from the env, by name; places that hold nothing hold zeros, or what was there before."""
+        """Arrays of the env's data, by name; places that hold nothing hold zeros, or what was there before."""
         if self._store is None:
             return {}
         outcomes = self._outcomes

@@ -1,6 +1,6 @@
 """Observations made of parts: an image goes through convolutions, a vector through linear layers or none, side by side.
 
-`types.PackedShape` says where the parts lie in the row that an observation is.
+`types.PackedShape` says where the parts are in the row that an observation is.
 """
 
 import math

@@ -49,7 +49,7 @@ class Rungs:
         return bool(self._asha.on_trial_result(nobody, self._stub(trial), report) == TrialScheduler.STOP)
 
     def _stub(self, trial: int) -> Any:
-        """What stands for the trial in Ray's scheduler, which looks at the id alone."""
+        """A stand-in for the trial in Ray's scheduler, which reads only the id."""
         key = str(trial)
         stub = SimpleNamespace(trial_id=key)
         if key not in self._asha._trial_info:
