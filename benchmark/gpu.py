@@ -129,7 +129,7 @@ def profile(row: str, args: argparse.Namespace) -> str:
 
 
 def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """Medians of frames per second as Markdown, a line a row; a side that failed in all rounds says so."""
+    """Medians of frames per second as Markdown, one line per row; a side that failed in all rounds says so."""
     lines = ["| row | eager | compiled | compiled / eager | SB3 | compiled / SB3 |", "|---|---|---|---|---|---|"]
     for row, sides in found.items():
         speeds = {}

@@ -43,7 +43,7 @@ def run(
     ray_address: Annotated[str | None, typer.Option(help="run on this Ray cluster")] = None,
     out: Out = Path("data/suites"),
 ) -> None:
-    """Measure what is missing, go on with what was killed, repeat what changed."""
+    """Measure what is missing, resume what was killed, repeat what changed."""
     plan = Suite.read(suite)
     todo = [
         s

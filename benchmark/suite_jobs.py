@@ -1,4 +1,4 @@
-"""Runs the sessions of a suite, several at a time, each in a process of its own; what was killed goes on."""
+"""Runs the sessions of a suite, several at a time, each in a process of its own; killed ones are resumed."""
 
 import json
 import multiprocessing
@@ -42,7 +42,7 @@ def job(row: Row, seed: int, out: Path, episodes: int, sets: dict[str, str] | No
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Train, or go on with a training that was killed, and evaluate; gives the fields of a Result."""
+    """Train, or resume a killed training, and evaluate; gives the fields of a Result."""
     from slm_lab import api
 
     stamp, prints = job.folder / "fingerprints", " ".join(job.prints)

@@ -1,4 +1,4 @@
-"""What a suite is: rows to be measured, read from YAML; and its results, a CSV with a line a session.
+"""What a suite is: rows to be measured, read from YAML; and its results, a CSV with one line per session.
 
 Seeds of tuning are 0 to 999, seeds of scoring are 1000 and above: no score can come from a seed that chose a setting.
 """
@@ -233,7 +233,7 @@ class Result:
 
 
 class Results:
-    """The CSV of a suite. One line a session; a session measured again replaces its line."""
+    """The CSV of a suite. One line per session; a session measured again replaces its line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -18,9 +18,9 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "BENCHMARKS.md"
 SPECS = BENCHMARKS.parent / "specs"
 LISTING = """# Bundled specs
 
-One file an algorithm and family of envs. A spec with `...` in its command serves several envs: `-s env=Hopper-v5`, say.
-Scores are means of `total_reward_ma` over seeds; [BENCHMARKS.md](../BENCHMARKS.md) has their intervals. This page is
-written by `uv run benchmark/suite.py table`.
+One file per algorithm and family of environments. A spec with `...` in its command serves several envs:
+`-s env=Hopper-v5`, say. Scores are means of `total_reward_ma` over seeds; [BENCHMARKS.md](../BENCHMARKS.md) has their
+intervals. This page is written by `uv run benchmark/suite.py table`.
 
 | algorithm | env | score | command |
 |---|---|---|---|
@@ -200,14 +200,16 @@ def replaced(text: str, suite: Suite, results: list[Result]) -> str:
 def spec_listing(suites: list[Suite]) -> str:
     """`specs/README.md`: every bundled spec, with its scores and the command that trains it."""
     scores: dict[tuple[str, str], list[str]] = {}
-    rows = [(row.spec_file, row.spec_name, row.env) for suite in suites for row in suite.rows]
+    rows = [row for suite in suites for row in suite.rows]
     for suite in suites:
         results = Results(suite.csv).read()
         for row in suite.rows:
             own = [r for r in results if r.key == row.key]
             shown = "not measured" if not own else _number(row, summarize(row, own).score.value)
-            twice = rows.count((row.spec_file, row.spec_name, row.env)) > 1
-            where = f"{row.env} ({row.frames:,} frames)" if twice else row.env
+            alike = [r for r in rows if (r.spec_file, r.spec_name, r.env) == (row.spec_file, row.spec_name, row.env)]
+            same_frames = len({r.frames for r in alike}) < len(alike)
+            own_name = row.algorithm if same_frames else f"{row.frames:,} frames"
+            where = f"{row.env} ({own_name})" if len(alike) > 1 else row.env
             scores.setdefault((row.spec_file, row.spec_name), []).append(f"{where}: {shown}")
     lines = []
     for path in sorted(SPECS.glob("*/*.json")):

@@ -1,4 +1,4 @@
-"""slm_lab as a library: load a spec, run it, read what came of it, act with what was learned.
+"""slm_lab as a library: load a spec, run it, read the results, act with the policy.
 
     from slm_lab import api
 
@@ -74,7 +74,7 @@ def run(  # noqa: PLR0913  what a run can be asked for
     """Run a spec in a new run folder.
 
     The callbacks are called in this process and thread, also for sessions that run in processes of their own. If one
-    raises, the sessions save and stop as after Ctrl-C, and the exception is raised here; `resume` goes on from there.
+    raises, the sessions save and stop as after Ctrl-C, and the exception is raised here; `resume` continues from there.
 
     Args:
         spec: a spec, or what `load_spec` takes.

@@ -87,7 +87,7 @@ MASK = "action_mask"
 
 @dataclass(frozen=True)
 class ObsPart:
-    """One part of an observation that is made of several, and where it lies in the row that holds them all."""
+    """One part of an observation that is made of several, and its place in the row that holds them all."""
 
     name: str
     """Its key; `outer.inner` where they are nested."""
@@ -98,7 +98,7 @@ class ObsPart:
     begin: int
     """Place of its first number in the row, in numbers of the row's dtype."""
     end: int
-    """Place behind its last."""
+    """Place after its last."""
     image: bool
     mask: bool = False
     """Whether it says which actions are allowed: a part of that name alone does not, `env.action_mask` does."""
@@ -149,7 +149,7 @@ class PackedShape(tuple[int, ...]):  # noqa: SLOT001  tuples have no slots for m
 
     @property
     def flat(self) -> bool:
-        """Whether the row is a vector as it stands: no part is an image, none must be unpacked."""
+        """Whether the row can be read as a vector: no part is an image, none must be unpacked."""
         return self.dtype == "float32" and not any(part.image for part in self.parts)
 
 
@@ -190,7 +190,7 @@ class Step(NamedTuple):
     terminated: Bools
     """[N] the episode came to a true end: nothing to bootstrap from. It wins where both are true."""
     truncated: Bools
-    """[N] the episode was cut off, by a time limit say: the value of `final_obs` stands for the rest."""
+    """[N] the episode was cut off, by a time limit for example: bootstrap from the value of `final_obs`."""
     final_obs: NDArray[np.generic]
     """[N, *O] the true successor; equals `obs` where no episode ended."""
     episode_return: list[float]
@@ -207,12 +207,12 @@ class Raw(NamedTuple):
     obs: NDArray[np.generic]
     """[N, *O] acted on"""
     step: Step
-    """What came of it."""
+    """The outcome."""
     normalizer: Normalizer
 
 
 class Normalizer(Protocol):
-    """Running statistics as they stand. Nothing is learned here, and arrays that are given stay as they are."""
+    """The current running statistics. Nothing is updated here, and the arguments are not changed."""
 
     def normalize_obs(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Raw observations [B, *O] as they would be acted on now."""
@@ -227,7 +227,7 @@ class Played(NamedTuple):
     """K vector steps in a row. The arrays belong to who played them: copy what you keep."""
 
     obs: NDArray[np.generic]
-    """[K+1, N, *O] acted on, and behind them what is to be acted on next"""
+    """[K+1, N, *O] acted on, and after them the next one to act on"""
     action: NDArray[np.generic]
     """[K, N, *A]"""
     reward: Floats

@@ -1,4 +1,4 @@
-"""The agent: it stands between env and algorithm, numpy and torch, and decides *when* to learn."""
+"""The agent: it connects env and algorithm, numpy and torch, and decides when to learn."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -123,7 +123,7 @@ class Agent:
             seen = torch.from_numpy(obs)
             if not self._cpu:
                 seen = seen.to(self.device)
-            # notes are compared with what updates say later: both are to be rounded in the same way
+            # updates compare their log probs with the cached ones: both must be rounded in the same way
             with reduced(self.device) if self._bf16 and self.algorithm.notes is not None else nullcontext():
                 self._act = self.algorithm.act(seen, explore)
             action: NDArray[Any] = self._act.action.numpy() if self._cpu else self._act.action.cpu().numpy()
@@ -131,17 +131,17 @@ class Agent:
             return action
 
     def observe(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
-        """Remember one vector step: what was seen [N, *O], done [N, *A], and what came of it."""
+        """Store one vector step: obs [N, *O], action [N, *A], and the outcome."""
         self.memory.add(obs, action, step)
         if self.algorithm.notes is not None:
-            # notes are about what was chosen: what somebody else did has none
+            # the cache belongs to the actions of `act`: an action from elsewhere has no entry
             self.algorithm.notes.add(self._act if action is self._done else None)
             self._done = None
         if self.algorithm.recall is not None:
             self.algorithm.recall.forget_(step.terminated | step.truncated)
 
     def forget(self, ended: NDArray[Any] | None = None) -> None:
-        """Begin anew, with a net that has a memory, where an episode ended ([N] bool; None: everywhere).
+        """Reset the hidden state of a recurrent net where an episode ended ([N] bool; None: everywhere).
 
         Not needed where `observe` is called.
         """
@@ -149,7 +149,7 @@ class Agent:
             self.algorithm.recall.forget_(ended)
 
     def apart(self, num_envs: int) -> AbstractContextManager[None]:
-        """Act in so many other envs, from the beginning of episodes; then it is as if nothing had been."""
+        """Act in `num_envs` other envs, from the beginning of episodes; the hidden state is restored afterwards."""
         recall = self.algorithm.recall
         return nullcontext() if recall is None else recall.apart(num_envs)
 
@@ -182,7 +182,7 @@ class Agent:
         return stats
 
     def check(self, stats: Mapping[str, Tensor]) -> None:
-        """Look at the statistics of the latest update before they are used, or the agent is saved.
+        """Check the statistics of the latest update before they are used, or the agent is saved.
 
         On a CPU `maybe_update` has done it; on a device it would have had to wait for them.
         """
@@ -190,7 +190,7 @@ class Agent:
             check_finite(dict(stats), self.opt_step)
 
     def explain(self, error: NonFiniteLoss, batch: Any) -> NoReturn:
-        """Raise the error of an update on what `maybe_update` learns from; where it came from the env, with that said.
+        """Raise the error of an update; if the env gave values that are not finite, the message says so.
 
         Raises:
             NonFiniteLoss: always
@@ -200,7 +200,7 @@ class Agent:
         raise error
 
     def _not_finite(self, batch: Any) -> str:
-        """What came from the env that is no number; empty where all is well."""
+        """Which data of the env is not finite; empty if none."""
         if self.memory.on_policy:
             parts = {"observations": [batch.obs.cpu().numpy()], "rewards": [batch.reward.cpu().numpy()]}
         else:
@@ -215,7 +215,7 @@ class Agent:
         self.algorithm.set_frame(frame)
 
     def variables(self) -> dict[str, float]:
-        """Learning rate and coefficients as they stand."""
+        """Current learning rate and coefficients."""
         return self.algorithm.variables()
 
     def weights(self) -> dict[str, Tensor]:
@@ -230,7 +230,7 @@ class Agent:
         }
 
     def load_policy_state(self, state: State) -> None:
-        """Take over nets that `policy_state` gave, to act with."""
+        """Load nets that `policy_state` returned, to act with."""
         self.algorithm.finish()
         for key, net in self.algorithm.nets.items():
             net.load_state_dict(state[key])
@@ -238,12 +238,12 @@ class Agent:
             self.algorithm.notes.clear()
 
     def start_from(self, state: State) -> None:
-        """Begin the training with nets that `policy_state` gave of another agent."""
+        """Begin the training with nets that `policy_state` of another agent returned."""
         self.load_policy_state(state)
         self.algorithm.begin()
 
     def state_dict(self) -> State:
-        """Everything: nets, optimizers, memory, chance."""
+        """Everything: nets, optimizers, memory, random generator."""
         return {
             "algorithm": self.algorithm.state_dict(),
             "memory": self.memory.state_dict(),
@@ -251,17 +251,17 @@ class Agent:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.algorithm.load_state_dict(state["algorithm"])
         self.memory.load_state_dict(state["memory"])
         self._generator.set_state(state["generator"])
 
     def load_learned(self, state: State) -> None:
-        """Take over nets and optimizers of what another agent's `state_dict` said; all else stays."""
+        """Load nets and optimizers of the state that another agent's `state_dict` returned; all else stays."""
         self.algorithm.load_learned(state["algorithm"])
 
     def shared(self) -> dict[str, Tensor]:
-        """What a distributed trial has once for all its agents, by name: parameters and optimizer state.
+        """What all agents of a distributed trial share, by name: parameters and optimizer state.
 
         Raises:
             SpecError: something of the agent can't be shared
@@ -293,6 +293,6 @@ def _open_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as e:
-        # the first sentence: torch goes on for pages
+        # only the first sentence: torch's message fills pages
         reason = (str(e).strip() or type(e).__name__).splitlines()[0].partition(". ")[0]
         raise SpecError([f"--device: '{name}' can't be used here: {reason}"]) from e

@@ -1,4 +1,4 @@
-"""What a session knows of its own progress: episodes that ended, the latest statistics, a row at each checkpoint."""
+"""The progress of a session: finished episodes, the latest statistics, a row at each checkpoint."""
 
 import math
 from collections import deque
@@ -17,11 +17,11 @@ Row = dict[str, float | int | None]
 Sink = Callable[[Row], None]
 
 COLUMNS = ("total_reward", "total_reward_ma", "loss", "fps", "frame", "wall_t", "t", "epi", "opt_step", "lr")
-"""The columns that every table has; extras stand behind them."""
+"""The columns that every table has; extras follow them."""
 WINDOW = 100
-"""Episodes that total_reward, and rows that total_reward_ma, is the mean of."""
+"""total_reward is the mean of the last WINDOW episodes, total_reward_ma that of the last WINDOW rows."""
 RECENT = 10
-"""Rows that fps is the rate of."""
+"""fps is the rate over the last RECENT rows."""
 
 
 class MetricsTracker:
@@ -31,10 +31,10 @@ class MetricsTracker:
         sinks: each is called with every row.
         extras: further columns in their order, also those that get a first value only later (the entropy before the
             first update). Names that are known when the first row is made, through `record` or as variables, are added
-            behind them; from then on the columns stand. `episode_length` is the mean length of the same episodes as
+            after them; from then on the columns are fixed. `episode_length` is the mean length of the same episodes as
             total_reward, in steps.
-        window: episodes that total_reward is the mean of. For an evaluation of n episodes: n, so that a row holds
-            nothing of an earlier evaluation.
+        window: number of episodes that total_reward is the mean of. For an evaluation of n episodes: n, so that a row
+            holds nothing of an earlier evaluation.
     """
 
     def __init__(self, sinks: Sequence[Sink] = (), extras: Sequence[str] = (), window: int = WINDOW) -> None:
@@ -95,7 +95,7 @@ class MetricsTracker:
 
     @property
     def wall_t(self) -> float:
-        """Seconds up to the latest row; where the clock goes on after a resume."""
+        """Seconds up to the latest row; a resumed run counts on from there."""
         return 0.0 if self._last is None else float(self._last["wall_t"] or 0.0)
 
     def checkpoint(self, *, frame: int, t: int, opt_step: int, wall_t: float, variables: dict[str, float]) -> Row:
@@ -146,12 +146,12 @@ class MetricsTracker:
         return round((frame - frames) / (wall_t - seconds), 1) if wall_t > seconds else None
 
     def load_rows(self, rows: Sequence[Row]) -> None:
-        """Put back the rows up to a checkpoint, as `CsvSink.truncate_after` gives them.
+        """Restore the rows up to a checkpoint, as `CsvSink.truncate_after` returns them.
 
-        No snapshot holds them, for its cost would grow with the run. Call it behind `load_state_dict`.
+        No snapshot holds them, for its cost would grow with the run. Call it after `load_state_dict`.
         """
         self.rows = list(rows)
-        # what was waited for since belongs to no row: they begin anew from the last one
+        # the time since the checkpoint belongs to no row: fps is measured from the last row on
         self._times = deque(((int(r["frame"] or 0), float(r["wall_t"] or 0.0)) for r in rows[-1:]), RECENT)
 
     def state_dict(self) -> State:
@@ -169,7 +169,7 @@ class MetricsTracker:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a snapshot: the rows to come equal those of a run that never stopped, but for fps and wall_t."""
+        """Resume from a snapshot: later rows equal those of an uninterrupted run, except for fps and wall_t."""
         self.epi = state["epi"]
         self.best = state["best"]
         self.is_best = state["is_best"]

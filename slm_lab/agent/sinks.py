@@ -1,6 +1,6 @@
-"""Where rows go. A sink is called with each row of a tracker and knows nothing of it.
+"""Sinks: each is called with every row of a tracker.
 
-Tables and log lines are the lab's own; `meta.sinks` adds others by name, which may be a plug-in's.
+Tables and log lines are built in; `meta.sinks` adds others by name, also those of plug-ins.
 """
 
 import csv
@@ -87,7 +87,7 @@ def _damage_told(path: Path) -> Iterator[None]:
 
 
 class CsvSink:
-    """A table, a line a row, appended to: the cost of a row does not grow with the run. Floats are written exactly.
+    """A table, one line per row, appended to: the cost of a row does not grow with the run. Floats are written exactly.
 
     Args:
         path: its folder must exist. An existing table is continued, in its own columns.
@@ -216,7 +216,7 @@ class Sink(ABC):
 
     @abstractmethod
     def __call__(self, row: Row) -> None:
-        """Take a row; None stands for what is not known yet."""
+        """Take a row; None: not known yet."""
 
     def close(self) -> None:
         """The session has ended."""

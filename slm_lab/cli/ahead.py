@@ -18,7 +18,7 @@ from slm_lab.spec.variables import apply_sets
 
 
 def start_ahead(file: str, name: str | None, sets: Mapping[str, str], options: Options, mode: str) -> None:
-    """What the spec, as it stands, looks as if it will need.
+    """Start what the spec, not yet checked, will probably need.
 
     Args:
         file: of specs.
@@ -45,13 +45,13 @@ def start_ahead(file: str, name: str | None, sets: Mapping[str, str], options: O
 
 
 def start_sessions_ahead(target: str | Path, out: Path, name: str | None, *, changed: bool) -> None:
-    """What the sessions of a run that goes on will need.
+    """Start what the sessions of a resumed run will need.
 
     Args:
         target: the run, as for `resume`.
         out: where `latest` looks.
         name: of the spec; None: any.
-        changed: whether keys are set, so that also a completed run goes on.
+        changed: whether keys are set, so that a completed run is resumed too.
     """
     # what is wrong with the run is for `resume` to report
     with suppress(LabError, OSError, ValueError, LookupError, TypeError):

@@ -47,4 +47,4 @@ def _tables(found: Comparison) -> Iterator[tuple[str, list[str], list[list[str]]
         yield title, *aggregate_table(found), "".join(scales)
     if pairs := {pair: interval(e) for pair, e in found.improvement.items()}:
         rows = [[a, *(pairs.get((a, b), "") for b in found.labels)] for a in found.labels]
-        yield "probability that a run of the row beats one of the column", ["", *found.labels], rows, None
+        yield "P(row beats column)", ["", *found.labels], rows, None

@@ -11,7 +11,7 @@ from slm_lab.lib.log import setup
 
 
 def main(run: str, episodes: int, out: Path, *, which: str, all_sessions: bool, as_json: bool, **settings: Any) -> None:
-    """Play and print what came of it."""
+    """Play and print the returns."""
     setup("WARNING")
     find_local_plugins()
     where = locate(run, out)

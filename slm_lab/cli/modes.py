@@ -22,7 +22,7 @@ class Request:
     """None: the only spec of the file."""
     mode: str
     target: str | None = None
-    """What stands behind the @ of a mode: `latest` or a path."""
+    """What follows the @ of a mode: `latest` or a path."""
 
 
 def parse_mode(word: str) -> tuple[str, str | None]:

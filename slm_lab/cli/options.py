@@ -53,7 +53,10 @@ Render = Annotated[bool, typer.Option("--render", envvar="RENDER", help="Show th
 Episodes = Annotated[int | None, typer.Option(min=1, help="Number of episodes of enjoy; default 10.")]
 Video = Annotated[Path | None, typer.Option(metavar="FILE", help="Record enjoy to an .mp4 or .gif file.")]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, or auto (a GPU if there is one and it pays; see net.gpu).")
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:1, or auto (a GPU if one is present and the run is large enough to benefit; see net.gpu)."
+    ),
 ]
 CudaOffset = Annotated[int, typer.Option(min=0, envvar="CUDA_OFFSET", help="Added to the GPU index of each session.")]
 Level = Annotated[
@@ -115,11 +118,12 @@ Target = Annotated[
     float | None,
     typer.Option(
         metavar="SCORE",
-        help="Report frames until this total_reward; default: 90 % of the way from random to the best run.",
+        help="Report how many frames and seconds each method needed until total_reward_ma first reached this value; "
+        "default: 90 % of the way from random to the best run.",
     ),
 ]
 Legends = Annotated[
-    str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One label a run; default: the specs' names.")
+    str | None, typer.Option("-l", "--legends", metavar="A,B,...", help="One label per run; default: the specs' names.")
 ]
 OneRun = Annotated[
     str, typer.Argument(metavar="RUN", help="A run folder (path, name in --out, or latest) or a checkpoint file.")

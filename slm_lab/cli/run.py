@@ -45,13 +45,13 @@ class Command:
     episodes: int | None = None
     video: Path | None = None
     folder: str | None = None
-    """Name of the run folder, to begin or to go on with."""
+    """Name of the run folder, to make or to resume."""
     upload: bool = False
     """To the Hugging Face Hub."""
     upload_every: float = 10.0
     """Minutes."""
     typed: frozenset[str] = frozenset()
-    """Options that stand on the command line, not in the environment: those must have an effect."""
+    """Options given on the command line, not in the environment: those must have an effect."""
     commands: list[str] = field(default_factory=list)
     """Names of the other commands: a first word that is no file may be meant as one."""
 
@@ -87,7 +87,7 @@ def _run(command: Command) -> int:
     _check_options(command, requests)
     worst = OK
     tasks = _prepare_all(requests, faults, command)
-    # once: a second time it would keep what an ended run has left behind
+    # once: a second time it would keep the objects of an ended run
     gc.freeze()
     gc.enable()
     for task in tasks:
@@ -179,9 +179,9 @@ def _prepare(request: Request, command: Command) -> list[Task]:
         return [lambda: _enjoy(request, command)]
     if request.target is not None:
         if options.seed is not None:
-            show("note", "a run that goes on keeps its own seed: --seed does not change it", "yellow")
+            show("note", "a resumed run keeps its seed: --seed does not change it", "yellow")
         if options.start_from is not None:
-            raise LabError("--from is where a new run starts from; a run that goes on has its own weights")
+            raise LabError("--from is where a new run starts from; a resumed run has its own weights")
         return [lambda: _resume(request, command)]
     specs = _load(request, command)
     if request.mode == "search":
@@ -211,7 +211,7 @@ def _find(file: str, command: Command) -> None:
         find_file(file)
     except SpecError as e:
         lone = len(command.words) == 1
-        # words behind it are a command's own, unless the first looks like a file
+        # words after it are a command's own, unless the first looks like a file
         hint = did_you_mean(file, [*command.commands, *(MODES if lone else ())])
         if hint and (lone or not re.search(r"[./]", file)):
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
@@ -225,7 +225,7 @@ def _train(spec: Spec, mode: str, command: Command) -> int:
 
 
 def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> "RunResult":
-    """Run a spec; or go on with the run folder that was named, where there is one, here or on the hub."""
+    """Run a spec; or resume the run folder that was named, if it exists here or on the hub."""
     from slm_lab.cli.profile import profiled
     from slm_lab.experiment.launch import resume, run_spec
 

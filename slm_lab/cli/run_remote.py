@@ -40,7 +40,7 @@ def main(
         mode_word: train, search or dev.
         sets: as for `run`.
         name: at dstack; None: the spec's name and the time.
-        folder: run folder to go on with; None: a new one.
+        folder: run folder to resume; None: a new one.
         gpu: whether the machine is to have one.
         dry_run: print the task's YAML.
         upload: the results to the hub.
@@ -49,7 +49,7 @@ def main(
     find_local_plugins()
     mode, target = parse_mode(mode_word)
     if mode == "enjoy" or target is not None:
-        raise LabError(f"mode '{mode_word}': run-remote knows train, search and dev; to go on with a run: --folder")
+        raise LabError(f"mode '{mode_word}': run-remote knows train, search and dev; to resume a run: --folder")
     path = find_file(file)
     raw = _raw(path, spec, sets)
     spec_name = f"{spec}_{short_env(sets['env'])}" if "env" in sets else spec

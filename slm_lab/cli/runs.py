@@ -13,7 +13,7 @@ from slm_lab.spec.files import expand
 
 
 def find_local_plugins() -> None:
-    """Let modules that `meta.plugins` lists lie in the working folder; installed ones come first."""
+    """Look for modules of `meta.plugins` in the working folder too; installed ones come first."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

@@ -64,7 +64,7 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Update the page while the run goes on.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update the page while the run continues.")] = False,
     every: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Time between updates of --watch.")] = 10.0,
     no_video: Annotated[bool, typer.Option("--no-video", help="Do not record a video of the best policy.")] = False,
     episodes: Annotated[

@@ -64,7 +64,7 @@ class ActionMap:
 
     @property
     def paths(self) -> list[tuple[str | int, ...]]:
-        """Where in an action of the env each part lies: keys of dicts, places in tuples."""
+        """Where in an action of the env each part is: keys of dicts, places in tuples."""
         return [()]
 
     def _rescaled(self, action: Array) -> Any:
@@ -192,7 +192,7 @@ def _map_box(space: spaces.Box) -> ActionMap:
 
 
 def _inner(bounds: Array) -> Array:
-    """Bounds as reals to compute with. Those of integers are float64, and none lies outside of the integers' range.
+    """Bounds as reals to compute with. Those of integers are float64, and none is outside of the integers' range.
 
     >>> _inner(np.array([2**63 - 1])).astype(np.int64).item() <= 2**63 - 1
     True

@@ -187,7 +187,7 @@ class Atari(VecEnv):
             self._begin(rest, anew=False)
 
     def _begin(self, which: list[int], *, anew: bool) -> None:
-        """Begin games; `anew`: from the next seed of each env."""
+        """Start games; `anew`: from the next seed of each env."""
         mask = np.zeros(self.info.num_envs, np.bool_)
         mask[which] = True
         seeds = None

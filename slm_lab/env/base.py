@@ -55,7 +55,7 @@ class VecEnv(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> NDArray[Any]:
-        """Begin all episodes anew, counting them from 0.
+        """Restart all episodes, counting them from 0.
 
         Args:
             seed: what the seeds of all episodes from now on are derived from, see `episode_seed`.
@@ -79,7 +79,7 @@ class VecEnv(ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """All that decides what comes next.
+        """Everything that decides the next steps.
 
         After `load_state_dict` in an env made alike the same actions give the same steps, bit for bit.
         """
@@ -93,7 +93,7 @@ class VecEnv(ABC):
         """
 
     def translator(self) -> Translator:
-        """What lies between env and agent, to act in an env that is stepped elsewhere."""
+        """The processing between env and agent, to act in an env that is stepped elsewhere."""
         return Translator(self.info.name, self.observations, self.actions)
 
     def normalizer_state(self) -> State:

@@ -21,7 +21,7 @@ from slm_lab.types import Discrete, EnvInfo, Step
 OWN_LIMIT = 500
 """The env's own limit, in steps."""
 
-# 0-d arrays: numpy converts a Python float anew in each call
+# 0-d arrays: numpy converts a Python float again in each call
 GRAVITY = np.array(9.8)
 MASS_POLE = np.array(0.1)
 MASS_TOTAL = np.array(0.1 + 1.0)
@@ -57,11 +57,11 @@ class CartPole(VecEnv):
         self._reward = np.zeros(n, np.float32)
         self._terminated, self._truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         self._seeds, self._episodes = EpisodeSeeds(0, n), [0] * n
-        """Of all envs, and how many episodes each has begun."""
+        """Of all envs, and how many episodes each has started."""
         self._t = 0
         self._start = [0] * n
         self._max_t = self._deadline = max_t
-        # one row a quantity, so that each operation runs over contiguous memory
+        # one row per quantity, so that each operation runs over contiguous memory
         self._state, self._change = np.zeros((4, n)), np.zeros((4, n))
         self._scratch = np.zeros((5, n))
         self._size, self._beyond = np.zeros((2, n)), np.zeros((2, n), np.bool_)

@@ -73,7 +73,7 @@ class CountedVec(DeviceVec):
         fresh = self._fresh()
         action = decoded(self.env.action, action.to(self.seen.device))
         done, *made = stepped(self.env, self._max_t, (self._state, self._age, self._ret), fresh, action, noise)
-        # those that go on are still in the episode before
+        # those that continue are still in the episode before
         self._episode.sub_((~done).long()[:, None])
         self._t.add_(1)
         moved = Moved(*made)
@@ -81,7 +81,7 @@ class CountedVec(DeviceVec):
         return moved
 
     def state_dict(self) -> State:
-        """See VecEnv; as that of TensorVec, so that a run can go on there."""
+        """See VecEnv; as that of TensorVec, so that a run can be resumed there."""
         return {
             **self._identity(),
             "seed": int(self._seed.item()),

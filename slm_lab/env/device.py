@@ -96,7 +96,7 @@ class DeviceMoments:
         return {"count": int(self.count.item()), "mean": mean, "var": var}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.count.fill_(state["count"])
         self.mean.copy_(torch.from_numpy(unpack(state["mean"])))
         self.var.copy_(torch.from_numpy(unpack(state["var"])))
@@ -129,7 +129,7 @@ class DevicePipeline(DeviceVec):
         self._obs_ops = spec.normalize_obs or self._clip_obs is not None
 
     def _see(self, obs: Tensor) -> Tensor:
-        """Observations under the statistics as they stand."""
+        """Observations under the current statistics."""
         if (moments := self._moments.get("obs")) is not None:
             obs = ((obs - moments.mean) / (moments.var + EPSILON).sqrt()).float()
         return obs if self._clip_obs is None else obs.clamp(-self._clip_obs, self._clip_obs)
@@ -139,7 +139,7 @@ class DevicePipeline(DeviceVec):
             self._moments["obs"].update_(obs)
 
     def _pay(self, reward: Tensor) -> Tensor:
-        """Rewards under the statistics as they stand."""
+        """Rewards under the current statistics."""
         if (moments := self._moments.get("reward")) is not None:
             reward = (reward / (moments.var + EPSILON).sqrt()).float()
         if self._clip_reward is not None:
@@ -199,7 +199,7 @@ class DevicePipeline(DeviceVec):
         }
 
     def _op_states(self) -> list[State]:
-        """One each, in the order of `wrappers.Pipeline`: a run can go on there."""
+        """One each, in the order of `wrappers.Pipeline`: a run can be resumed there."""
         moments, spec = self.normalizer_state(), self._spec
         obs = [moments["obs"]] if spec.normalize_obs else []
         reward = [moments["reward"] | {"ret": self._ret.tolist()}] if spec.normalize_reward else []

@@ -42,7 +42,7 @@ class GymVecEnv(VecEnv):
         self._terminated, self._truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         self._log = ActionLog((n, *self.actions.shape), self.actions.dtype)
         self._seeds, self._episodes = EpisodeSeeds(0, n), [0] * n
-        """Of all envs, and how many episodes each has begun."""
+        """Of all envs, and how many episodes each has started."""
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
@@ -118,7 +118,7 @@ class GymVecEnv(VecEnv):
             logger.warning(
                 f"env: {self.info.name} can't be resumed exactly: its running episodes took another course when they "
                 "were repeated from the same seeds with the same actions. It keeps state over resets, draws random "
-                "numbers from elsewhere, or is of another version than before. The run goes on from where they led."
+                "numbers from elsewhere, or is of another version than before. The run continues from where they led."
             )
 
     def _checksum(self) -> int:

@@ -216,7 +216,7 @@ def _creator(registration: Registration) -> Any:
 
 def _refusal(name: str, kwargs: dict[str, Any], error: Exception) -> str:
     """Why an env can't be made: under the key that the env complains of, where it names one."""
-    # gymnasium repeats all arguments behind the reason
+    # gymnasium repeats all arguments after the reason
     text = one_line(error).partition(" was raised from the environment creator")[0]
     text += display_hint(text)
     key = next((key for key in kwargs if re.search(rf"\b{re.escape(key)}\b", text)), None)

@@ -65,7 +65,7 @@ class MaskedObs(gym.Wrapper[Any, Any, Any, Any]):
     def _with_mask(self, obs: Any, info: dict[str, Any], *, ended: bool) -> Any:
         parts = dict(obs) if self._keeps_parts else {"observation": obs}
         allowed = self._mask(parts, info)
-        # behind the end nothing is chosen: what is said of it does not matter
+        # after the end nothing is chosen: the mask there does not matter
         if ended:
             allowed = np.ones_like(allowed)
         if not all(part.any() for part in self._split(allowed)):

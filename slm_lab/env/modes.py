@@ -64,7 +64,7 @@ def why_no_tensor(found: Found, spec: EnvSpec) -> str | None:
 
 
 def is_plain(spec: EnvSpec) -> bool:
-    """Whether nothing lies between env and agent."""
+    """Whether nothing is between env and agent."""
     keys = ("frame_op", "normalize_obs", "clip_obs", "normalize_reward", "clip_reward", "reward_scale")
     return not any(getattr(spec, key) for key in keys)
 

@@ -32,7 +32,7 @@ from slm_lab.types import EnvInfo, Step
 WORTH = 100e-6
 """Seconds of physics in a vector step from which waking threads up pays."""
 PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
-"""All of mjData that decides what comes next, the solver's warm start among it."""
+"""All of mjData that decides the next steps, the solver's warm start among it."""
 
 
 class MujocoVec(VecEnv):
@@ -67,7 +67,7 @@ class MujocoVec(VecEnv):
         self._final_obs = np.zeros((n, *shape), np.float32)
         self._reward, self._returns = np.zeros(n, np.float32), np.zeros(n)
         self._seeds, self._episodes = EpisodeSeeds(0, n), [0] * n
-        """Of all envs, and how many episodes each has begun."""
+        """Of all envs, and how many episodes each has started."""
         self._t, self._start = 0, [0] * n
         self._deadline = self._max_t
         # the envs' models are alike: one stays in the processor's cache

@@ -59,7 +59,7 @@ class Task:
         return getattr(self.env, f"_{name}")
 
     def within(self, x: Reals, name: str) -> NDArray[np.bool_]:
-        """Whether numbers lie inside the range that an argument states."""
+        """Whether numbers are inside the range that an argument states."""
         low, high = self.arg(name)
         return (low < x) & (x < high)
 
@@ -285,7 +285,7 @@ class Reacher(Task):
     needs = ("xpos",)
 
     def obs(self, s: Fields) -> list[Reals]:
-        """Cosines and sines of the joints, the target, velocities, what lies between fingertip and target."""
+        """Cosines and sines of the joints, the target, velocities, the vector between fingertip and target."""
         theta, qpos = s["qpos"][:, :2], s["qpos"]
         return [np.cos(theta), np.sin(theta), qpos[:, 2:], s["qvel"][:, :2], self._gap(s)[:, :2]]
 

@@ -66,7 +66,7 @@ def find(name: str) -> Found:
 
     Args:
         name: a registered id, an id of an older gym, an id without its version (the newest is taken), or any of these
-            behind `module:`, the module that registers it; or `module:Name` of a class or function that makes it.
+            after `module:`, the module that registers it; or `module:Name` of a class or function that makes it.
 
     Raises:
         LabError: there is none; with the nearest known name, of the module where one is named.

@@ -89,7 +89,7 @@ class Frames(ObsOp):
     def _show(self, frames: Array) -> Array:
         if not self._parts:
             return frames.reshape(len(frames), *self.shape)
-        # along its first axis a part's numbers lie one after the other
+        # along its first axis a part's numbers follow one another
         shown = np.zeros((len(frames), *self.shape), self.dtype)
         end = 0
         for part in self._parts:
@@ -130,7 +130,7 @@ class _Reals:
         self.shape: tuple[int, ...] = shape
         """Of them."""
         if isinstance(shape, PackedShape) and (not shape.flat or shape.mask is not None):
-            # vectors come first, a mask behind them
+            # vectors come first, a mask after them
             self._end = max((part.end for part in shape.parts if not part.image and not part.mask), default=0)
             self.shape = (*shape[:-1], self._end // 4 if shape.dtype == "uint8" else self._end)
 

@@ -145,7 +145,7 @@ def _map_box(space: spaces.Box, env: str, name: str, path: tuple[str | int, ...]
         axes, image = _image_axes(raw, env, name, seen.image_axes), True
     shape = raw if axes is None else tuple(raw[axis] for axis in axes)
     if name and len(raw) == 2 and space.dtype == np.uint8 and min(raw) >= LEAST_SIDE:
-        # bytes of a part are an image if they lie in a plane
+        # bytes of a part are an image if they form a plane
         shape, image = (1, *raw), True
     elif name and not image:
         shape = (int(np.prod(raw)),)

@@ -72,7 +72,7 @@ class LocalRows:
     Args:
         name: id, for messages.
         envs: all alike.
-        threads: that step them; more than one pays where the env leaves Python's lock behind.
+        threads: that step them; more than one pays where the env releases Python's lock.
         seen: what is to be seen of their observations.
         spaces: of actions and observations; None: those of the first env.
 

@@ -63,7 +63,7 @@ class ActionLog:
         return self._rows[self.begin[i] : self.end, i]
 
     def set_actions(self, actions: list[NDArray[Any]]) -> None:
-        """Become what `actions` of each env said."""
+        """Restore the actions that `actions` of each env returned."""
         self.end = max(len(a) for a in actions)
         self.begin = [self.end - len(a) for a in actions]
         if self.end > len(self._rows):

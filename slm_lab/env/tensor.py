@@ -37,7 +37,7 @@ from slm_lab.lib.stateful import State
 from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Step
 
 QUEUE = 32
-"""Episodes of each env whose noise is drawn ahead: so many steps can be played in one call."""
+"""Episodes of each env whose noise is drawn ahead: one call can play that many steps."""
 STEP_NOISE = 0x57E9
 """What the noise of steps is derived with, beside the seed and the step."""
 
@@ -144,9 +144,9 @@ class TensorVec(VecEnv):
         self.actions, self.observations = maps_of(env, name)
         self.info = EnvInfo(name, env.obs_shape, "float32", env.action, n, self._max_t)
         self._seeds, self._t, self._episodes = EpisodeSeeds(0, n), 0, [0] * n
-        """Seed of all envs, vector steps, and the episodes that each has begun."""
+        """Seed of all envs, vector steps, and the episodes that each has started."""
         self.queue = torch.zeros((QUEUE, n, env.init_noise), dtype=torch.float64)
-        """[QUEUE, N, init_noise] of the episodes to come: episode e of an env stands in row e % QUEUE."""
+        """[QUEUE, N, init_noise] of the episodes to come: episode e of an env is in row e % QUEUE."""
         self.head = torch.zeros((1, n), dtype=torch.int64)
         """[1, N] rows of the next episodes."""
         self.state = env.init(torch.zeros((n, env.init_noise), dtype=torch.float64)).clone()
@@ -223,7 +223,7 @@ class TensorVec(VecEnv):
         return self.obs
 
     def _begin(self, episodes: Sequence[int]) -> None:
-        """So many episodes have begun in each env."""
+        """The number of episodes that have begun in each env."""
         self._episodes = list(episodes)
         self.head.copy_(torch.tensor([[e % QUEUE for e in episodes]]))
         for i, begun in enumerate(episodes):

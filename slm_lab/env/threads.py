@@ -1,4 +1,4 @@
-"""A few threads that stay: for work that leaves Python's lock behind, such as a simulator's."""
+"""A few threads that stay: for work that releases Python's lock, such as a simulator's."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ class Translator:
     """Between an env's own observations and actions and those of an agent that learned in envs of its kind.
 
     What is done to observations is all here, as plain data: `observations`, then `ops` in their order; of actions
-    `actions`. Statistics stand still.
+    `actions`. Statistics do not change.
 
     Args:
         name: of the env, for messages.
@@ -33,7 +33,7 @@ class Translator:
     def observe(self, obs: Any) -> tuple[Array, bool]:
         """From what an env shows to what the agent sees.
 
-        Where frames are stacked it remembers earlier ones: see `forget`. Another number of envs begins anew.
+        Where frames are stacked it keeps earlier ones: see `forget`. A new number of envs starts afresh.
 
         Args:
             obs: see `ObsMap.rows`.

@@ -1,4 +1,4 @@
-"""What lies between an env and its agent: a pipeline of small vectorized steps, in one order for all envs.
+"""The processing between an env and its agent: a pipeline of small vectorized steps, in one order for all envs.
 
 Actions are rescaled and returns summed up by the env itself, so returns stay those of the env. Then, in this order:
 frame_op, normalize_obs, clip_obs; normalize_reward, clip_reward, reward_scale.
@@ -27,7 +27,7 @@ DEFAULT_CLIP = 10.0
 
 
 class Pipeline(VecEnv):
-    """An env seen through such steps. The statistics in them learn while `training`, else they stand still.
+    """An env seen through such steps. The statistics of the steps are updated while `training`, and fixed otherwise.
 
     Where there are running statistics, each `Step` also holds what it was before them, and the pipeline is the
     `Normalizer` of such raw steps.

@@ -1,4 +1,4 @@
-"""What the command line and the library call: begin a run, or go on with one."""
+"""What the command line and the library call: start a run, or resume one."""
 
 import dataclasses
 import json
@@ -118,10 +118,10 @@ def resume(
     beside: Beside = nullcontext,
     callbacks: Callbacks | None = None,
 ) -> RunResult:
-    """Go on with a run that was stopped or killed, or whose sessions crashed; or extend one that is finished.
+    """Resume a run that was stopped or killed, or whose sessions crashed; or extend one that is finished.
 
-    Every session that is not at its end goes on from its checkpoint, or begins anew where it has none. The seed and all
-    else that decides the numbers is that of the run, whatever `options` say.
+    Every session that is not at its end continues from its checkpoint, or starts over if it has none. The seed and
+    everything else that decides the numbers are those of the run, whatever `options` say.
 
     Args:
         target: `latest` (of `options.out`), or a run folder.
@@ -140,7 +140,7 @@ def resume(
     file = RunFile.open(layout)
     if search is not None and (file.mode is Mode.SEARCH) != search:
         word = Mode.SEARCH if file.mode is Mode.SEARCH else Mode.TRAIN
-        raise LabError(f"{layout.root}: was begun in mode {file.mode}, go on with {word}@{layout.root}")
+        raise LabError(f"{layout.root}: was started in mode {file.mode}, resume it with {word}@{layout.root}")
     if sets and file.mode is Mode.SEARCH:
         raise LabError(f"{layout.root}: the spec of a search can't be changed on its way: {', '.join(sets)}")
     if file.status is Status.COMPLETED and not sets:
@@ -158,7 +158,7 @@ def resume(
             require_change(spec, changes)
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) not in (None, now):
-                logger.warning("the run was begun with {} {}, this is {}: it may go on differently", name, then, now)
+                logger.warning("the run was started with {} {}, this is {}: later numbers may differ", name, then, now)
         logger.info("resuming {}", layout.root)
         layout.make_folders()
         rewrite = rewritten(layout, spec) if changes else nullcontext()
@@ -199,7 +199,7 @@ def _work(
                 except LabError as e:
                     if layout.search_file().exists():
                         raise
-                    raise Refused(str(e)) from e  # no trial was begun
+                    raise Refused(str(e)) from e  # no trial was started
             else:
                 trial = Trial(spec, mode, layout, options, pool=pool, stop=stop, callbacks=callbacks).run()
                 sessions = session_count(spec, mode)
@@ -209,7 +209,7 @@ def _work(
         if not done.stopped:
             status = Status.CRASHED if done.crashed else Status.COMPLETED
     except KeyboardInterrupt:
-        logger.warning("stopped at once; what was saved is kept; to go on: {}", _go_on(mode, layout.root))
+        logger.warning("stopped at once; what was saved is kept; to resume: {}", _go_on(mode, layout.root))
         raise
     finally:
         # an interrupt that did not wait for the sessions comes by here too
@@ -239,20 +239,21 @@ def _keep_output(pool: Pool | None, layout: Layout) -> None:
 
 def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
     if done.stopped:
-        logger.warning("stopped; {}to go on: {}", saved, _go_on(mode, done.folder))
+        logger.warning("stopped; {}to resume: {}", saved, _go_on(mode, done.folder))
     elif done.crashed and mode is Mode.SEARCH:
-        logger.error("no trial came to an end: {} crashed", len(done.crashed))
+        logger.error("no trial reached its end: {} crashed", len(done.crashed))
     elif done.crashed:
         count = f"{len(done.crashed)} of {sessions} sessions crashed"
         analysed = "" if done.metrics else ": there is nothing to analyse"
-        logger.error("{}{}; to go on once the cause is mended: slm-lab run train@{}", count, analysed, done.folder)
+        resume_with = f"once you have fixed the cause, resume with: slm-lab run train@{done.folder}"
+        logger.error("{}{}; {}", count, analysed, resume_with)
     if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", block(done.metrics, width=shutil.get_terminal_size().columns))
     logger.info("results: {}", done.folder)
 
 
 def _go_on(mode: Mode, folder: Path) -> str:
-    """The command that goes on with a run."""
+    """The command that resumes a run."""
     word = Mode.SEARCH if mode is Mode.SEARCH else Mode.TRAIN
     return shlex.join(["slm-lab", "run", f"{word.value}@{folder}"])
 

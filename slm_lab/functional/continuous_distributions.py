@@ -16,7 +16,7 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 @dataclass(frozen=True)
 class Normal:
-    """Independent Gaussians, one a dimension; log probabilities and entropies are summed over dimensions.
+    """Independent Gaussians, one per dimension; log probabilities and entropies are summed over dimensions.
 
     Samples are not clipped: the env clips what it is given, and the log probability stays that of what was drawn.
 
@@ -117,7 +117,7 @@ class TanhNormal(Normal):
         return torch.tanh(u), (gaussian - _log_tanh_slope(u)).sum(-1)
 
     def mode(self) -> Tensor:
-        """`tanh(mu)`, [B, dim]: the action of the likeliest u."""
+        """`tanh(mu)`, [B, dim]: the action of the most likely u."""
         return torch.tanh(self.loc)
 
 

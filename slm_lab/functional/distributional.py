@@ -13,7 +13,7 @@ def make_support(v_min: float, v_max: float, atoms: int, device: torch.device | 
     """`z_i = v_min + i * (v_max - v_min) / (K - 1)`. Bellemare et al. 2017, arXiv:1707.06887, section 4.1.
 
     Args:
-        v_min: lowest return that can be told apart
+        v_min: lowest return of the support
         v_max: highest one
         atoms: K, at least 2
         device: of the result

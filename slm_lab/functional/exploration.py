@@ -1,4 +1,4 @@
-"""How to act on Q values and still try other actions. Chance enters as an argument, drawn elsewhere."""
+"""Exploration: how to act on Q values and still try other actions. Random numbers are arguments, drawn elsewhere."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiDiscret
 
 
 class Exploration(Protocol):
-    """A way to explore, with one number that says how much."""
+    """A way to explore, with one number that sets how much."""
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
@@ -29,7 +29,7 @@ class EpsilonGreedy:
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
-        """Uniform noise [*shape]: every env of a vector decides for itself."""
+        """Uniform noise [*shape]: one independent number per env."""
         return torch.rand(shape, generator=generator)
 
     @staticmethod
@@ -78,7 +78,7 @@ class MaskedEpsilonGreedy(EpsilonGreedy):
 
 
 class Boltzmann:
-    """Actions with probability `softmax(Q / tau)`: better ones are likelier, at tau near 0 the best alone."""
+    """Actions with probability `softmax(Q / tau)`: better ones are more likely; at tau near 0 only the best."""
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:

@@ -43,7 +43,7 @@ def ppo_clip_loss(log_ratio: Tensor, advantage: Tensor, clip_eps: Tensor) -> Ten
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, ret: Tensor, clip_eps: Tensor) -> Tensor:
-    """`mean(max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2))`: the value moves at most eps an update.
+    """`mean(max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2))`: the value moves at most eps per update.
 
     As in OpenAI Baselines' PPO; not in the paper. eps is in units of the return.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def standardize(x: Tensor, eps: float = 1e-8, *, center: bool = True) -> Tensor:
-    """`(x - mean) / (std + eps)` over all elements, sample standard deviation; zeros where there is only one element.
+    """`(x - mean) / (std + eps)` over all elements, sample standard deviation; zeros if there is only one element.
 
     Args:
         x: any shape
@@ -46,7 +46,7 @@ def symlog(x: Tensor) -> Tensor:
 
 
 def merge_moments(moments: Tensor, x: Tensor) -> Tensor:
-    """Count, mean and population variance of a sample, once x belongs to it too. Chan, Golub, LeVeque 1983.
+    """Count, mean and population variance of a sample after x is added to it. Chan, Golub, LeVeque 1983.
 
     Of counts m and n with means a and b and variances v and w, the union has mean `a + (b - a) s`, s = n / (m + n),
     and variance `v (1 - s) + w s + (b - a)^2 s (1 - s)`.
@@ -89,7 +89,7 @@ def quantile_range(x: Tensor, low: float = 0.05, high: float = 0.95) -> Tensor:
 
 
 class Renormalized(NamedTuple):
-    """What `batch_renorm` gives."""
+    """Result of `batch_renorm`."""
 
     x: Tensor
     """[B, F]"""
@@ -138,7 +138,7 @@ def batch_renorm(
 def unit_rows_(weight: Tensor) -> None:
     """`w_j = w_j / |w_j|` for each row. Palenicek et al. 2025, arXiv:2502.07523, section 4.
 
-    A layer that is normalized behind gives the same whatever the length of its rows; its gradient is inversely
+    A layer followed by a normalization gives the same output whatever the length of its rows; its gradient is inversely
     proportional to it.
 
     Args:

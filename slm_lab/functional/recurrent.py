@@ -60,7 +60,7 @@ class RNNCell:
 
 
 class GRUCell:
-    """Gated recurrent unit: how much of the old state goes into the new thought, and how much simply stays.
+    """Gated recurrent unit: gates decide how much of the old state enters the candidate, and how much is kept.
 
     `r = sigmoid(x_r + g_r)`, `z = sigmoid(x_z + g_z)`, `n = tanh(x_n + r g_n)`, `h' = (1 - z) n + z h`.
     Cho et al. 2014, arXiv:1406.1078.

@@ -1,8 +1,8 @@
 """Returns and advantages over rollouts of T steps and N envs.
 
 An episode may end inside a rollout in two ways that must not be confused. Where it *terminated* nothing comes after:
-the value of what follows is 0. Where it was *truncated* (a time limit) the world would have gone on: the value of the
-true successor, `final_value`, stands for the rest. In both cases nothing of the next episode may leak back.
+the value of what follows is 0. Where it was *truncated* (a time limit) it would have continued: the value of the
+true successor, `final_value`, is bootstrapped from. In both cases nothing of the next episode may leak back.
 """
 
 import torch
@@ -38,14 +38,14 @@ def discounted_returns(
     """Monte Carlo returns, bootstrapped where the rollout or a time limit cuts an episode off.
 
     `G_t = r_t + gamma * G_{t+1}`, where `G_{t+1}` is 0 if t terminated, `final_value` if it was truncated, and
-    `last_value` behind the last step. With values of 0 these are the plain returns of REINFORCE; with a rollout of n
+    `last_value` after the last step. With values of 0 these are the plain returns of REINFORCE; with a rollout of n
     steps they are the n-step returns of A2C. Sutton and Barto 2018, (3.8), (7.1).
 
     Args:
         reward: [T, N]
         terminated: [T, N] bool
         truncated: [T, N] bool
-        last_value: [N], V of the observation behind the last step
+        last_value: [N], V of the observation after the last step
         final_value: [T, N], V of the true successor where truncated, else 0
         gamma: discount per step
 

@@ -1,4 +1,4 @@
-"""What a Q function is taught: the targets of SARSA and of the DQN family; and nets that follow another slowly."""
+"""Targets of Q functions: of SARSA and of the DQN family; and target nets that follow the online net slowly."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -42,7 +42,7 @@ def taken_value(q: Tensor, action: Tensor) -> Tensor:
 
 
 def max_value(q: Tensor) -> Tensor:
-    """`max_a Q(s', a)`: one net chooses the action and says what it is worth. Watkins 1989; Mnih et al. 2015.
+    """`max_a Q(s', a)`: one net chooses the action and evaluates it. Watkins 1989; Mnih et al. 2015.
 
     Args:
         q: [B, n]
@@ -57,14 +57,14 @@ def max_value(q: Tensor) -> Tensor:
 
 
 def double_value(online_q: Tensor, target_q: Tensor) -> Tensor:
-    """`Q_target(s', argmax_a Q(s', a))`: one net chooses, the other judges. Van Hasselt et al. 2016, (4).
+    """`Q_target(s', argmax_a Q(s', a))`: one net chooses, the other evaluates. Van Hasselt et al. 2016, (4).
 
     arXiv:1509.06461. The maximum of noisy estimates is too high on average; with the noise of two nets the excess is
     mostly gone.
 
     Args:
         online_q: [B, n], chooses
-        target_q: [B, n], judges
+        target_q: [B, n], evaluates
 
     Returns:
         [B]
@@ -78,7 +78,7 @@ def double_value(online_q: Tensor, target_q: Tensor) -> Tensor:
 def lowest(qs: Sequence[Tensor], subset: Tensor | None = None) -> Tensor:
     """`min_i Q_i(s, a)` over all critics or some of them. Fujimoto et al. 2018, (10); Chen et al. 2021, Algorithm 1.
 
-    arXiv:1802.09477, 2101.05982. A maximum over actions takes what the critics overestimate; the lowest opinion of
+    arXiv:1802.09477, 2101.05982. A maximum over actions prefers what the critics overestimate; the lowest prediction of
     several makes up for it, the more of them the more.
 
     Args:

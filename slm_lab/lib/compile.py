@@ -62,7 +62,7 @@ class Compiled(Protocol):
 
 
 class CompileError(Exception):
-    """The function can't be compiled here; the message is one line. The caller goes on with the function itself."""
+    """The function can't be compiled here; the message is one line. The caller continues with the function itself."""
 
 
 class CompileInterrupted(KeyboardInterrupt):
@@ -112,7 +112,7 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bo
         raise
     except Unrecordable as e:
         raise CompileError(str(e)) from e
-    except Exception as e:  # whatever the private parts of torch raise, training can go on without them
+    except Exception as e:  # whatever the private parts of torch raise, training can continue without them
         raise CompileError(f"{type(e).__name__}: {first_line(e)}") from e
 
 

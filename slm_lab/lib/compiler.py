@@ -57,7 +57,7 @@ def cache_folder() -> Path:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-        # of this user alone: what lies there is loaded as code
+        # of this user alone: files there are loaded as code
         folder = Path(tempfile.mkdtemp(prefix="slm-lab-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -176,7 +176,7 @@ def _serve(fd: int, folder: Path) -> None:
         try:
             _work(order)
             answer = None
-        except Exception as e:  # noqa: BLE001  whatever it was, the session gets the reason and goes on
+        except Exception as e:  # noqa: BLE001  whatever it was, the session gets the reason and continues
             lines = str(e).strip().splitlines()
             answer = f"{type(e).__name__}: {lines[-1] if lines else ''}"[:300]
         stream.write(json.dumps(answer) + "\n")

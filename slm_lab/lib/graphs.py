@@ -76,7 +76,7 @@ class Replayed:
         try:
             self._replay = self._recorder(self._fn)
         except RuntimeError as e:
-            logger.info("no CUDA graph, going on without: {}", first_line(e))
+            logger.info("no CUDA graph, continuing without: {}", first_line(e))
             self._replay = self._fn
         return self._replay()
 
@@ -85,7 +85,7 @@ class Graphed:
     """A function of tensors, some of which it may change, behind static buffers.
 
     An argument that comes from the same place in each call is used where it is. One that came from another place than
-    before is copied into a buffer from then on; where the function changes it, everything is recorded anew instead.
+    before is copied into a buffer from then on; where the function changes it, everything is recorded again instead.
 
     Args:
         fn: gives a sequence of tensors

@@ -1,4 +1,4 @@
-"""Where a run's files lie. Names and places are those of SLM-Lab: people's scripts and notebooks read them.
+"""Where a run's files are. Names and places are those of SLM-Lab: people's scripts and notebooks read them.
 
 data/<name>_<timestamp>/
     <name>_spec.json, <name>_t0_spec.json, <name>_t0_trial_metrics_scalar.json, graphs worth a first look
@@ -15,7 +15,7 @@ from pathlib import Path
 
 TIMESTAMP = "%Y_%m_%d_%H%M%S"
 FOLDER_NAME = re.compile(r"(?P<spec>.+)_(?P<time>\d{4}_\d\d_\d\d_\d{6})(?:_(?P<number>\d+))?", re.ASCII)
-"""Of a run folder: the spec's name, when the run began, and a number where others began in the same second."""
+"""Of a run folder: the spec's name, when the run started, and a number where others started in the same second."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Layout:
         return self.root / f"{self.t(trial)}_spec.json"
 
     def session_df(self, trial: int, session: int, kind: str = "train") -> Path:
-        """CSV, a row a log checkpoint. kind: train or eval."""
+        """CSV, one row per log checkpoint. kind: train or eval."""
         return self.root / "info" / f"{self.s(trial, session)}_session_df_{kind}.csv"
 
     def session_metrics(self, trial: int, session: int, kind: str = "train") -> Path:
@@ -107,7 +107,7 @@ class Layout:
         return folder / f"{stem}_{y}_vs_{x}.png"
 
     def checkpoint(self, trial: int, session: int) -> Path:
-        """The whole state of a session; the one before it lies beside it as `.prev`."""
+        """The whole state of a session; the one before it is kept beside it as `.prev`."""
         return self.root / "model" / f"{self.s(trial, session)}_ckpt.pt"
 
     def best(self, trial: int, session: int) -> Path:
@@ -144,7 +144,7 @@ class Layout:
         return self.root / "info" / f"{self.name}_workers.lock"
 
     def experiment_df(self, *, top: bool = False) -> Path:
-        """CSV, a row a trial: searched keys and metrics; top: the copy in the run folder itself."""
+        """CSV, one row per trial: searched keys and metrics; top: the copy in the run folder itself."""
         return (self.root if top else self.root / "info") / f"{self.name}_experiment_df.csv"
 
     def trial_data(self) -> Path:

@@ -1,4 +1,4 @@
-"""Seeds: one number decides a run; every source of chance gets its own stream from it."""
+"""Seeds: one number decides a run; every source of randomness gets its own stream from it."""
 
 import random
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ class EpisodeSeeds:
         first, seeds = self._blocks[env]
         place = episode - first
         if not 0 <= place < len(seeds):
-            # the first one alone: an env may never come to a second
+            # the first one alone: an env may never reach a second
             seeds = episode_seeds(self.seed, env, episode, BLOCK) if episode else [episode_seed(self.seed, env, 0)]
             place, self._blocks[env] = 0, (episode, seeds)
         return seeds[place]
@@ -81,7 +81,7 @@ class EpisodeSeeds:
 
 @contextmanager
 def own_streams(seed: int) -> Iterator[None]:
-    """Inside, the global streams of python and numpy start from a seed; afterwards they go on where they were.
+    """Inside, the global streams of python and numpy start from a seed; afterwards they continue where they were.
 
     >>> before = random.getstate()
     >>> with own_streams(3):

@@ -16,6 +16,6 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` or the empty string; to be put behind a message."""
+    """`, did you mean 'x'?` or the empty string; to be put after a message."""
     near = nearest(name, known)
     return f", did you mean '{near}'?" if near else ""

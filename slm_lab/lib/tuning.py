@@ -49,7 +49,7 @@ def precompile_ahead(inductor: Path) -> None:
 def _flags() -> None:
     from torch._inductor import config
 
-    # the CPU says what it can do; to ask the compiler too takes seconds, and if it can not the session goes on eagerly
+    # the CPU says what it can do; to ask the compiler too takes seconds, and if it can not, the session runs eagerly
     config.cpp.vec_isa_ok = True
     # line numbers for a debugger take a tenth of the time
     config.aot_inductor.enable_line_tables = False

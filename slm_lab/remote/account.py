@@ -79,7 +79,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
 
 
 def _value(text: str) -> str:
-    """What stands behind the `=`.
+    """What follows the `=`.
 
     >>> _value("'a b' # c"), _value("a#b # c"), _value('"a"'), _value("# c")
     ('a b', 'a#b', 'a', '')

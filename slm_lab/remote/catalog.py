@@ -1,4 +1,4 @@
-"""The runs of a repository: one file, `runs.jsonl`, a line a run, so that a list of hundreds is one request.
+"""The runs of a repository: one file, `runs.jsonl`, one line per run, so that a list of hundreds is one request.
 
 It is derived from the run folders and may be behind them: a folder it does not know is looked into, a line without a
 folder is left out.

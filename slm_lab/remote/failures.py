@@ -14,7 +14,7 @@ class DamagedError(Exception):
 
 
 def status(error: BaseException) -> int | None:
-    """The HTTP status behind an error."""
+    """The HTTP status of an error."""
     for e in _chain(error):
         code = getattr(getattr(e, "response", None), "status_code", None)
         if isinstance(code, int):
@@ -66,7 +66,7 @@ def _broken(error: Exception, names: set[str], account: Account) -> str:
 
 
 def without_queries(text: str) -> str:
-    """The text with what follows a `?` in its addresses left out: there signatures stand.
+    """The text with what follows a `?` in its addresses left out: it holds signatures.
 
     >>> without_queries("PUT https://storage.org/a?sig=1 failed")
     'PUT https://storage.org/a failed'

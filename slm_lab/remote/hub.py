@@ -133,11 +133,11 @@ class Hub:
         Args:
             file: one of `files`; its path must be known to be harmless.
             revision: it is of.
-            folder: the file comes to lie somewhere below.
+            folder: the file is put somewhere below.
             advance: called with the number of bytes that came.
 
         Returns:
-            Where it lies; size and hash are those the hub tells.
+            Its path; size and hash are those the hub reports.
         """
         bar = self._bar(advance)
 

@@ -37,7 +37,7 @@ def pull(hub: Hub, name: str, out: Path, progress: Progress, *, force: bool = Fa
     Args:
         hub: the repository.
         name: of the run folder.
-        out: folder that it comes to lie in.
+        out: folder to put it in.
         progress: gets a task: the bytes that come.
         force: overwrite what was changed here.
 
@@ -119,7 +119,7 @@ def _fetch(hub: Hub, revision: str, root: Path, lacking: dict[str, RemoteFile], 
 
 
 def _refuse_links(root: Path, path: str) -> None:
-    """A link that lies in the way could lead anywhere."""
+    """A link in the way could lead anywhere."""
     place = root
     for part in Path(path).parts:
         place /= part

@@ -25,7 +25,7 @@ def pack(spec_file: Path, raw: dict[str, Any], folder: Path) -> dict[str, Path]:
 
     Args:
         spec_file: travels as `job/<its name>`.
-        raw: the spec as it stands there; its `meta.plugins` are looked for in `folder`.
+        raw: the spec as in the file; its `meta.plugins` are looked for in `folder`.
         folder: the working folder.
 
     Returns:
@@ -48,7 +48,7 @@ def pack(spec_file: Path, raw: dict[str, Any], folder: Path) -> dict[str, Path]:
         else:
             installed = importlib.util.find_spec(top) is not None
             why = "is installed here, but would not be there" if installed else "is not there"
-            raise LabError(f"meta.plugins: {plugin} {why}; it must lie in the working folder to travel with the job")
+            raise LabError(f"meta.plugins: {plugin} {why}; it must be in the working folder to travel with the job")
     return files
 
 

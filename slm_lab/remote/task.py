@@ -43,7 +43,7 @@ class Task:
     """Of the code."""
 
     def command(self) -> str:
-        """The command line of the run, quoted for a shell. The same again goes on with what was uploaded."""
+        """The command line of the run, quoted for a shell. The same again resumes what was uploaded."""
         words = ["python", "-m", "slm_lab", "run", f"job/{self.spec_file}", self.spec_name, self.mode]
         words += ["--folder", self.folder]
         for key, value in self.sets.items():

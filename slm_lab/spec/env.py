@@ -37,7 +37,7 @@ class WrapperSpec(SpecModel):
     name: Annotated[str, AfterValidator(_class_path)]
     """package.module:Class"""
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Its arguments behind the env; a tuple is written {"__tuple__": [...]}."""
+    """Its arguments after the env; a tuple is written {"__tuple__": [...]}."""
 
 
 class EnvSpec(SpecModel):

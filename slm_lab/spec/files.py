@@ -11,7 +11,7 @@ from slm_lab.spec.parse import decode, parse_json, parse_yaml
 
 SUFFIXES = (".json", ".yaml", ".yml")
 OTHER = ("data", "node_modules", "site-packages", "venv", "build", "dist")
-"""Folders that hold no spec files: results (a copy of the spec lies in each), and what others made."""
+"""Folders that hold no spec files: results (each holds a copy of the spec), and what others made."""
 _PREFIXES = ("slm_lab/spec/benchmark/", "slm_lab/specs/", "slm_lab/spec/", "specs/", "benchmark/")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,7 @@ def find_file(path: str | Path) -> Path:
     """The spec file meant by a path: absolute, relative to the working folder, or of a bundled spec.
 
     For a bundled spec the path in its folder will do (`ppo/ppo_cartpole.json`), or its name alone; the suffix may be
-    left out, and `specs/` or `slm_lab/spec/` may stand before it.
+    left out, and `specs/` or `slm_lab/spec/` may precede it.
 
     Raises:
         SpecError: no such file; with the nearest name.

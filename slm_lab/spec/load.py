@@ -32,7 +32,7 @@ class Checked:
     """None where something is missing or wrong."""
     faults: list[str] = field(default_factory=list)
     open_variables: dict[str, list[str]] = field(default_factory=dict)
-    """Variables without a value, each with the key paths where it stands."""
+    """Variables without a value, each with the key paths where it is used."""
     notes: list[str] = field(default_factory=list)
     """What was changed in a spec of an older version; none: it is as it was."""
     left_out: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ Checker = Callable[..., Checked]
 
 @dataclass(frozen=True)
 class SpecFile:
-    """The specs of a file by name, as they stand there: neither variables filled in nor checked."""
+    """The specs of a file by name, as in the file: neither variables filled in nor checked."""
 
     specs: dict[str, dict[str, Any]]
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class SpecFile:
 
 
 def read_file(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The specs of a file by name, as they stand there (see `open_file`)."""
+    """The specs of a file by name, as in the file (see `open_file`)."""
     return open_file(path).specs
 
 
@@ -137,7 +137,7 @@ def load_specs(
 
     Args:
         source: as for `load_spec`, and so are the others
-        name: of a spec; or of one in a sweep, the values behind the name
+        name: of a spec; or of one in a sweep, the values after the name
         sets: a variable that is given here is not swept over
         checker: in place of `check`
     """
@@ -181,7 +181,7 @@ def check(
     Where variables have no value, the rest is checked all the same.
 
     Args:
-        raw: the spec as it stands in its file
+        raw: the spec as in its file
         name: its name there
         sets: as for `load_spec`
         check_env: tells what is wrong with the env, so that its faults are listed with the others

@@ -79,7 +79,7 @@ def migrate(raw: Data) -> Migrated:
     """Take a spec to the present format. One that is there already, or needs no change, comes back as it is.
 
     Args:
-        raw: the spec as it stands in its file, variables filled in as far as they have a value
+        raw: the spec as in its file, variables filled in as far as they have a value
 
     Raises:
         Gone: it asks for something that no longer exists.
@@ -93,13 +93,13 @@ def migrate(raw: Data) -> Migrated:
 
 
 def sweep(raw: Data, name: str, given: Collection[str] = ()) -> dict[str, Data]:
-    """The specs that a spec of version 4 with `spec_params` stands for: one a combination of the values.
+    """The specs that a spec of version 4 with `spec_params` stands for: one per combination of the values.
 
-    Their names are those of version 4, the values behind the spec's own: `ppo_atari_PongNoFrameskip-v4`. A spec without
+    Their names are those of version 4, the values after the spec's own: `ppo_atari_PongNoFrameskip-v4`. A spec without
     `spec_params` (of that form) stands for itself.
 
     Args:
-        raw: the spec as it stands in its file
+        raw: the spec as in its file
         name: its name there
         given: variables whose values come from elsewhere
 

@@ -1,6 +1,6 @@
 """The spec: what the user wrote, checked once and frozen.
 
-The models here hold what every algorithm, memory and net has in common. What one class alone needs stands in its own
+The models here hold what every algorithm, memory and net has in common. What one class alone needs is in its own
 `Spec`, beside its code; the classes are found by name through `lib.registry`.
 """
 
@@ -134,7 +134,7 @@ class NetSpec(SpecModel):
     hid_layers_activation: str = "relu"
     """Name of a torch.nn activation, case ignored."""
     out_layer_activation: str | None = None
-    """Activation behind the output, none by default."""
+    """Activation after the output, none by default."""
     init_fn: str | None = None
     """Function of torch.nn.init for the weights, with the gain of the activation; biases 0. None: torch's default."""
     init_std: Positive | None = None
@@ -305,7 +305,7 @@ class Spec(SpecModel):
     env: EnvSpec
     meta: MetaSpec
     search: dict[str, Any] | None = None
-    """Searched keys, each with __ and a distribution behind it, and the arguments of that: see spec/search.py."""
+    """Searched keys, each followed by __ and a distribution, and its arguments: see spec/search.py."""
 
     @model_validator(mode="after")
     def _can_be_distributed(self) -> Self:
@@ -325,7 +325,7 @@ class Spec(SpecModel):
 
 
 def replace(spec: Spec, path: str, value: Any) -> Spec:
-    """A copy of the spec with the value at a dotted key path changed, checked anew.
+    """A copy of the spec with the value at a dotted key path changed, checked again.
 
     Example: `replace(spec, "agent.algorithm.gamma", 0.9)`.
 

@@ -50,7 +50,7 @@ def parse_json(text: str, where: str, twice: list[tuple[str, str]] | None = None
     Args:
         text: of the file
         where: begins the error messages
-        twice: keys given twice are told here, each with the outermost key it stands under, and the last one counts;
+        twice: keys given twice are told here, each with the outermost key it is under, and the last one counts;
             None: they are errors
 
     Raises:
@@ -163,7 +163,7 @@ def _finite(text: str) -> float:
 def _scan(text: str) -> tuple[str, list[str], list[tuple[str, str]]]:
     """The text with each trailing comma made a blank, so that places stay; and what json.loads does not report.
 
-    Keys given twice come last, each with the outermost key it stands under.
+    Keys given twice come last, each with the outermost key it is under.
     """
     out, faults = list(text), []
     twice: list[tuple[str, str]] = []
@@ -205,7 +205,7 @@ def _json_message(text: str, e: json.JSONDecodeError) -> str:
     if not text.strip():
         return "is empty"
     if text.startswith("${", e.pos):
-        return 'a variable stands in quotes: "${name}"'
+        return 'put a variable in quotes: "${name}"'
     return e.msg[0].lower() + e.msg[1:].removesuffix(" at")
 
 

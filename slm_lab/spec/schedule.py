@@ -16,7 +16,7 @@ class ScheduleSpec(SpecModel):
     start_val: Real
     """Value until start_step."""
     end_val: Real | None = None
-    """Value from end_step on; also in enjoy and evaluation. May lie above or below start_val, 0 included."""
+    """Value from end_step on; also in enjoy and evaluation. May be above or below start_val, 0 included."""
     start_step: Natural = 0
     """Frame at which the change begins."""
     end_step: Natural | None = None
@@ -34,7 +34,7 @@ class ScheduleSpec(SpecModel):
                 if getattr(self, key) is None:
                     raise PydanticCustomError("schedule", f"{self.name} needs '{key}'")
             if self.end_step is not None and self.end_step <= self.start_step:
-                raise PydanticCustomError("schedule", "end_step must lie after start_step")
+                raise PydanticCustomError("schedule", "end_step must be after start_step")
         return self
 
 
@@ -51,5 +51,5 @@ def _within(low: float, high: float, rule: str) -> AfterValidator:
 
 NonNegativeSchedule = Annotated[ScheduleSpec, _within(0, math.inf, "must be at least 0")]
 """Of a coefficient, a temperature, a distance."""
-UnitSchedule = Annotated[ScheduleSpec, _within(0, 1, "must lie between 0 and 1")]
+UnitSchedule = Annotated[ScheduleSpec, _within(0, 1, "must be between 0 and 1")]
 """Of a share or an exponent."""

@@ -167,7 +167,7 @@ def apply(spec: Spec, values: Mapping[str, Any]) -> Spec:
 
 
 def leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Key paths and values of a search space; what lies behind a key with a distribution is its value.
+    """Key paths and values of a search space; the value of a key with a distribution is its arguments.
 
     Nothing at all is a leaf too.
     """
@@ -200,7 +200,7 @@ def grid(axes: Sequence[Axis]) -> list[dict[str, int]]:
 
 
 def _put(data: Any, path: Sequence[str], value: Any) -> None:
-    """Set what lies at a path; objects on the way that are not there, or null, are made."""
+    """Set the value at a path; objects on the way that are not there, or null, are made."""
     for part, deeper in zip(path, [*path[1:], None], strict=True):
         key = int(part) if isinstance(data, list) else part
         if deeper is None:

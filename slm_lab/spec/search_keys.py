@@ -19,7 +19,7 @@ class SearchResourcesSpec(SpecModel):
 class SearchSchedulerSpec(SpecModel):
     """Asynchronous successive halving (ASHA): poor trials of a search are stopped early.
 
-    At grace_period, and again each time the frames have grown by reduction_factor, a trial goes on only if it is among
+    At grace_period, and each time the frames have grown by reduction_factor, a trial continues only if it is among
     the best 1 / reduction_factor of those that came this far before it.
     """
 
@@ -27,7 +27,7 @@ class SearchSchedulerSpec(SpecModel):
     """Frames that every trial gets."""
     reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False), NUMBER] = 4
     brackets: Count = 1
-    """Trials are spread over so many groups, each of which begins to stop one rung later."""
+    """Trials are spread over this many groups, each of which begins to stop one rung later."""
     max_t: Positive | None = None
     """Frames at which a trial ends; None: env.max_frame."""
     time_attr: Literal["frame", "training_iteration", "time_total_s"] = "frame"

@@ -35,7 +35,7 @@ def test_open(slm: Slm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_faults(slm: Slm, folder: Path) -> None:
     make_run(folder / "data", "ppo", [[]])
-    for words, told in ((["nobody"], "nobody: no such run folder"), (["*"], "not a row to show yet")):
+    for words, told in ((["nobody"], "nobody: no such run folder"), (["*"], "no data yet")):
         done = slm("report", *words)
         assert done.exit_code == 2
         assert told in done.stderr

@@ -97,7 +97,7 @@ def test_a_resume_warns_of_another_version(tiny: Tiny, options: Options, log_tex
     content |= {"status": "stopped", "versions": {**content["versions"], "torch": "1.3.1"}}
     layout.run_file().write_text(json.dumps(content), encoding="utf-8")
     assert not launch.resume(done.folder, options).stopped
-    assert sum("begun with torch 1.3.1" in line for line in log_text) == 1
+    assert sum("started with torch 1.3.1" in line for line in log_text) == 1
 
 
 def test_a_run_that_another_process_works_on_is_not_resumed(
@@ -193,7 +193,7 @@ def test_a_stop_says_what_is_saved(
     monkeypatch.setattr(launch.Trial, "run", lambda trial: TrialResult(0, {}, begun, [], stopped=True))
     monkeypatch.setattr(launch, "worker_count", lambda spec, mode: 0)
     done = launch.run_spec(tiny(meta__max_session=4), Mode.TRAIN, options)
-    told = "WARNING stopped; saved: session 1 at frame 1,200; sessions 0, 2, 3 as before this start; to go on:"
+    told = "WARNING stopped; saved: session 1 at frame 1,200; sessions 0, 2, 3 as before this start; to resume:"
     assert any(line.startswith(f"{told} slm-lab run train@{done.folder}") for line in log_text)
 
 

@@ -59,7 +59,7 @@ def test_trailing_commas_change_nothing_else(data: object) -> None:
     [
         ('{"a": 1\n "b": 2}', "f:2:2\n  expecting ',' delimiter"),
         ("", "f:1:1\n  is empty"),
-        ('{"a": ${x}}', 'f:1:7\n  a variable stands in quotes: "${name}"'),
+        ('{"a": ${x}}', 'f:1:7\n  put a variable in quotes: "${name}"'),
         (
             '{"a": 1,\n"b": {"c": 1,\n\n"c": 2}, "a": 3}',
             "f\n  line 4: key 'c' is given twice\n  line 4: key 'a' is given twice",

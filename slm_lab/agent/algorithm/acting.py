@@ -1,6 +1,6 @@
-"""What reads nets without learning, the same whether compiled or not: choosing actions, judging a rollout.
+"""Forward passes without gradients, compiled or not: choosing actions, evaluating a rollout.
 
-A small net spends its time between the operations: one graph has none.
+For a small net most of the time is overhead between operations; one compiled graph has none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ class NetFunction:
     Args:
         nets: every module that it reads, by name
         params: their flat parameters, which may change between two calls
-        function: gives tensors, or None in the place of one; draws no random numbers
-        compile: whether to compile it, and with which effort; for arguments like the first ones, others are rare
+        function: returns tensors, or None in the place of one; draws no random numbers
+        compile: whether to compile it, and with which effort; arguments of other shapes than the first run uncompiled
         quick: compile it only where that takes no more than a few seconds
         label: what it does, for the log
     """
@@ -49,7 +49,7 @@ class NetFunction:
     def __call__(self, *args: Tensor) -> Any:
         """As the function; a tuple without the Nones where it is compiled."""
         if self.compile:
-            # compiled code checks nothing: what it was not made for must not reach it
+            # compiled code does not check shapes or dtypes, so they are checked here
             key = tuple((t.shape, t.stride(), t.dtype) for t in args)
             if self._key is None:
                 self._make(args)
@@ -59,7 +59,7 @@ class NetFunction:
         return self._function(*args)
 
     def state(self) -> list[Tensor]:
-        """All that it reads beside its arguments, where it lies now."""
+        """All tensors that it reads beside its arguments."""
         return [*(params.flat for params in self._bound.params.values()), *self._bound.statistics]
 
     def pure(self, state: Sequence[Tensor], *args: Tensor) -> Any:
@@ -86,7 +86,7 @@ class NetFunction:
 
 
 class Actor(NetFunction):
-    """Chooses actions: (obs [N, *O], noise [N, ...], 0-d coefficients) -> what is done."""
+    """Chooses actions: (obs [N, *O], noise [N, ...], 0-d coefficients) -> Act."""
 
     def __call__(self, *args: Tensor) -> Act:
         """See NetFunction."""

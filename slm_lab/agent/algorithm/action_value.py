@@ -28,7 +28,7 @@ class ActionValueSpec(AlgorithmSpec):
     """Keys of algorithms that learn action values."""
 
     action_pdtype: Literal["default", "Argmax", "Categorical"] = "default"
-    """Argmax for epsilon_greedy, Categorical for boltzmann; said by action_policy already."""
+    """Argmax for epsilon_greedy, Categorical for boltzmann; action_policy implies it."""
     action_policy: Literal["default", "epsilon_greedy", "boltzmann"] = "default"
     """How to explore: epsilon_greedy (the default), or boltzmann, `softmax(Q / tau)`."""
     explore_var_spec: NonNegativeSchedule | None = None
@@ -99,16 +99,16 @@ class Explorer:
 
 
 def q_net(setting: Setting, spec: NetSpec, n: int, each: int = 1) -> nn.Module:
-    """A net with one head, of so many numbers for each of n actions; spec as its role sees it."""
+    """A net with one head, of `each` numbers for each of n actions; spec: with the keys of the net's role."""
     size = n if each == 1 else (n, each)
     net: nn.Module = lookup("net", spec.type)(spec, setting.info.obs_shape, {"q": size})
     return net.to(setting.device)
 
 
 class RolloutQ(Algorithm):
-    """One Q net that learns from rollouts and forgets them: what SARSA and PQN share.
+    """One Q net that learns from rollouts and then drops them: what SARSA and PQN share.
 
-    A subclass says what the targets are and how many steps are taken on them.
+    A subclass defines the targets and how many steps are taken on them.
     """
 
     on_policy = True

@@ -1,7 +1,7 @@
 """Advantage actor-critic (A2C). Mnih et al. 2016, arXiv:1602.01783; Sutton and Barto 2018, section 13.5.
 
-The idea: REINFORCE, with a critic. A learned value function V says what a state was worth anyway; an action is made
-more likely in proportion to how much better than that it turned out, its advantage. The same steps teach the critic.
+The idea: REINFORCE, with a critic. A learned value function V predicts the return of a state; an action is made more
+likely in proportion to how much its return exceeds that, its advantage. The same steps train the critic.
 
     repeat:
         gather T steps of N envs with the policy pi
@@ -11,10 +11,11 @@ more likely in proportion to how much better than that it turned out, its advant
             neither: Monte Carlo  the same over training_frequency steps
         ascend c_pi * mean(log pi(a|s) * A) + c_H * mean(H) - c_V * loss(V, R)
 
-Differs from the paper: advantages are standardized over the batch, but for a lone one; envs step together in place of
-asynchronous workers.
-With `meta.distributed` it is the A3C of the paper: workers that play envs of their own and learn as they come. Under
-`shared` others may have moved the parameters since the rollout was played: what is said of it below is nearly true.
+Differs from the paper: advantages are standardized over the batch, unless it has a single sample; envs step together in
+place of asynchronous workers.
+With `meta.distributed` it is the A3C of the paper: each worker has its own envs and updates the shared parameters
+whenever its rollout is complete. With `shared`, other workers may have changed the parameters since the rollout was
+collected, so the statements below hold only approximately.
 """
 
 from typing import ClassVar, Literal, Self
@@ -43,7 +44,7 @@ from slm_lab.spec.model import AlgorithmSpec, Count, NonNegative, NonNegativeSch
 from slm_lab.types import Act, Evaluated, PackedShape, Rollout, Sequences, Stats
 
 AT_ONCE = 2**22
-"""Numbers of observations that are evaluated at once: those of 148 images of Atari, of 10,000s of vectors."""
+"""Largest number of observation elements evaluated in one pass: about 148 Atari frames, or 10,000s of vectors."""
 
 
 class ActorCriticBaseSpec(AlgorithmSpec):
@@ -129,11 +130,11 @@ class ActorCritic(Algorithm):
         self.actor = Actor(self.nets, params, self.choose, compile=acting, quick=small)
         judging = able if small else Effort.OFF
         self.estimator = NetFunction(
-            self.nets, params, self.estimate, compile=judging, quick=True, label="judging a rollout"
+            self.nets, params, self.estimate, compile=judging, quick=True, label="evaluating a rollout"
         )
 
     def _takes_notes(self) -> bool:
-        """Whether one net looks at images for actor and critic, and rollouts have a known length."""
+        """Whether actor and critic share a net that reads images, and rollouts have a fixed length."""
         fixed = lookup("memory", self.setting.spec.memory.name).fixed_size
         shape = self.info.obs_shape
         images = len(shape) == 3 or (isinstance(shape, PackedShape) and any(part.image for part in shape.parts))
@@ -151,7 +152,7 @@ class ActorCritic(Algorithm):
     """See Algorithm: `act` draws in this way."""
 
     def choose(self, obs: Tensor, noise: Tensor) -> Act:
-        """[N, *O], [N, ...] -> actions [N, *A], drawn from the policy; where notes are taken with what is thought"""
+        """[N, *O], [N, ...] -> sampled actions [N, *A]; with log prob and value if these are cached for the update."""
         if self.notes is None:
             return Act(self.net.policy(obs).sample(noise))
         policy, value = self.net.policy_value(obs)
@@ -159,13 +160,13 @@ class ActorCritic(Algorithm):
         return Act(action, policy.log_prob(action), value)
 
     def evaluate(self, rollout: Rollout) -> Evaluated:
-        """What actor and critic think of a rollout: they have not changed since it was played.
+        """Log probabilities and values of a rollout, under the parameters that collected it.
 
         Returns:
             log_prob [T, N], value [T+1, N], final_value [T, N]
         """
         t, n = rollout.reward.shape
-        # behind the last step nothing is done: what stands there is not looked at
+        # no action follows the last observation: zeros fill the place, and their log probs are not used
         later = rollout.action.new_zeros((n + len(rollout.final_obs), *rollout.action.shape[2:]))
         action = torch.cat([rollout.action.flatten(0, 1), later])
         noted = None if self.notes is None else self.notes.take()
@@ -186,7 +187,7 @@ class ActorCritic(Algorithm):
         )
 
     def _judge(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, *O], [B, *A] -> log_prob [B], value [B]; in parts, as layers of many images don't fit in any cache."""
+        """[B, *O], [B, *A] -> log_prob [B], value [B]; in parts, as layers of many images fit in no CPU cache."""
         log_probs, values = [], []
         size = max(1, AT_ONCE // obs[0].numel())
         for seen, done in zip(obs.split(size), action.split(size), strict=True):
@@ -198,7 +199,7 @@ class ActorCritic(Algorithm):
     def estimate(
         self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, final_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All that an update reads of a rollout.
+        """Everything that an update reads of a rollout.
 
         Args:
             obs: [T+1, N, *O]
@@ -221,7 +222,7 @@ class ActorCritic(Algorithm):
     def advantages(
         self, reward: Tensor, terminated: Tensor, truncated: Tensor, value: Tensor, final_value: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Advantages and value targets, [T, N] each, by the estimator the spec names; value is [T+1, N]."""
+        """Advantages and value targets, [T, N] each, by the estimator of the spec; value is [T+1, N]."""
         if self.spec.lam is not None:
             advantage = gae(reward, terminated, truncated, value, final_value, self.spec.gamma, self.spec.lam)
             return advantage, advantage + value[:-1]
@@ -280,6 +281,6 @@ class ActorCritic(Algorithm):
         self.learner.step(data, None, self.coefs())
 
     def coefs(self) -> tuple[Tensor, ...]:
-        """What the loss takes beside the data: its schedules in order; the scale of value targets, if there is one."""
+        """Arguments of the loss after the data: its schedules in order; the scale of value targets, if there is one."""
         scale = () if self.target_scale is None else (self.target_scale.tensor,)
         return (*(schedule.tensor for schedule in self.schedules.values()), *scale)

@@ -1,4 +1,4 @@
-"""What every algorithm is: it chooses actions and turns experience into better nets. *When* is the agent's to say."""
+"""Base of all algorithms: it chooses actions and updates nets from experience. The agent decides when to update."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class Setting:
     device: torch.device
     compile: Effort | bool
     generator: torch.Generator
-    """Source of all its chance, on the CPU."""
+    """Random generator for everything it samples, on the CPU."""
 
 
 class Schedule:
@@ -51,7 +51,7 @@ class Schedule:
         self.set_frame(0)
 
     def ahead(self, frame: int, every: int, steps: int) -> Tensor:
-        """[steps] f32 as it stands at the frame, and after each so many frames more."""
+        """[steps] f32: the values at frame, frame + every, frame + 2 * every, ..."""
         if self.spec is None:
             return self.tensor.expand(steps)
         values = [at_frame(*self.spec.parts, frame + k * every) for k in range(steps)]
@@ -70,17 +70,18 @@ class Schedule:
 class Algorithm(ABC):
     """Base of all algorithms.
 
-    A subclass sets `Spec`, builds its nets in `__init__` and says how it acts and learns. What it acts with is found in
-    `nets`, what it learns with in `optims` and `learners`, what else changes in `parts`; all of it is saved for it.
+    A subclass sets `Spec`, builds its nets in `__init__` and defines how it acts and learns. Put nets into `nets`,
+    optimizers into `optims`, learners into `learners` and other state into `parts`: the base class saves and restores
+    them.
     """
 
     Spec: ClassVar[type[AlgorithmSpec]]
     on_policy: ClassVar[bool | None]
-    """Whether a batch must come from the policy that is learned; None: it learns nothing."""
+    """Whether it is on-policy. None: it does not learn."""
     recurrent: ClassVar[bool] = False
     """Whether it can learn with a net that has a memory: from whole sequences, in order."""
     has_target: ClassVar[bool] = False
-    """Whether there is a target net, which the net's `update_type`, `update_frequency` and `polyak_coef` are about."""
+    """Whether there is a target net; the net's `update_type`, `update_frequency` and `polyak_coef` configure it."""
     masks: ClassVar[bool] = False
     """Whether it never chooses, nor bootstraps from, actions that the env does not allow (`env.action_mask`)."""
     noisy: ClassVar[bool] = False
@@ -88,12 +89,12 @@ class Algorithm(ABC):
     roles: ClassVar[tuple[str, ...]] = NetSpec.roles
     """Nets that it has: those whose prefix a key of the net may have."""
     moves_each_step: ClassVar[bool] = False
-    """Whether schedules move in every vector step, because acting follows one; else in updates. With a replay memory
-    they always do."""
+    """Whether schedules move in every vector step, because acting depends on one; else only with updates. With a replay
+    memory they always move in every step."""
     random_start: ClassVar[bool] = False
     """Whether the first `training_start_step` frames are acted at random."""
     actor: Actor
-    """What chooses actions, where there is something to explore by; `inputs` says what it takes."""
+    """Chooses actions when exploring; `inputs` gives its arguments beside the observations."""
     stat_names: tuple[str, ...] = ()
     """Names of the statistics of the loss, in order."""
 
@@ -104,18 +105,18 @@ class Algorithm(ABC):
         self.nets: dict[str, torch.nn.Module] = {}
         self.optims: dict[str, Any] = {}
         self.learners: dict[str, Learner] = {}
-        """By the name under which their steps are saved."""
+        """By the name under which their numbers of steps are saved."""
         self.parts: dict[str, Stateful | None] = {}
-        """What else is saved, by name; None: it is not there. `noise` is the NoiseStream of the actor."""
+        """Other state to be saved, by name; None: not in use. `noise` is the NoiseStream of the actor."""
         self.schedules: dict[str, Schedule] = {}
         self.frame = 0
-        """Where the schedules stand."""
+        """Frame of the schedules."""
         self.acted = 0
-        """Frames acted, of an algorithm that begins at random."""
+        """Frames acted, by an algorithm that begins with random actions."""
         self.recall: Recall | None = None
-        """What recurrent nets remember; None: the nets have no memory."""
+        """Hidden states of recurrent nets; None: the nets are not recurrent."""
         self.notes: Notes | None = None
-        """What was thought while acting; None: rollouts are evaluated afterwards, or never."""
+        """Cached log probabilities and values of the current rollout; None: computed afterwards, or never."""
 
     @property
     def training_frequency(self) -> int:
@@ -124,7 +125,7 @@ class Algorithm(ABC):
 
     @property
     def training_start_step(self) -> int:
-        """Transitions that a replay memory must have seen before the first update; more than so many."""
+        """The first update comes once a replay memory has seen more transitions than this."""
         return 0
 
     @property
@@ -138,24 +139,24 @@ class Algorithm(ABC):
 
         Args:
             obs: [N, *O]
-            explore: draw from the policy; False: its likeliest action
+            explore: sample from the policy; False: its most likely action
         """
 
     @property
     def alike(self) -> bool:
-        """Whether the next acts are calls of `actor` with what `inputs` gives, so that they may be one."""
+        """Whether the next steps can be fused: each is `actor(obs, *inputs)`."""
         drawn = not self.random_start or self.acted + self.info.num_envs > self.training_start_step
         known = hasattr(self, "actor") and "noise" in self.parts
         return known and drawn and self.recall is None and self.notes is None
 
     def inputs(self, steps: int, *, example: bool = False) -> tuple[Tensor, ...]:
-        """What `actor` takes beside observations, as `act` would draw it in so many acts in a row: [steps, ...] each.
+        """Arguments of `actor` beside observations, as `act` would draw them in that many steps: [steps, ...] each.
 
-        A class that acts so says it, as one derived from it may act otherwise: `inputs = Algorithm.inputs`.
+        A class whose `act` draws in this way states it by `inputs = Algorithm.inputs`; a subclass may act differently.
 
         Args:
-            steps: number of acts
-            example: give what looks like it, and draw nothing
+            steps: number of steps
+            example: return tensors of the same shapes and types, without drawing from the generator
         """
         if not example:
             self.acted += steps * self.info.num_envs
@@ -165,10 +166,10 @@ class Algorithm(ABC):
 
     @abstractmethod
     def update(self, batch: Any) -> Stats:
-        """Learn from what the memory gave.
+        """Learn from data of the memory.
 
         Args:
-            batch: what an on-policy memory handed over, a Rollout; or the replay memory, to draw from
+            batch: a Rollout from an on-policy memory; or the replay memory itself, to sample from
 
         Returns:
             0-d tensors by name
@@ -178,7 +179,7 @@ class Algorithm(ABC):
         """
 
     def make_recall(self, nets: Sequence[torch.nn.Module]) -> Recall | None:
-        """What these nets will remember, of which the first acts; None where they are not recurrent."""
+        """Hidden states for these nets, of which the first acts; None where they are not recurrent."""
         recurrent = [net for net in nets if isinstance(net, RecurrentNet)]
         if not recurrent:
             return None
@@ -190,7 +191,7 @@ class Algorithm(ABC):
         """Observations and further fields of a rollout, in the form that the losses of the Learner take.
 
         Args:
-            rollout: of T steps; recurrent nets have run over it (`Recall.run`)
+            rollout: of T steps; recurrent nets have processed it (`Recall.run`)
             fields: [T, N, ...] each
 
         Returns:
@@ -201,11 +202,11 @@ class Algorithm(ABC):
         return tuple(x.flatten(0, 1) for x in (rollout.obs[:-1], *fields))
 
     def rows(self, size: int) -> int:
-        """Rows of what `learner_data` gave that make a minibatch of so many transitions."""
+        """Number of rows of `learner_data` that make a minibatch of `size` transitions."""
         return size if self.recall is None else max(1, size // self.recall.seq_len)
 
     def shuffled(self, data: Sequence[Tensor]) -> Tensor:
-        """Numbers of all rows of the data in random order, [B] int64."""
+        """Indices of all rows of the data in random order, [B] int64."""
         return torch.randperm(len(data[0]), generator=self.setting.generator).to(data[0].device)
 
     def set_frame(self, frame: int) -> None:
@@ -231,7 +232,7 @@ class Algorithm(ABC):
         self.acted = max(self.acted, self.training_start_step)
 
     def variables(self) -> dict[str, float]:
-        """Learning rate (mean over optimizers) and coefficients as they stand."""
+        """Current learning rate (mean over optimizers) and coefficients."""
         rates = [float(o.lr) for o in self.optims.values()]
         lr = {"lr": sum(rates) / len(rates)} if rates else {}
         return lr | {name: s.value for name, s in self.schedules.items() if s.spec is not None}
@@ -241,7 +242,7 @@ class Algorithm(ABC):
         return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> State:
-        """Nets, optimizers, steps, the place in the schedules, and all parts."""
+        """Nets, optimizers, steps, the frame of the schedules, and all parts."""
         return {
             "frame": self.frame,
             "nets": {k: {n: v.clone() for n, v in net.state_dict().items()} for k, net in self.nets.items()},
@@ -252,7 +253,7 @@ class Algorithm(ABC):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.load_learned(state)
         # schedules are those of the spec, which may have been changed since
         self.set_frame(int(state["frame"]))
@@ -261,12 +262,12 @@ class Algorithm(ABC):
         for name, learner in self.learners.items():
             learner.steps = int(state[name])
         for name, part in self._all_parts().items():
-            # runs of before notes were taken have none: the rollout under way is evaluated afterwards then
+            # checkpoints from before this cache existed have no entry: the current rollout is evaluated afterwards then
             if name in state or part is not self.notes:
                 part.load_state_dict(state[name])
 
     def load_learned(self, state: State) -> None:
-        """Take over nets and optimizers of what `state_dict` said, and nothing else."""
+        """Restore the nets and optimizers of the state that `state_dict` returned, and nothing else."""
         for key, net in self.nets.items():
             net.load_state_dict(state["nets"][key])
         for key, optim in self.optims.items():

@@ -28,7 +28,8 @@ class Bound(nn.Module):
             raise ValueError(f"nets without parameters: {sorted(missing)}")
         self.nets = nn.ModuleDict(nets)
         self.params = {name: params[name] for name in nets}
-        # torch's batch normalization changes its statistics unseen: whoever traces it must stumble over them
+        # torch's batch normalization updates its statistics in place, invisibly to a tracer; they are left out here, so
+        # that compiling such a net fails instead of using stale ones
         found = {
             f"{path}.{name}": buffer
             for path, layer in self.named_modules()

@@ -1,9 +1,9 @@
 """CrossQ. Bhatt et al. 2024, arXiv:1902.05605.
 
-The idea: target nets are there because critics that chase themselves run away; they also make learning slow, as news
-has to pass through an old copy first. Batch normalization keeps critics in check as well, and does without the copy, if
-it is done right. The actions in the memory and those of the policy are distributed differently: statistics of one are
-wrong for the other. So both go through the critics as one batch, normalized by what they have in common.
+The idea: critics that bootstrap from themselves diverge; but target nets slow learning, since new information reaches
+the targets only through a lagging copy. Batch normalization keeps critics stable without the copy, if it is done right.
+The actions in the memory and those of the policy are distributed differently: statistics of one are wrong for the
+other. So both go through the critics as one batch, normalized by the statistics of both.
 
     SAC (see `sac`), with this update of the critics:
         draw a batch (s, a, r, s', d), and a' ~ pi(s')
@@ -13,9 +13,9 @@ wrong for the other. So both go through the critics as one batch, normalized by 
 The target is a constant to the gradient. For discrete actions [s; s'] is the batch, and the expectation over a' is
 summed up exactly. The policy learns from critics in eval mode, normalized by running statistics.
 
-What normalizes stands in the net of the critics: `LazyBatchRenorm1d` behind each of its linear layers (`critic_arc` of
-TorchArcNet). Renormalization (`net.normalization`) keeps train and eval mode together. Nothing goes wrong at once
-without any normalization, but little is learned.
+The normalization layers are part of the critics' net spec: `LazyBatchRenorm1d` after each linear layer (`critic_arc` of
+TorchArcNet). Renormalization (`net.normalization`) keeps the outputs of train and eval mode close. Without any
+normalization there is no error, but little is learned.
 
 Differs from the paper: the policy's net is normalized only where its own spec says so.
 """
@@ -44,14 +44,14 @@ class CrossQ(SoftActorCritic):
         super().__init__(setting)
         self.critics.eval()
 
-    def critic_values(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[Tensor, ...]:
+    def critic_values(self, batch: Batch, extras: Rest, alpha: Tensor) -> tuple[Tensor, ...]:
         """Q_i(s, a) [B] and V(s') [B] of one pass of all critics, in train mode."""
-        if told.next_noise is None:
+        if extras.next_noise is None:
             with torch.no_grad():
                 policy: Any = self.policy(batch.next_obs)
             now, after = joint_pass(self.critics, batch.obs, batch.next_obs)
-            next_value = expected_soft_value(lowest(after, told.subset), policy.log_p, alpha)
+            next_value = expected_soft_value(lowest(after, extras.subset), policy.log_p, alpha)
             return *(taken_value(q, batch.action) for q in now), next_value.detach()
-        next_action, log_prob = self.next_action(batch.next_obs, told.next_noise)
+        next_action, log_prob = self.next_action(batch.next_obs, extras.next_noise)
         now, after = joint_pass(self.critics, batch.obs, batch.next_obs, batch.action, next_action)
-        return *now, soft_value(lowest(after, told.subset), log_prob, alpha).detach()
+        return *now, soft_value(lowest(after, extras.subset), log_prob, alpha).detach()

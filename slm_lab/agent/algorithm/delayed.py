@@ -1,4 +1,4 @@
-"""What SAC, TD3 and their relatives share: critics learn with every batch, policy and targets may wait their turn."""
+"""What SAC, TD3 and their relatives share: critics learn with every batch, policy and targets with every nth."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class DelayedSpec(AlgorithmSpec):
     target_delay: Count | None = None
     """Updates of the critics for one move of the targets; None: policy_delay."""
     num_critics: Count = 2
-    """N, critics that learn the same from different beginnings."""
+    """N, critics trained on the same targets from different initializations."""
 
 
 class Batch(NamedTuple):
@@ -124,7 +124,7 @@ class Turns:
         return {"move_due": self.move_due, "steps": [self.both.steps, self.critics.steps]}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.move_due = bool(state.get("move_due", False))
         self.both.steps, self.critics.steps = (int(n) for n in state["steps"])
 

@@ -1,10 +1,10 @@
 """Deep Q learning, from the plain net to the double one. Watkins 1989; Mnih et al. 2013; van Hasselt et al. 2016.
 
-The idea: Q(s, a) says what an action is worth if one acts best from then on, whoever took it. So old experience is as
-good as new: it is kept in a memory, and learned from many times.
+The idea: Q(s, a) is the value of an action if one acts best from then on, whoever took it. So old experience is as good
+as new: it is kept in a memory, and learned from many times.
 
     repeat:
-        act, a = argmax_a Q(s, a) or, to explore, another; remember (s, a, r, s')
+        act, a = argmax_a Q(s, a) or, to explore, another; store (s, a, r, s')
         once for each training_frequency frames, training_iter times:
             draw B transitions from the memory
             y = r + gamma * V(s')            y = r where the episode terminated; or over n steps, below
@@ -15,17 +15,17 @@ of gradient steps does not depend on num_envs.
 
 They differ in what V(s') is:
 
-    VanillaDQN   max_a Q(s', a)                              the net's own opinion: it runs after itself
+    VanillaDQN   max_a Q(s', a)                              the online net's own estimate: it chases a moving target
     DQN          max_a Q_target(s', a)                       of a slow copy, the target net
-    DoubleDQN    Q_target(s', argmax_a Q(s', a))             the net chooses, the copy judges: less optimism
+    DoubleDQN    Q_target(s', argmax_a Q(s', a))             the net chooses, the copy evaluates: less overestimation
 
 With `atoms` the net gives not the mean of the return but its distribution, over that many values from `v_min` to
 `v_max` (C51). With `net.noisy_std` its linear layers are noisy and explore: noise is drawn anew for each act and, of
 the net and its target apart, for each gradient step.
 
 With `num_step_returns` n above 1, `y = r_0 + gamma r_1 + ... + gamma^(m-1) r_(m-1) + gamma^m V(s_m)`. m is n, or less
-where the episode ends before, or where the memory knows no more yet; s_m is the true successor. Rewards reach back
-faster; but those behind the first belong to actions that today's policy might not take (Hessel et al. 2018).
+where the episode ends before, or where the memory has no more yet; s_m is the true successor. Rewards reach back
+faster; but those after the first belong to actions that the present policy might not take (Hessel et al. 2018).
 
 The target net is equal to the net at the start. After the first training past each multiple of `update_frequency`
 frames it is replaced, or moved by `polyak_coef`. The weights w are 1, unless a PrioritizedReplay has a `beta_spec`.
@@ -80,9 +80,9 @@ class DQNSpec(DQNBaseSpec):
     atoms: Annotated[int, Field(ge=2), NUMBER] | None = None
     """K, values of the return that the net gives probabilities for: 51 is usual. None: the net gives its mean."""
     v_min: Real | None = None
-    """Lowest of them, in units of the discounted return; what lies below is taken for it."""
+    """Lowest of them, in units of the discounted return; smaller returns are clipped to it."""
     v_max: Real | None = None
-    """Highest of them."""
+    """Highest of them; larger returns are clipped to it."""
 
     @model_validator(mode="after")
     def _support_is_stated(self) -> Self:
@@ -110,7 +110,7 @@ class VanillaDQN(Algorithm):
     noisy = True
     masks = True
     double: bool = False
-    """Whether the net chooses the next action also where a target net judges it."""
+    """Whether the online net chooses the next action, also where a target net evaluates it."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -136,17 +136,17 @@ class VanillaDQN(Algorithm):
         self.learners, self.parts = {"steps": self.learner}, {"noise": self.explorer.noise, "target": self.target}
 
     def net_spec(self) -> Any:
-        """Of the net, as its role sees it."""
+        """Spec of the net, with the keys of its role."""
         return self.setting.spec.net.for_role("critic")
 
     def make_head(self, spec: NetSpec) -> ReturnHead:
-        """What the net says of returns."""
+        """How the net represents returns."""
         if self.spec.atoms is None:
             return MeanHead(loss_function(spec.loss_spec, each=True))
         return CategoricalHead(self.spec.v_min, self.spec.v_max, self.spec.atoms, masked=self.info.masked)
 
     def prioritized(self) -> bool:
-        """Whether the memory gets the errors of predictions."""
+        """Whether the memory takes TD errors as priorities."""
         return bool(getattr(lookup("memory", self.setting.spec.memory.name), "prioritized", False))
 
     @property
@@ -170,7 +170,7 @@ class VanillaDQN(Algorithm):
 
     @property
     def alike(self) -> bool:
-        """See Algorithm: noise of layers is drawn for each act."""
+        """See Algorithm: noise of layers is drawn in each step."""
         return super().alike and not self.noise
 
     inputs = Algorithm.inputs
@@ -181,7 +181,7 @@ class VanillaDQN(Algorithm):
         return Act(self.explorer.pick(self.head.q(self.net(obs)[0]), noise, var))
 
     def next_return(self, next_obs: Tensor) -> Tensor:
-        """V(s') of the table above: [B], or with a distribution the return that it is the mean of, [B, K]."""
+        """V(s') of the table above, [B]; of a distribution, the distribution whose mean it is, [B, K]."""
         judge = self.net if self.target is None else self.target.net
         judged = judge(next_obs)[0]
         return self.head.best(judged, self.net(next_obs)[0] if self.double else None)
@@ -189,7 +189,7 @@ class VanillaDQN(Algorithm):
     def loss(
         self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, terminated: Tensor, weight: Tensor
     ) -> tuple[Tensor, Stats]:
-        """What is descended on above, over a batch [B, ...]; `error` is how wrong Q(s, a) was, [B]."""
+        """The loss above, over a batch [B, ...]; `error` is each sample's TD error, [B]."""
         raw = self.net(obs)[0]
         with torch.no_grad():
             best = self.next_return(next_obs)
@@ -220,14 +220,14 @@ class VanillaDQN(Algorithm):
 
 @register("algorithm")
 class DQN(VanillaDQN):
-    """A target net chooses the next action and says what it is worth."""
+    """A target net chooses the next action and evaluates it."""
 
     has_target = True
 
 
 @register("algorithm")
 class DoubleDQN(VanillaDQN):
-    """The net chooses the next action, the target net says what it is worth."""
+    """The net chooses the next action, the target net evaluates it."""
 
     has_target = True
     double = True

@@ -24,7 +24,7 @@ LossFunction = Callable[..., tuple[Tensor, Stats]]
 
 
 class NonFiniteLoss(LabError):
-    """The loss became infinite or not a number: the run is stopped, its last checkpoint is sound."""
+    """The loss became infinite or not a number: the run is stopped, its last checkpoint is usable."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Learner:
         self._bound = [Bound(nets, self._flat, stage.loss) for stage in self.stages]
         self._statistics = self._bound[0].statistics
         self.stat_names = (*(n for stage in self.stages for n in (stage.label, *stage.stats)), "grad_norm")
-        # behind the statistics the sum of all parameters, which shows whether one of them is not finite
+        # after the statistics comes the sum of all parameters, which shows whether one of them is not finite
         self._sums = torch.zeros(len(self.stat_names) + 1, device=next(iter(self._flat.values())).flat.device)
         self._since = 0
         self.defers_check = self._sums.device.type != "cpu"
-        """Whether nobody waits for the device to know that the loss is finite."""
+        """Whether the check for a finite loss is deferred, so that the CPU does not wait for the device."""
         self._one = torch.ones((), device=self._sums.device)
         self._compiled: dict[tuple[object, ...], Compiled] = {}
         if compile and not all(o.functional for o in self.optims.values()):
@@ -165,7 +165,7 @@ class Learner:
         return self._functional(n_data, 0, indexed=False), self._arguments([], None, ())
 
     def took(self, sums: Tensor, each: int) -> Stats:
-        """Take note of steps that a larger program has made.
+        """Count the steps that a larger program has made.
 
         Args:
             sums: [K, S], what `each` steps have added to zeros, K times
@@ -197,8 +197,8 @@ class Learner:
     def take_stats(self) -> Stats:
         """Means over the steps since the last call.
 
-        On a device nobody waits for them here: who reads them, at a log row, calls `check_finite`. The loss then is not
-        a number where a parameter is none.
+        On a device the CPU does not wait for them here: who reads them, at a log row, calls `check_finite`. The loss is
+        made NaN where a parameter is not finite.
 
         Raises:
             NonFiniteLoss: on a CPU, see `check_finite`
@@ -207,7 +207,7 @@ class Learner:
         self._sums.zero_()
         self._since = 0
         stats, params = self._named(means)
-        # of parameters too: what the last step made of them is in no loss yet
+        # of parameters too: no loss has seen yet what the last step made of them
         if self.defers_check:
             stats[self.stat_names[0]] += params - params
         elif not math.isfinite(sum(means.tolist())):
@@ -215,7 +215,7 @@ class Learner:
         return stats
 
     def _arguments(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> list[Tensor]:
-        """All a step reads, in the order that `_functional` takes it apart again."""
+        """All tensors that a step reads, in the order in which `_functional` unpacks them."""
         learned = [t for o in self.optims.values() for t in o.tensors()]
         copies = [o.params.flat for o in self.optims.values() if o.copies]
         frozen = [f.flat for f in self._frozen.values()]
@@ -254,7 +254,7 @@ class Learner:
                 p.requires_grad_(True)
 
     def _get_compiled(self, data: Sequence[Tensor], index: Tensor | None, coefs: Sequence[Tensor]) -> Compiled | None:
-        # compiled code checks nothing: what it was not made for must not reach it
+        # compiled code does not check shapes or dtypes, so they are checked here
         key = tuple((t.shape, t.stride(), t.dtype) for t in (*data, *coefs, *(() if index is None else (index,))))
         if key not in self._compiled:
             try:
@@ -264,7 +264,7 @@ class Learner:
                 )
             except CompileError as e:
                 level = "DEBUG" if self.compile is Effort.QUICK else "INFO"
-                logger.log(level, "not compiled, going on in eager mode: {}", e)
+                logger.log(level, "not compiled, continuing in eager mode: {}", e)
                 self.compile = Effort.OFF
                 return None
         return self._compiled[key]
@@ -309,7 +309,7 @@ class Learner:
 
 
 def check_finite(stats: Stats, steps: int) -> None:
-    """Look at what an update reported on a device.
+    """Check what an update reported on a device.
 
     Args:
         stats: as `take_stats` gave them; read here
@@ -326,7 +326,7 @@ def _not_finite(stats: Stats, steps: int) -> str:
     shown = ", ".join(f"{k} {v.item():.4g}" for k, v in stats.items())
     return (
         f"the loss or a parameter is not finite ({shown}) at gradient step {steps}; "
-        "the parameters of this moment are not saved. Usual causes: a high learning rate, no clip_grad_val, "
+        "these parameters are not saved. Usual causes: a high learning rate, no clip_grad_val, "
         "rewards or observations out of scale."
     )
 

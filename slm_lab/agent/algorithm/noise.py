@@ -1,4 +1,4 @@
-"""Random numbers for acting, drawn a block at a time: one call of the generator serves many steps."""
+"""Random numbers for acting, drawn in blocks: one call of the generator serves many steps."""
 
 import torch
 from torch import Generator, Tensor
@@ -13,7 +13,7 @@ BLOCK = 128
 
 
 class NoiseStream:
-    """The noise of one act after the other."""
+    """The noise of successive steps."""
 
     def __init__(
         self, dist: type[Distribution | Exploration], action: ActionSpace, num_envs: int, generator: Generator
@@ -27,7 +27,7 @@ class NoiseStream:
         """What is left of the block, the next row last."""
 
     def next(self, n: int | None = None) -> Tensor:
-        """[N, ...] for one act; of another batch size n: drawn apart, the stream unmoved in its block."""
+        """[N, ...] for one step; for another batch size n it is sampled separately and the block is left as it is."""
         if n is not None and n != self._num_envs:
             return self._dist.noise((n,), self._action, self._generator)
         if not self._rows:
@@ -36,7 +36,7 @@ class NoiseStream:
         return self._rows.pop()
 
     def ahead(self, steps: int, *, example: bool = False) -> Tensor:
-        """[steps, N, ...] for so many acts; an example looks like it, and is drawn from nowhere."""
+        """[steps, N, ...] for that many steps; an example has this shape, but leaves the generator unused."""
         if example:
             return self._dist.noise((steps, self._num_envs), self._action, Generator())
         left = len(self._rows)
@@ -51,6 +51,6 @@ class NoiseStream:
         return {"rows": torch.stack(self._rows) if self._rows else None}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._rows = [] if state["rows"] is None else list(state["rows"].unbind())
         self._block = torch.stack(self._rows[::-1]) if self._rows else torch.empty(0)

@@ -1,8 +1,8 @@
-"""What actor and critic thought while they acted, kept for the update.
+"""Log probabilities and values computed while acting, cached for the update.
 
 A rollout is mostly evaluated afterwards, in one batched pass: with a small net that costs next to nothing, while every
-operation more in acting does. With a large net that answers for actor and critic at once it is the other way round: to
-go through all images once more takes long, and the value is only one small head more when it acts.
+additional operation of acting does. With a large shared net it is the other way round: a second pass over all images is
+expensive, and the value costs only one more small head while acting.
 """
 
 import torch
@@ -13,7 +13,7 @@ from slm_lab.types import Act
 
 
 class Notes:
-    """Log probabilities and values of the rollout under way."""
+    """Log probabilities and values of the current rollout."""
 
     def __init__(self, horizon: int, num_envs: int, device: torch.device) -> None:
         self.log_prob = torch.zeros((horizon, num_envs), device=device)
@@ -21,7 +21,7 @@ class Notes:
         self._t = 0
 
     def add(self, act: Act | None) -> None:
-        """Keep what belongs to the step that has been stored; without an Act, or with a mere action, it has a gap."""
+        """Cache those of the step that was stored; an Act without them, or None, leaves the rollout incomplete."""
         if act is None or act.log_prob is None or act.value is None or self._t == len(self.value):
             return
         self.log_prob[self._t] = act.log_prob
@@ -29,20 +29,20 @@ class Notes:
         self._t += 1
 
     def take(self) -> tuple[Tensor, Tensor] | None:
-        """log_prob, value [T, N] of a rollout without a gap, else None. The next rollout is under way then."""
+        """log_prob, value [T, N] of a complete rollout, else None; the next rollout begins."""
         complete, self._t = self._t == len(self.value), 0
         return (self.log_prob, self.value) if complete else None
 
     def clear(self) -> None:
-        """Other parameters act from now on: the rollout under way gets a gap."""
+        """Drop the cache, as other parameters act from now on: the current rollout stays incomplete."""
         self._t = 0
 
     def state_dict(self) -> State:
-        """What is kept so far."""
+        """What is cached so far."""
         return {"log_prob": self.log_prob[: self._t].clone(), "value": self.value[: self._t].clone()}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._t = len(state["value"])
         self.log_prob[: self._t] = state["log_prob"]
         self.value[: self._t] = state["value"]

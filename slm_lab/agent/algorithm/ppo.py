@@ -39,15 +39,16 @@ class PPOSpec(ActorCriticBaseSpec):
     time_horizon: Count
     """T, steps per env of a rollout."""
     minibatch_size: Count = 64
-    """M, transitions of a gradient step; the rest of an epoch that does not fill one is a smaller step. A recurrent net
-    takes whole sequences, as many as fit into M and at least one."""
+    """M, transitions of a gradient step; the last minibatch of an epoch may be smaller. A recurrent net takes whole
+    sequences, as many as fit into M and at least one."""
     training_epoch: Count
     """K, passes over a rollout."""
     target_kl: Positive | None = None
     """An update ends with the first epoch in which the mean of approx_kl, an estimate of KL(pi_old || pi), is above it:
     0.01 to 0.05 are usual. None: always K epochs."""
     clip_vloss: bool = False
-    """Clip the change of the value by eps too, in units of the return (or of what it is measured in)."""
+    """Clip the change of the value by eps too, in the units in which values are compared: of the return, of its running
+    scale (normalize_v_targets), or of its symlog."""
     symlog: bool = False
     """Values and their targets are compared by their symlog, `sign(x) ln(1 + |x|)`."""
     normalize_advantages: Literal["standardize", "percentile"] = "standardize"

@@ -1,8 +1,8 @@
 """PQN: Q learning on rollouts, without a target net and without a memory. Gallici et al. 2024, arXiv:2407.04811.
 
-The idea: DQN needs a replay memory and a target net because learning from its own last guesses runs away. Many envs at
-once make a batch as varied as one drawn from a memory, and LayerNorm keeps the net from running away. What remains is
-Q learning, as simple as PPO and with one net.
+The idea: DQN needs a replay memory and a target net because bootstrapping from its own latest estimates diverges. Many
+envs at once make a batch as varied as one drawn from a memory, and LayerNorm keeps the net from diverging. What remains
+is Q learning, as simple as PPO and with one net.
 
     repeat:
         play T steps in N envs, a = argmax_a Q(s, a), or with probability epsilon any action
@@ -11,8 +11,8 @@ Q learning, as simple as PPO and with one net.
             y = r where the episode terminated; r + gamma * V(s') where it was truncated, and at the last step
         for K epochs, for each minibatch of M <= N * T: descend on the mean of loss(Q(s, a), y)
 
-These are the targets of Peng's Q(lambda): they run on through actions that were explored. lambda 0 is one-step Q
-learning. The net should be normalized: `layer_norm` true.
+These are the targets of Peng's Q(lambda): exploratory actions do not cut them. lambda 0 is one-step Q learning. The net
+should be normalized: `layer_norm` true.
 
 Differs from the paper: any optimizer and loss (there RAdam); the observation is normalized only where the env's keys
 say so.
@@ -33,12 +33,12 @@ class PQNSpec(ActionValueSpec):
     """Keys of PQN."""
 
     lam: Unit = 0.65
-    """lambda of the targets: 0 is one step, 1 bootstraps at the end of the rollout alone."""
+    """lambda of the targets: 0 is one step, 1 bootstraps only at the end of the rollout."""
     time_horizon: Count
     """T, steps per env of a rollout."""
     minibatch_size: Count
-    """M, transitions of a gradient step; the rest of an epoch that does not fill one is a smaller step. A recurrent net
-    takes whole sequences, as many as fit into M and at least one."""
+    """M, transitions of a gradient step; the last minibatch of an epoch may be smaller. A recurrent net takes whole
+    sequences, as many as fit into M and at least one."""
     training_epoch: Count = 2
     """K, passes over a rollout."""
 

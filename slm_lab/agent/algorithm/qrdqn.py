@@ -1,8 +1,8 @@
 """QR-DQN: learn the quantiles of the return. Dabney et al. 2018, arXiv:1710.10044.
 
-The idea: the mean of a return hides what it is made of. A net that tells the whole distribution has more to learn from
-each transition, and its mean is the better for it. Here the distribution is K returns theta_1 ... theta_K of each
-action, the quantiles of fixed fractions tau_i = (2i - 1) / 2K. Unlike C51 it needs no bounds of the return.
+The idea: the mean of a return hides its distribution. A net that predicts the whole distribution has more to learn from
+each transition, and its mean becomes better too. Here the distribution is K returns theta_1 ... theta_K of each action,
+the quantiles of fixed fractions tau_i = (2i - 1) / 2K. Unlike C51 it needs no bounds of the return.
 
     as DQN (see `dqn`), with
         Q(s, a) = mean_i theta_i(s, a)

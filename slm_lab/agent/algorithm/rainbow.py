@@ -1,20 +1,20 @@
 """Rainbow: six improvements of DQN in one agent. Hessel et al. 2018, arXiv:1710.02298.
 
-The idea: each of the improvements cures another ill of DQN, so their cures add up.
+The idea: each of the improvements mends another weakness of DQN, so their gains add up.
 
-    double          the net chooses the next action, the target net judges it       less optimism
-    prioritized     what was predicted badly is drawn again sooner                  memory: PrioritizedReplay
+    double          the net chooses the next action, the target net rates it        less overestimation
+    prioritized     transitions with a large error are drawn again sooner           memory: PrioritizedReplay
     dueling         V(s) and A(s, a) apart                                          net: the dueling form of its type
     multi_step      y is made of the next n rewards                                 num_step_returns, 3 by default
     distributional  the distribution of the return, over fixed values (C51)         atoms, v_min, v_max
-    noisy           noise in the linear layers explores, and fades where it should  net.noisy_std, 0.5 by default
+    noisy           noise in the linear layers explores; its size is learned        net.noisy_std, 0.5 by default
 
     as DQN (see `dqn`), with
         p' = the distribution of Q_target(s_n, argmax_a Q(s_n, a))
         m = p' on the values r_0 + ... + gamma^(n-1) r_(n-1) + gamma^n z, projected onto z
         descend on the mean of w * cross_entropy(m, p(s, a)); the priority is KL(m || p(s, a))
 
-`without` leaves parts out, as the paper does to see what each is worth: one spec is the whole ablation. Keys of a part
+`without` leaves parts out, as the paper's ablation does: one spec is the whole ablation. Keys of a part
 that is left out are not read; without noisy layers `explore_var_spec` explores.
 
 Differs from the paper: several envs, any optimizer; rewards are not clipped; one draw of noise for all envs of a step.

@@ -1,4 +1,4 @@
-"""Random: every action equally likely, nothing learned. What any other algorithm must beat."""
+"""Random: every action equally likely, nothing learned. The baseline that any other algorithm must beat."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class RandomSpec(AlgorithmSpec):
 
 @register("algorithm")
 class Random(Algorithm):
-    """Draws from the action space, also where others would be greedy: from a stream of its own there."""
+    """Samples from the action space, also with explore=False, then from a separate random stream."""
 
     Spec = RandomSpec
     on_policy = None
@@ -49,10 +49,10 @@ class Random(Algorithm):
         return {}
 
     def state_dict(self) -> State:
-        """Where chance stands."""
+        """The state of the random generators."""
         return super().state_dict() | {"greedy": self._greedy.get_state()}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self._greedy.set_state(state["greedy"])

@@ -1,14 +1,14 @@
-"""What an algorithm with recurrent nets remembers: while it acts, and when it learns from what it did.
+"""Hidden states of recurrent nets, while acting and in updates.
 
 Acting carries a hidden state for each env. When a rollout is complete, and before anything is learned from it, every
-net runs over it once more from the state that stood at its beginning: that gives log probabilities and values, those of
-the moment of acting, and the hidden state before every step. For the gradient steps the rollout is then cut into
-sequences of L = `seq_len` steps; each starts from the state that stood there, which is data: no gradient goes further
-back. A minibatch is made of whole sequences. With several gradient steps on one rollout (PPO) these states become
-slightly old, as the log probabilities of the policy that acted do.
+net runs over it once more from the hidden state at its beginning: that gives the log probabilities and values under the
+parameters that acted, and the hidden state before every step. For the gradient steps the rollout is then cut into
+sequences of L = `seq_len` steps; each starts from the hidden state at its first step, which is data: no gradient goes
+further back. A minibatch is made of whole sequences. With several gradient steps on one rollout (PPO) these states
+become slightly stale, as the log probabilities of the policy that acted do.
 
-Where an episode ends inside a sequence the state is zero again, so nothing of one episode is known in the next. The
-value of a truncated episode's last observation is that of the state which had seen all of it.
+Where an episode ends inside a sequence the state is reset to zero, so nothing leaks from one episode into the next. The
+value of a truncated episode's last observation uses the hidden state after the whole episode.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,13 +48,13 @@ class Recall:
                 [f"agent.net.seq_len: must divide the steps of a rollout, which are {horizon} (got {self.seq_len})"]
             )
         self.state = self._zeros(num_envs, self._sizes[0])
-        """[N, H] of the net that acts, after what it saw last; zero where the next observation begins an episode."""
+        """[N, H] of the net that acts, after its last observation; zero where the next one begins an episode."""
         self.start = self._zeros(num_envs, sum(self._sizes))
-        """[N, sum of H] of all nets, at the beginning of the rollout under way."""
+        """[N, sum of H] of all nets, at the beginning of the current rollout."""
         self._states = self.start[None]
 
     def step(self, obs: Tensor) -> tuple[Tensor, ...]:
-        """The acting net's heads for [N, *O]; it remembers. Another N than before begins anew."""
+        """The acting net's heads for [N, *O]; updates the hidden state. A new N starts from zeros."""
         if len(obs) != len(self.state):
             self.state = self._zeros(len(obs), self._sizes[0])
         outs, after = self.nets[0].step(obs, self.state)
@@ -62,15 +62,15 @@ class Recall:
         return outs
 
     def forget_(self, ended: NDArray[Any] | None = None) -> None:
-        """Begin anew where an episode ended, [N] bool; None: everywhere."""
+        """Reset the hidden state where an episode ended, [N] bool; None: everywhere."""
         if ended is None:
             self.state.zero_()
-        elif ended.any() and len(ended) == len(self.state):  # another N begins anew with the next step
+        elif ended.any() and len(ended) == len(self.state):  # a new N starts from zeros in the next step
             self.state[torch.from_numpy(ended).to(self._device)] = 0
 
     @contextmanager
     def apart(self, num_envs: int) -> Iterator[None]:
-        """Act in other envs, from the beginning of episodes; the state is put back afterwards."""
+        """Act in other envs, from the beginning of episodes; the hidden state is restored afterwards."""
         kept, self.state = self.state, self._zeros(num_envs, self._sizes[0])
         try:
             yield
@@ -78,7 +78,7 @@ class Recall:
             self.state = kept
 
     def run(self, rollout: Rollout) -> list[tuple[Tensor, ...]]:
-        """Go through the rollout with every net.
+        """Run every net over the rollout.
 
         Returns:
             of each net the heads' outputs for `cat([obs.flatten(0, 1), final_obs])`, [(T+1) * N + K, width]
@@ -99,7 +99,7 @@ class Recall:
         return outs
 
     def sequences(self, rollout: Rollout, fields: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The rollout that `run` went through, cut; afterwards the next one is under way.
+        """The rollout that `run` has processed, cut into sequences; the next rollout begins.
 
         Args:
             rollout: of T steps
@@ -120,12 +120,12 @@ class Recall:
         state = self._states[: t : self.seq_len].flatten(0, 1)
         valid = [cut(torch.ones_like(ended))] if self._episodic else []
         if not self._episodic:
-            # what acting carries is the same, but for rounding
+            # the hidden state of acting is the same, except for rounding
             self.start.copy_(torch.cat([self.state, self._states[-1, :, self._sizes[0] :]], -1))
         return cut(rollout.obs[:-1]), cut(reset), state, *valid, *(cut(x) for x in fields)
 
     def over(self, loss: Callable[..., Any]) -> Callable[..., Any]:
-        """The loss as a function of what `sequences` gives, and of coefficients: it gets all steps as one batch."""
+        """The loss as a function of what `sequences` returns, and of coefficients: it gets all steps as one batch."""
 
         def over_sequences(obs: Tensor, reset: Tensor, state: Tensor, *rest: Tensor) -> Any:
             valid = None
@@ -144,7 +144,7 @@ class Recall:
         return {"state": self.state.clone(), "start": self.start.clone()}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.state.copy_(state["state"])
         self.start.copy_(state["start"])
 

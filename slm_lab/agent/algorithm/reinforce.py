@@ -9,8 +9,8 @@ The idea: play, and make every action more likely in proportion to the return th
         ascend mean( log pi(a_t | s_t) * A_t ) + c_H * mean( H(pi(. | s_t)) )
 
 Differs from the paper: batches of steps in place of single episodes, so an episode may be cut off by a batch's end.
-There is no value function to stand for the rest, which then counts as 0, as after a time limit: batches should be long
-against episodes. Returns are standardized.
+There is no value function to bootstrap from, so the rest counts as 0, as after a time limit: batches should be long
+compared with episodes. Returns are standardized.
 """
 
 from typing import Any, Literal

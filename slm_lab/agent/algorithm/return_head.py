@@ -1,6 +1,6 @@
-"""What a Q net says of the return of each action: its mean, or its distribution. The DQN family learns either.
+"""How a Q net represents the return of each action: by its mean or its distribution. The DQN family learns either.
 
-`raw` is what the net's head gives, [B, n * K]: K numbers for each of n actions.
+`raw` is the output of the net's head, [B, n * K]: K numbers for each of n actions.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SMALLEST = 1e-30
 
 
 class ReturnHead:
-    """How the return of n actions is written down; by itself K numbers that say how it is distributed."""
+    """How a head's output represents the return of n actions: in this base, as a distribution by K numbers."""
 
     each: int
     """K, numbers for each action."""
@@ -38,7 +38,7 @@ class ReturnHead:
         raise NotImplementedError
 
     def best(self, judge: Tensor, chooser: Tensor | None = None) -> Tensor:
-        """The return of the action that the chooser finds best, as the judge sees it.
+        """The return, by the judge's estimate, of the action that the chooser values most.
 
         Args:
             judge: [B, n * K]
@@ -68,7 +68,7 @@ class ReturnHead:
             gamma: discount of it
 
         Returns:
-            the loss of each sample, Q(s, a), and how wrong it was; [B] each
+            the loss of each sample, Q(s, a), and its error; [B] each
         """
         raise NotImplementedError
 
@@ -96,7 +96,7 @@ class MeanHead(ReturnHead):
     def loss(
         self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`loss(Q(s, a), r + gamma * V(s'))`; wrong by the TD error."""
+        """`loss(Q(s, a), r + gamma * V(s'))`; the error is the TD error."""
         q = taken_value(raw, action)
         target = td_target(reward, terminated, best, gamma)
         return self._sample_loss(q, target), q, target - q
@@ -129,7 +129,7 @@ class CategoricalHead(ReturnHead):
     def loss(
         self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The cross entropy with the projected target; wrong by the Kullback-Leibler divergence, as in Rainbow."""
+        """The cross entropy with the projected target; the error is the Kullback-Leibler divergence, as in Rainbow."""
         logits = self._taken(raw, action)
         support = self.support(raw.device)
         value = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), support, gamma)
@@ -157,7 +157,7 @@ class QuantileHead(ReturnHead):
     def loss(
         self, raw: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, best: Tensor, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantile regression onto the target's quantiles; wrong by the difference of the means."""
+        """Quantile regression onto the target's quantiles; the error is the difference of the means."""
         quantile = self._taken(raw, action)
         target = td_target(reward.unsqueeze(-1), terminated.unsqueeze(-1), best, gamma)
         q = self.mean(quantile)

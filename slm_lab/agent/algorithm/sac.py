@@ -1,7 +1,7 @@
 """Soft Actor-Critic (SAC). Haarnoja et al. 2018, arXiv:1801.01290, 1812.05905; Christodoulou 2019, 1910.07207.
 
-The idea: want reward, and want to stay random: a nat of entropy is worth alpha. Such a policy explores by itself, and
-keeps all good ways of acting open until their values differ. Experience of any policy teaches it, so each step is used
+The idea: maximize reward, and stay random: a nat of entropy is worth alpha. Such a policy explores by itself, and keeps
+all good ways of acting open until their values differ. It learns from experience of any policy, so each step is used
 many times.
 
     act randomly for training_start_step frames, then with pi; store every transition
@@ -14,24 +14,24 @@ many times.
             descend log alpha * (H(pi) - H_target)                              alpha rises where entropy is lacking
         every target_delay-th time: move the target critics towards the critics
 
-Continuous actions: a = tanh(u), u Gaussian, and one reparameterized sample stands for the expectation. For discrete
+Continuous actions: a = tanh(u), u Gaussian, and one reparameterized sample estimates the expectation. For discrete
 actions the expectation is summed up exactly.
 
 Target entropy `auto`: -dim for continuous actions; for n discrete ones `ratio * ln n`, see `entropy_anneal`; with
 `env.action_mask` n counts the actions that are allowed in s. Masked actions have no probability, so they add neither
 value nor entropy to V(s). The ratio is 0.6 by default, 0.98 in the paper. On CartPole-v1 (sac_cartpole, 200,000 frames,
-two seeds) the score over the last 100 rows came to 500.0 and 499.6 with 0.6, to 497.0 and 499.4 with 0.98, learned in
+two seeds) the score over the last 100 rows was 500.0 and 499.6 with 0.6, and 497.0 and 499.4 with 0.98, learned in
 about the same time. The smaller of two critics is taken for discrete actions too: with their mean it was 493.7 and
 484.6.
 
-With `num_step_returns` above 1 the target sums up so many rewards before it bootstraps, as in `dqn`; the entropy of the
-steps between is not counted.
+With `num_step_returns` above 1 the target sums up that many rewards before it bootstraps, as in `dqn`; the entropy of
+the steps between is not counted.
 
 Differs from the paper: log alpha is kept in [log_alpha_min, log_alpha_max]; policy_delay is from TD3, arXiv:1802.09477.
 Both critics are one optimizer's parameters, so clip_grad_val counts for their gradients together.
 `crossq` is SAC without target critics; `tqc` and `xqc` learn distributions of returns.
 
-Many updates a frame, by keys alone. REDQ (Chen et al. 2021, arXiv:2101.05982): `training_iter` 20 batches a frame,
+Many updates per frame, by keys alone. REDQ (Chen et al. 2021, arXiv:2101.05982): `training_iter` 20 batches per frame,
 `num_critics` 10, `critic_subset` 2 of them drawn for each target, `policy_q` mean, `policy_delay` 20 and `target_delay`
 1: see specs/sac/redq_mujoco.json. DroQ (Hiraoka et al. 2022, arXiv:2110.02034): as
 many updates of two critics, with `critic_dropout` 0.01 and `critic_layer_norm` of MLPNet: specs/sac/droq_mujoco.json.
@@ -70,7 +70,7 @@ from slm_lab.types import Act, Continuous, Discrete, Stats
 
 
 class Rest(NamedTuple):
-    """What a loss reads beside the transitions."""
+    """Inputs of a loss beside the transitions."""
 
     next_noise: Tensor | None
     """[B, dim] for the next action, where actions are continuous"""
@@ -141,7 +141,7 @@ class SoftActorCritic(Algorithm):
 
     @property
     def critic_outputs(self) -> int:
-        """Numbers that a critic gives for an action."""
+        """Width of a critic's output for an action."""
         return 1
 
     @property
@@ -186,11 +186,11 @@ class SoftActorCritic(Algorithm):
         """V(s) by these critics, and the policy's entropy (an estimate of it, where actions are continuous).
 
         Args:
-            critics: the online ones, as the policy sees them; or the targets
+            critics: the online ones, for the policy's loss; or the targets
             obs: [B, *O]
             noise: [B, dim] for continuous actions
             alpha: 0-d
-            subset: [M] critics whose lowest counts, for a target; None: all
+            subset: [M] critics whose lowest value is taken, for a target; None: all
 
         Returns:
             V [B], H [B]
@@ -207,7 +207,7 @@ class SoftActorCritic(Algorithm):
         return self._join(critics, critics(obs, action), subset)
 
     def _join(self, critics: Any, qs: Sequence[Tensor], subset: Tensor | None) -> Tensor:
-        """One opinion out of several: the lowest; for the policy their mean, where the spec says so."""
+        """One value out of several predictions: the lowest; for the policy their mean, where the spec says so."""
         if critics is self.critics and self.spec.policy_q == "mean":
             return torch.stack(tuple(qs)).mean(0)
         return lowest(qs, subset)
@@ -219,26 +219,26 @@ class SoftActorCritic(Algorithm):
         action, log_prob = policy.sample_log_prob(noise)
         return action, log_prob
 
-    def critic_values(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[Tensor, ...]:
+    def critic_values(self, batch: Batch, extras: Rest, alpha: Tensor) -> tuple[Tensor, ...]:
         """Q_i(s, a) [B] of each critic, last V(s') [B], a constant."""
         assert self.target is not None
         with torch.no_grad():
-            next_value, _ = self.soft_value(self.target.net, batch.next_obs, told.next_noise, alpha, told.subset)
+            next_value, _ = self.soft_value(self.target.net, batch.next_obs, extras.next_noise, alpha, extras.subset)
         return *self.critics(batch.obs, batch.action), next_value
 
     def critic_loss(self, *data: Tensor) -> tuple[Tensor, Stats]:
         """All critics against their target: a Batch [B, ...], then what `unpack` understands."""
-        batch, told = Batch(*data[: len(Batch._fields)]), self.unpack(data)
-        losses, q, error = self.compare(batch, told, self.alpha(told.fixed_alpha))
+        batch, extras = Batch(*data[: len(Batch._fields)]), self.unpack(data)
+        losses, q, error = self.compare(batch, extras, self.alpha(extras.fixed_alpha))
         return ensemble_loss(losses, batch.weight), {"q": q.mean(), "error": error.abs()}
 
-    def compare(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """The critics' opinions and their target.
+    def compare(self, batch: Batch, extras: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The critics' predictions and their target.
 
         Returns:
             the loss of each critic [B], Q(s, a) [B], and how far it is from its target [B]; the last two are constants
         """
-        *qs, next_value = self.critic_values(batch, told, alpha)
+        *qs, next_value = self.critic_values(batch, extras, alpha)
         target = td_target(batch.reward, batch.terminated, next_value, self.spec.gamma)
         lower = lowest(qs).detach()
         error = lower - target
@@ -248,13 +248,13 @@ class SoftActorCritic(Algorithm):
 
     def policy_loss(self, obs: Tensor, *rest: Tensor) -> tuple[Tensor, Stats]:
         """`-mean V(s)`, with the temperature's gradient; arguments: as for `critic_loss`."""
-        told = self.unpack((obs, *rest))
-        alpha = self.alpha(told.fixed_alpha)
-        value, entropy = self.soft_value(self.critics, obs, told.noise, alpha)
+        extras = self.unpack((obs, *rest))
+        alpha = self.alpha(extras.fixed_alpha)
+        value, entropy = self.soft_value(self.critics, obs, extras.noise, alpha)
         loss = -value.mean()
         stats = {"entropy": entropy.mean(), "alpha": alpha}
         if self.temperature is not None:
-            target, allowed = told.target_entropy, self.allowed(obs)
+            target, allowed = extras.target_entropy, self.allowed(obs)
             if allowed is not None and self.spec.target_entropy == "auto":
                 target = target * entropy_share(allowed)
             # one pass for both: the temperature's loss adds its gradient and no value
@@ -263,7 +263,7 @@ class SoftActorCritic(Algorithm):
         return loss, stats
 
     def unpack(self, data: tuple[Tensor, ...]) -> Rest:
-        """What `learn` adds to a batch."""
+        """The inputs that `learn` adds to a batch."""
         *given, target_entropy, fixed_alpha = data[len(Batch._fields) :]
         next_noise, noise = (None, None) if self.discrete else given[:2]
         subset = given[-1] if self._draws_subset else None
@@ -293,15 +293,15 @@ class SoftActorCritic(Algorithm):
         self.after_step(learner)
 
     def after_step(self, learner: Learner) -> None:
-        """Keep what was learned within its bounds."""
+        """Clamp the temperature to its bounds."""
         if self.temperature is not None and learner is self.learner:
             self.optims["temperature"].params.flat.clamp_(self.spec.log_alpha_min, self.spec.log_alpha_max)
 
     def state_dict(self) -> State:
-        """What every algorithm has, and turns."""
+        """The state of every algorithm, and the turns."""
         return super().state_dict() | self.turns.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.turns.load_state_dict(state)

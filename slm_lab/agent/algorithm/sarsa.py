@@ -1,8 +1,8 @@
-"""SARSA: learn the value of the actions one really takes. Rummery and Niranjan 1994; Sutton and Barto 2018, 6.4.
+"""SARSA: learn the value of the actions that are really taken. Rummery and Niranjan 1994; Sutton and Barto 2018, 6.4.
 
-The idea: Q(s, a) says what an action is worth if one goes on as one does now, exploration included. It is learned from
-five things, which give it its name: s, a, r, s', a'. It is on-policy: a' is what the policy of the moment did next, so
-experience is used once and forgotten.
+The idea: Q(s, a) is the value of an action under the present policy, exploration included. It is learned from the five
+things that give it its name: s, a, r, s', a'. It is on-policy: a' is what the present policy did next, so each
+experience is used once and dropped.
 
     repeat:
         play T steps in N envs, a = argmax_a Q(s, a), or with probability epsilon any action

@@ -1,4 +1,4 @@
-"""Running scales of what is learned from: of value targets, and of advantages."""
+"""Running scales of value targets and of advantages."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from slm_lab.lib.stateful import State
 
 EPSILON = 1e-8
 RETAINED = 0.99
-"""Share of the old range that a gradient step leaves."""
+"""Weight of the old range in the running average, per gradient step."""
 
 
 class TargetScale:
@@ -23,7 +23,7 @@ class TargetScale:
         """0-d; compiled code sees an argument, not a constant."""
 
     def update(self, target: Tensor) -> None:
-        """Take in targets of any shape."""
+        """Update the moments with targets of any shape."""
         self._moments = merge_moments(self._moments, target)
         self.tensor.copy_((self._moments[2] + EPSILON).sqrt().clamp(min=1.0))
 
@@ -32,7 +32,7 @@ class TargetScale:
         return {"moments": self._moments.clone(), "scale": self.tensor.clone()}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._moments = state["moments"].to(self.tensor.device)
         self.tensor.copy_(state["scale"])
 
@@ -48,11 +48,11 @@ class AdvantageScale:
         self._started = False
 
     def scale(self, advantage: Tensor, steps: int) -> Tensor:
-        """The advantages in units of the range, which takes them in first.
+        """Update the running range with these advantages, then divide them by it.
 
         Args:
             advantage: [B], of a rollout
-            steps: gradient steps that will be taken on them: so many times the average moves
+            steps: gradient steps that will be taken on them: the average moves that many times
         """
         kept = RETAINED**steps if self._started else 0.0
         self._range = self._range * kept + quantile_range(advantage) * (1 - kept)
@@ -64,6 +64,6 @@ class AdvantageScale:
         return {"range": self._range.clone(), "started": self._started}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._range = state["range"].to(self._range.device)
         self._started = bool(state["started"])

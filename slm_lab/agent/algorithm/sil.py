@@ -10,11 +10,12 @@ own past and imitates those actions whose return R was above what the critic say
             ascend c * mean(log pi(a|s) (R - V)+) - c_V / 2 * mean(((R - V)+)^2)      (R - V)+ = max(R - V, 0)
 
 R is the discounted return from the step to its episode's end, computed once, when the episode has ended; where a time
-limit ended it, V of that moment stands for the rest. In a prioritized replay the priority is (R - V)+, as in the paper.
+limit ended it, R bootstraps from the V of that moment. In a prioritized replay the priority is (R - V)+, as in the
+paper.
 
-Known limitation: it is made for sparse rewards that are hard to find. Where rewards are dense or the world is random, R
-lies above V by luck about every second time; the policy then imitates luck, and V is drawn towards the best that ever
-happened. Small coefficients (c_V = 0.01) keep that in bounds.
+Known limitation: it is made for sparse rewards that are hard to find. Where rewards are dense or the env is stochastic,
+R is above V by luck about half of the time; the policy then imitates luck, and V is drawn towards the best return ever
+seen. Small coefficients (c_V = 0.01) limit that.
 
 Differs from the paper: replay is uniform unless sil_replay_name says otherwise, and without importance weights.
 """

@@ -1,4 +1,4 @@
-"""Keys of SAC and its relatives, and what they say of the policy."""
+"""Keys of SAC and its relatives, and the policy that they choose."""
 
 from typing import Literal, Self
 
@@ -26,7 +26,7 @@ class SoftActorCriticSpec(DelayedSpec):
     """Keys of SoftActorCritic."""
 
     critic_subset: Count | None = None
-    """M, critics drawn by chance for each target, which takes the lowest of them; None: all."""
+    """M, critics drawn at random for each target, which takes the lowest of them; None: all."""
     policy_q: Literal["min", "mean"] = "min"
     """What the policy ascends: the lowest of the critics, or their mean."""
     target_entropy: Real | Literal["auto"] = "auto"
@@ -38,7 +38,7 @@ class SoftActorCriticSpec(DelayedSpec):
     fixed_alpha: NonNegative | None = None
     """A temperature that is not learned."""
     alpha_anneal_frames: Natural = 0
-    """Frames over which fixed_alpha falls to 0; 0: it stays."""
+    """Frames over which fixed_alpha falls to 0; 0: it stays constant."""
     log_alpha_min: Real = -5.0
     log_alpha_max: Real = 2.0
     symlog: bool = False
@@ -47,7 +47,7 @@ class SoftActorCriticSpec(DelayedSpec):
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
         if self.log_alpha_min > self.log_alpha_max:
-            raise PydanticCustomError("order", "log_alpha_min must not lie above log_alpha_max")
+            raise PydanticCustomError("order", "log_alpha_min must not be greater than log_alpha_max")
         if self.critic_subset is not None and self.critic_subset > self.num_critics:
             raise wrong("critic_subset", self.critic_subset, "there are num_critics to draw from")
         return self

@@ -56,7 +56,7 @@ class TD3Spec(DelayedSpec):
     policy_delay: Count = 2
     """Updates of the critics for one of the policy."""
     explore_var_spec: NonNegativeSchedule = ScheduleSpec(name="no_decay", start_val=0.1)
-    """Standard deviation of the noise on actions, by frame; an action lies in [-1, 1]."""
+    """Standard deviation of the noise on actions, by frame; an action is in [-1, 1]."""
     target_noise: NonNegative = 0.2
     """Standard deviation of the noise on the next action in targets."""
     target_noise_clip: NonNegative = 0.5
@@ -161,10 +161,10 @@ class TD3(Algorithm):
         memory.update_priority(batch.index, error)
 
     def state_dict(self) -> State:
-        """What every algorithm has, and turns."""
+        """The state of every algorithm, and the turns."""
         return super().state_dict() | self.turns.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.turns.load_state_dict(state)

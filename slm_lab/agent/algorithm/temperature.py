@@ -1,4 +1,4 @@
-"""alpha, what a nat of entropy is worth to SAC, and the entropy that it is to bring about."""
+"""alpha, the weight of entropy in SAC's objective, and the target entropy."""
 
 import math
 from typing import Any
@@ -43,7 +43,7 @@ def temperature_optim(temperature: Temperature, lr: float) -> Optim:
 
 
 def temperature_schedules(spec: Any, action: Discrete | Continuous) -> dict[str, ScheduleSpec | None]:
-    """Of the two coefficients that follow the frame counter: target entropy, and alpha; None where not in use."""
+    """Schedules of the target entropy and of alpha; None where not in use."""
     if spec.fixed_alpha is not None:
         return {"target_entropy": None, "alpha": _line(spec.fixed_alpha, 0.0, spec.alpha_anneal_frames)}
     if spec.target_entropy != "auto":

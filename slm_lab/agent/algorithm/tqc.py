@@ -1,7 +1,7 @@
 """Truncated Quantile Critics (TQC). Kuznetsov et al. 2020, arXiv:2005.04269.
 
 The idea: critics overestimate, most of all where returns vary. The lower of two means is a coarse remedy: it can't be
-set to the right strength. TQC's critics tell quantiles of the return instead. All of them are pooled and sorted, and
+set to the right strength. TQC's critics predict quantiles of the return instead. All of them are pooled and sorted, and
 the highest are left out of the target; how many decides how pessimistic it is.
 
     SAC (see `sac`), with N critics of M quantiles each, and this update of them:
@@ -36,7 +36,7 @@ class TQCSpec(SoftActorCriticSpec):
     """Keys of TQC; those of SoftActorCritic for single values (`critic_subset`, `policy_q`, `symlog`) are refused."""
 
     num_critics: Count = 5
-    """N, critics that learn the same from different beginnings."""
+    """N, critics trained on the same targets from different initializations."""
     quantiles: Count = 25
     """M, quantiles of each critic."""
     drop_quantiles: Natural = 2
@@ -67,10 +67,10 @@ class TQC(SoftActorCritic):
         """The mean of all quantiles, [B]."""
         return torch.stack(critics(obs, action), 1).mean((1, 2))
 
-    def compare(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def compare(self, batch: Batch, extras: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """See SoftActorCritic; the target is truncated."""
         assert self.target is not None
-        next_action, log_prob = self.next_action(batch.next_obs, told.next_noise)
+        next_action, log_prob = self.next_action(batch.next_obs, extras.next_noise)
         with torch.no_grad():
             pooled = torch.stack(self.target.net(batch.next_obs, next_action), 1)
         kept = truncated_quantiles(pooled, self.spec.drop_quantiles * self.spec.num_critics)

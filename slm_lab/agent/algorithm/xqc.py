@@ -1,10 +1,11 @@
 """XQC: well-conditioned critics. Palenicek et al. 2025, arXiv:2509.25174; also 2502.07523.
 
-The idea: an optimizer goes far with few steps where the loss curves alike in all directions. Three parts of a critic
-make it so. Batch normalization behind its linear layers, by statistics of (s, a) and (s', a') together, as in CrossQ.
-Weights of fixed size: normalized layers do not care how long the rows of their weights are, but long rows learn slowly;
-so each row is brought back to length 1 after each step, and the learning rate keeps its meaning. And a categorical
-critic, whose cross entropy has gradients of bounded size whatever the scale of the returns.
+The idea: an optimizer needs few steps where the loss is well conditioned: its curvature is similar in all directions.
+Three parts of a critic achieve that. Batch normalization after its linear layers, by statistics of (s, a) and (s', a')
+together, as in CrossQ. Weights of fixed size: the output of a normalized layer does not depend on the length of its
+weights' rows, but long rows learn slowly; so each row is scaled back to length 1 after each step, which keeps the
+effective learning rate. And a categorical critic, whose cross entropy has gradients of bounded size whatever the scale
+of the returns.
 
     SAC (see `sac`), with this update of the critics, which give K probabilities for returns z_1 ... z_K:
         draw a batch (s, a, r, s', d), and a' ~ pi(s')
@@ -14,9 +15,10 @@ critic, whose cross entropy has gradients of bounded size whatever the scale of 
         rows of each normalized linear layer: w = w / |w|
     and the policy, every policy_delay-th time, ascends the lower mean of the critics, by their running statistics.
 
-Returns must fit between v_min and v_max: with `env.normalize_reward` most do. What normalizes stands in the net of the
-critics, `LazyBatchRenorm1d` of TorchArcNet: with r_max 1 and d_max 0 it is plain batch normalization. Normalized
-rewards are small: alpha, which begins at 1, would outweigh them for long, so the specs keep it low (`log_alpha_max`).
+Returns must fit between v_min and v_max: with `env.normalize_reward` most do. The normalization layers are part of the
+critics' net spec, `LazyBatchRenorm1d` of TorchArcNet: with r_max 1 and d_max 0 it is plain batch normalization.
+Normalized rewards are small: alpha, which begins at 1, would outweigh them for long, so the specs keep it low
+(`log_alpha_max`).
 
 Differs from the paper: rewards are divided by the running deviation of the return alone; the last layer, which nothing
 normalizes, keeps its size. Continuous actions only.
@@ -59,13 +61,13 @@ class XQCSpec(SoftActorCriticSpec):
     atoms: Annotated[int, Field(ge=2), NUMBER] = 101
     """K, returns that have a probability."""
     weight_norm: bool = True
-    """Whether rows of weights that are normalized behind are kept at length 1."""
+    """Whether the rows of weights that a normalization follows are kept at length 1."""
 
     @model_validator(mode="after")
     def _support_has_a_width(self) -> Self:
         refuse_scalar_keys(self)
         if self.v_min >= self.v_max:
-            raise wrong("v_max", self.v_max, "must lie above v_min")
+            raise wrong("v_max", self.v_max, "must be greater than v_min")
         return self
 
 
@@ -100,11 +102,11 @@ class XQC(SoftActorCritic):
         support = self.support(obs.device)
         return lowest([categorical_mean(logits, support) for logits in critics(obs, action)])
 
-    def compare(self, batch: Batch, told: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def compare(self, batch: Batch, extras: Rest, alpha: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """See SoftActorCritic; the target is projected onto the support."""
         assert self.target is not None
         support = self.support(batch.obs.device)
-        next_action, log_prob = self.next_action(batch.next_obs, told.next_noise)
+        next_action, log_prob = self.next_action(batch.next_obs, extras.next_noise)
         both = batch.obs, batch.next_obs, batch.action, next_action
         now, _ = joint_pass(self.critics, *both)
         _, after = joint_pass(self.target.net, *both)
@@ -118,7 +120,7 @@ class XQC(SoftActorCritic):
         return [categorical_loss(x, target) for x in now], q, q - (target * support).sum(-1)
 
     def after_step(self, learner: Learner) -> None:
-        """Bounds of the temperature, lengths of rows."""
+        """Clamp the temperature and normalize the rows."""
         super().after_step(learner)
         self._project_()
 

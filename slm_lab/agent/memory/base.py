@@ -1,4 +1,4 @@
-"""What every memory is: preallocated arrays, one vectorized write a step."""
+"""Base of all memories: preallocated arrays, one vectorized write per step."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol
@@ -26,7 +26,7 @@ class Owner(Protocol):
 
     @property
     def training_start_step(self) -> int:
-        """Transitions that a replay memory must have seen before the first training; more than so many."""
+        """The first training comes once a replay memory has seen more transitions than this."""
         ...
 
 
@@ -77,7 +77,7 @@ class Memory(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
 
 
 def action_array(shape: tuple[int, ...], action: ActionSpace) -> NDArray[Any]:

@@ -36,7 +36,7 @@ class Episode(NamedTuple):
 class OnPolicyReplay(Memory):
     """At least `training_frequency` whole episodes, end to end as the rollout of one env: `[T+1, 1, *O]`, `[T, 1]`.
 
-    With several envs an episode counts when it ends, and one that is under way when the others are handed over is not
+    With several envs an episode counts when it ends, and one that is unfinished when the others are handed over is not
     thrown away (short episodes would then be seen too often): its first steps are then of an older policy, by one
     update or a few.
     """
@@ -51,11 +51,11 @@ class OnPolicyReplay(Memory):
         self._episodes: list[Episode] = []
         self._t = 0
         self._begin = np.zeros(self.info.num_envs, np.int64)
-        """Where the episode under way began, of each env."""
+        """Where the current episode of each env began."""
         self._allocate(FIRST_SIZE)
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
-        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        """Store one vector step: [N, *O], [N, *A] and the outcome."""
         if self._t == len(self._obs):
             self._make_room()
         t = self._t
@@ -106,7 +106,7 @@ class OnPolicyReplay(Memory):
         )
 
     def state_dict(self) -> State:
-        """Episodes that have ended, and those under way."""
+        """Finished and current episodes."""
         return {
             "t": self._t,
             "begin": self._begin.tolist(),
@@ -119,7 +119,7 @@ class OnPolicyReplay(Memory):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._t = int(state["t"])
         self._begin[:] = state["begin"]
         self._allocate(int(state["size"]))
@@ -140,7 +140,7 @@ class OnPolicyReplay(Memory):
         self._reward = np.zeros((size, n), np.float32)
 
     def _make_room(self) -> None:
-        """Drop the steps that belong to no episode under way; grow where that frees less than half."""
+        """Drop the steps of finished episodes; grow if that frees less than half."""
         old, size, done = self._arrays(), len(self._obs), int(self._begin.min())
         self._allocate(size if done >= size // 2 else 2 * size)
         for key, value in self._arrays().items():

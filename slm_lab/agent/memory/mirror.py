@@ -51,7 +51,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def mirrors(asked: str, device: torch.device, nbytes: int, *, normalized: bool) -> bool:
-    """Whether observations lie on the device too.
+    """Whether observations are kept on the device too.
 
     Args:
         asked: `memory.device`: auto, cpu or cuda

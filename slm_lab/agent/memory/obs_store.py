@@ -45,7 +45,7 @@ class Pool:
         return {"array": torch.from_numpy(self.array.copy()), "free": list(self._free)}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.array = state["array"].numpy().copy()
         self._free = list(state["free"])
 
@@ -60,11 +60,11 @@ class Ring:
 
     @property
     def arrays(self) -> list[NDArray[Any]]:
-        """What observations lie in."""
+        """The array of the observations."""
         return [self._rows]
 
     def mirror(self, device: torch.device) -> Mirror:
-        """What the rows are mirrored in."""
+        """The mirror of the rows."""
         if self._mirror is None:
             self._mirror = Mirror(self._rows, device)
         return self._mirror
@@ -92,7 +92,7 @@ class PlainObs(Ring):
         return {"obs": torch.from_numpy(self._rows[:rows].copy())}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._rows[: len(state["obs"])] = state["obs"].numpy()
 
 
@@ -122,7 +122,7 @@ class StackedObs(Ring):
 
     @property
     def arrays(self) -> list[NDArray[Any]]:
-        """What frames and stacks lie in."""
+        """The arrays of frames and stacks."""
         return [*super().arrays, self._starts.array]
 
     def put(self, row: int, obs: NDArray[Any]) -> None:
@@ -165,7 +165,7 @@ class StackedObs(Ring):
         return out
 
     def _plan(self, index: Index) -> tuple[Index, tuple[Index, Index, NDArray[Any]] | None]:
-        """Places of the frames [B, k]; where stacks reach back behind a start: rows, frames, and what belongs there."""
+        """Places of the frames [B, k]; for stacks that reach back beyond a start: rows, frames, and their contents."""
         k, n, r = self._k, self._n, self._r
         row, env = np.divmod(index, n)
         places = (row[:, None] + np.arange(1 - k, 1)) % r * n + env[:, None]
@@ -190,7 +190,7 @@ class StackedObs(Ring):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         rows = len(state["obs"])
         self._rows[:rows] = state["obs"].numpy()
         self._age[:rows] = state["age"].numpy()

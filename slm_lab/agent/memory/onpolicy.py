@@ -51,7 +51,7 @@ class OnPolicyBatchReplay(Memory):
         self._terminated, self._truncated = views["terminated"], views["truncated"]
         self._final: list[tuple[int, NDArray[Any]]] = []
         self.successors: Tensor | None = None
-        """[T, N, *O] the true successors of all steps, where the rollout lies on a device; None: `_final` has them."""
+        """[T, N, *O] the true successors of all steps, where the rollout is on a device; None: `_final` has them."""
         self._t = 0
 
     def place_(self, device: torch.device) -> None:
@@ -64,7 +64,7 @@ class OnPolicyBatchReplay(Memory):
         self._final = []
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
-        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        """Store one vector step: [N, *O], [N, *A] and the outcome."""
         t = self._t
         self._store_obs(t, obs)
         self._action[t] = action
@@ -134,7 +134,7 @@ class OnPolicyBatchReplay(Memory):
         return {"t": self._t, "steps": steps, "final_index": [i for i, _ in final], "final_obs": [o for _, o in final]}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._t = int(state["t"])
         for key, value in state["steps"].items():
             self.tensors[key][: self._t] = value

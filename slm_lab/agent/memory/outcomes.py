@@ -1,4 +1,4 @@
-"""What the steps in a replay memory brought: rewards, what ended an episode, and which observation came last."""
+"""Outcomes of the steps in a replay memory: rewards, ends of episodes, and last observations."""
 
 from typing import Any, NamedTuple
 
@@ -11,18 +11,18 @@ from slm_lab.lib.stateful import State
 from slm_lab.types import Floats, Normalizer, Step
 
 CUT = -2
-"""An end of an episode that is no true end, behind which the next row's observation is the successor all the same."""
+"""End of a truncated episode whose successor is the next row's observation nevertheless."""
 
 
 class Outcome(NamedTuple):
-    """What came of B places, over n steps each."""
+    """Outcomes of B places, over n steps each."""
 
     reward: Floats
     """[B] discounted sum"""
     last: Index
     """[B] places of the last steps"""
     terminated: Floats
-    """[B] 1 less the discount of the bootstrap, in units of gamma: plainly 0 or 1 where n is 1"""
+    """[B] 1 - (discount of the bootstrap) / gamma: 0 or 1 where n is 1"""
     apart: Index
     """[A] rows of the batch whose successor is not in the ring"""
     final: NDArray[Any] | None
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 class Outcomes:
     """A reward and an end for each place of a ring [R, N], and the true successors that the ring does not hold.
 
-    An end is 0 while the episode goes on: the successor is the next row's observation. Otherwise the episode ended
+    An end is 0 while the episode continues: the successor is the next row's observation. Otherwise the episode ended
     there. Bit 0 says whether it terminated. The bits above are 0 where the next row holds the successor after all, else
     1 + its number in the pool. Where an episode was truncated and the next row holds the successor, the end is CUT.
 
@@ -49,7 +49,7 @@ class Outcomes:
         self.pool = Pool(shape, dtype)
 
     def clear(self, rows: int | Index) -> None:
-        """Forget the ends of a row, or of several, that are overwritten."""
+        """Clear the ends of a row, or of several, that are overwritten."""
         end = self.end[rows]
         kept = end[end > 1]
         if len(kept):
@@ -57,7 +57,7 @@ class Outcomes:
         self.end[rows] = 0
 
     def close(self, row: int, step: Step) -> None:
-        """Note in a row which episodes the step ended."""
+        """Store in a row which episodes the step ended."""
         end = self.end[row]
         end += step.terminated
         self._keep(end, step.final_obs, step.obs)
@@ -83,7 +83,7 @@ class Outcomes:
             end[places] = (end[places] & 1) + 2 * (self.pool.put(successor[places]) + 1)
 
     def look_up(self, index: Index, steps: int, gamma: float, newest: int, normalizer: Normalizer | None) -> Outcome:
-        """What came of these places.
+        """Outcomes of these places.
 
         Args:
             index: [B] places `row * N + env`
@@ -122,7 +122,7 @@ class Outcomes:
         return {**{k: torch.from_numpy(v[:rows].copy()) for k, v in arrays.items()}, "final": self.pool.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         rows = len(state["end"])
         self.reward[:rows] = state["reward"].numpy()
         self.end[:rows] = state["end"].numpy()

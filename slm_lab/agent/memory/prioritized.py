@@ -34,7 +34,7 @@ class PrioritizedReplay(Replay):
 
     A new transition has the highest priority given so far, so that it is seen soon. The mass is cut into B equal
     strata, and one is drawn from each. With `beta_spec` the weights are `(size * P(i))^-beta`, divided by the batch's
-    largest. Bytes a transition: Replay's and 8.6.
+    largest. Bytes per transition: Replay's and 8.6.
     """
 
     Spec = PrioritizedReplaySpec
@@ -42,7 +42,7 @@ class PrioritizedReplay(Replay):
 
     @property
     def beta(self) -> float:
-        """Exponent of the importance weights as it stands."""
+        """Current exponent of the importance weights."""
         spec: UnitSchedule | None = self.spec.beta_spec
         return 0.0 if spec is None else at_frame(*spec.parts, self.seen)
 
@@ -78,7 +78,7 @@ class PrioritizedReplay(Replay):
         return super().state_dict() | (NO_PRIORITIES if self._store is None else self._tree.state_dict())
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state)
         if self._store is not None:
             self._tree.load_state_dict(state)

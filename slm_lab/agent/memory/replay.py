@@ -1,4 +1,4 @@
-"""Replay: the memory of algorithms that learn from what any policy did. Lin 1992; Mnih et al. 2013, arXiv:1312.5602."""
+"""Replay: the memory of off-policy algorithms. Lin 1992; Mnih et al. 2013, arXiv:1312.5602."""
 
 from typing import Any, ClassVar, Literal
 
@@ -39,13 +39,13 @@ class Replay(Memory):
     """A ring of vector steps, from which transitions are drawn uniformly and with replacement.
 
     The successor of an observation is the next row's, so each observation is kept once; only where an episode ended is
-    its true last observation kept beside the ring. Bytes a transition: `size of obs + size of action + 8` (reward,
+    its true last observation kept beside the ring. Bytes per transition: `size of obs + size of action + 8` (reward,
     end), and for each episode end another `size of obs` (up to a quarter of them in reserve). Observations that are
     stacks of k frames (uint8, [k, H, W]) are kept as single frames: `H * W + size of action + 13` bytes, and two
     stacks for each episode. Arrays are taken from the system as they fill.
 
     Where running statistics normalize observations or rewards, the memory keeps them raw. A batch is normalized when it
-    is drawn, by the statistics of that moment: what was seen long ago is on the scale of what is seen now.
+    is drawn, by the statistics of that moment: old and new observations are on the same scale.
 
     Training is due once for each multiple of `training_frequency` that the number of transitions seen passes, from
     `training_start_step` on. A vector step that passes several has as many trainings: their number does not depend on
@@ -99,7 +99,7 @@ class Replay(Memory):
         return self._steps * self._n
 
     def add(self, obs: NDArray[Any], action: NDArray[Any], step: Step) -> None:
-        """Store one vector step: [N, *O], [N, *A] and what came of it."""
+        """Store one vector step: [N, *O], [N, *A] and the outcome."""
         if step.raw is not None:
             obs, step, self._normalizer = step.raw
         store = self._store or self._allocate(obs.dtype.name, stacked=looks_stacked(obs, step.final_obs))
@@ -186,7 +186,7 @@ class Replay(Memory):
         return isinstance(self._store, PlainObs) and self._normalizer is None and obs.tobytes() == self._next
 
     def draw_ahead(self, rounds: int, steps: int, batches: int) -> tuple[Transition, Index]:
-        """What `sample` would give in K rounds, in each of which so many steps are stored and I batches drawn then.
+        """What `sample` would return in K rounds, each of which stores `steps` steps and then draws I batches.
 
         Returns:
             transitions [K * I * B, ...]; and [K, I, B], which of those yet to be stored belongs there, from 0 on;
@@ -208,17 +208,17 @@ class Replay(Memory):
         self._trained_at = self.seen
 
     def received(self) -> dict[str, list[NDArray[Any]]]:
-        """Arrays of what came from the env, by name; places that hold nothing hold zeros, or what was there before."""
+        """Arrays of the env's data, by name; places that hold nothing hold zeros, or what was there before."""
         if self._store is None:
             return {}
         outcomes = self._outcomes
         return {"observations": [*self._store.arrays, outcomes.pool.array], "rewards": [outcomes.reward]}
 
     def update_priority(self, index: Tensor, error: Tensor) -> None:
-        """Tell how wrong the predictions for these transitions were, [B] each; a uniform memory does not care."""
+        """Update the priorities of these transitions by their errors, [B] each; a uniform memory ignores them."""
 
     def state_dict(self) -> State:
-        """Everything stored, and where chance stands."""
+        """Everything stored, and the state of the random generator."""
         state: State = {
             "head": self._head,
             "size": self._size,
@@ -240,7 +240,7 @@ class Replay(Memory):
         return state
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._head, self._size, self._fresh = int(state["head"]), int(state["size"]), int(state["fresh"])
         self._trained_at, self.seen = int(state["trained_at"]), int(state["seen"])
         self._generator.set_state(state["generator"])

@@ -1,4 +1,4 @@
-"""What was done and what came of it to the episode's end: the memory that self-imitation learns from."""
+"""Actions with the return to their episode's end: the memory that self-imitation learns from."""
 
 from typing import Literal, NamedTuple
 
@@ -46,7 +46,7 @@ class Returned(NamedTuple):
 class ReturnReplay:
     """A ring of steps with their returns. A step enters when its episode has ended: its return is known then.
 
-    Bytes: `max_size * (size of obs + size of action + 4)`, and the episodes under way.
+    Bytes: `max_size * (size of obs + size of action + 4)`, and the current episodes.
     """
 
     def __init__(self, spec: WithReturnReplaySpec, gamma: float, generator: Generator) -> None:
@@ -66,11 +66,11 @@ class ReturnReplay:
         return self._size
 
     def add(self, rollout: Rollout, final_value: Tensor) -> None:
-        """Go on with the episodes under way, and store those that end.
+        """Continue the current episodes, and store those that end.
 
         Args:
             rollout: [T, N, ...]
-            final_value: [K], what the successors `rollout.final_obs` are worth: it stands for what a time limit cut off
+            final_value: [K], values of the successors `rollout.final_obs`, to bootstrap from at a time limit
         """
         t, n = rollout.reward.shape
         values = rollout.reward.new_zeros(t * n)
@@ -153,7 +153,7 @@ class ReturnReplay:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self._under_way = [[tuple(piece) for piece in pieces] for pieces in state["under_way"]]
         self._head, self._size, self._fresh = int(state["head"]), int(state["size"]), int(state["fresh"])
         self._ring = tuple(x.new_zeros((self.spec.max_size, *x.shape[1:])) for x in state["ring"])

@@ -118,6 +118,6 @@ class Priorities(SumTree):
         return {"priority": torch.from_numpy(self.leaves.copy()), "highest": self.highest}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.load(state["priority"].numpy())
         self.highest = float(state["highest"])

@@ -21,7 +21,7 @@ class Policy(nn.Module):
         obs_shape: *O
         dist: distribution class
         action: action space
-        others: further heads, behind `policy`
+        others: further heads, after `policy`
     """
 
     def __init__(

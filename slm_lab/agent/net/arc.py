@@ -69,7 +69,7 @@ class ArcBody(nn.Module):
     Args:
         arc: `{"modules": ..., "graph": ...}`
         shape: *O of the input
-        key: of the arc, begins the error messages
+        key: of the arc, at the start of error messages
 
     Raises:
         SpecError: not of this grammar, a layer outside of it, or one that does not fit its input.

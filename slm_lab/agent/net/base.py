@@ -1,4 +1,4 @@
-"""What every net is: a body and named heads. A net owns no optimizer, no loss and no device."""
+"""Base of all nets: a body and named heads. A net owns no optimizer, no loss and no device."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -46,17 +46,17 @@ class Net(nn.Module, ABC):
     """A body of features and one linear head per name.
 
     Args:
-        spec: the net's own Spec, as one role sees it (`NetSpec.for_role`)
+        spec: the net's own Spec, with the keys of its role (`NetSpec.for_role`)
         obs_shape: *O
         heads: name -> width, in the order of the outputs
     """
 
     head: ClassVar[Callable[..., nn.Module]] = staticmethod(linear_head)
-    """Makes a head from what makes its linear layers, the number of features and its size."""
+    """Makes a head from: a maker of linear layers, the number of features, the size of the head."""
 
     Spec: ClassVar[type[NetSpec]]
     recurrent: ClassVar[bool] = False
-    """Whether it has a memory: only algorithms that learn from whole sequences can use it (`Algorithm.recurrent`)."""
+    """Whether it is recurrent: only algorithms that learn from whole sequences can use it (`Algorithm.recurrent`)."""
 
     def __init__(self, spec: Any, obs_shape: tuple[int, ...], heads: Mapping[str, HeadSize]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Net(nn.Module, ABC):
         self.obs_shape = obs_shape
         self.head_sizes = dict(heads)
         self.state_size = 0
-        """Numbers in the hidden state of one env; 0: no memory."""
+        """Size of the hidden state of one env; 0: not recurrent."""
         self._mask = HeadMask.of(obs_shape, heads)
 
     def add_heads(self, width: int, *, body_is_initialized: bool = False) -> None:
@@ -95,7 +95,7 @@ class Net(nn.Module, ABC):
         """[B, *O] -> [B, F]"""
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
-        """[B, *O] -> one [B, width] a head"""
+        """[B, *O] -> one [B, width] per head"""
         return self.masked(full_precision(self._outputs, self.features(obs)), obs)
 
     def masked(self, outs: tuple[Tensor, ...], obs: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""What the spec of a net says by name, looked up: every fault at once, under the key that holds it."""
+"""Check the names in a net's spec: every fault at once, under the key that holds it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from slm_lab.spec.model import NetSpec
 def net_faults(spec: NetSpec) -> list[str]:
     """Unknown names and unfit arguments, as lines `agent.net.<key>: ...`.
 
-    Every key is looked at as it stands, also one that both roles override: who corrects a spec wants to know of it now.
+    Every key is checked, also one that both roles override: its fault is reported at once.
     """
     faults = []
     with unwatched():

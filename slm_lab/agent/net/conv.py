@@ -25,14 +25,14 @@ class ConvNetSpec(NetSpec):
     conv_hid_layers: list[tuple[Count, Count, Count, Natural, Count]]
     """[out channels, kernel, stride, padding, dilation] of each convolution."""
     fc_hid_layers: tuple[Count, ...] = ()
-    """Widths of the linear layers behind them; [512] say."""
+    """Widths of the linear layers after them, for example [512]."""
     normalize: bool = True
     """Divide uint8 images by 255. Images of reals are taken as they are."""
     layer_norm: bool = False
     """LayerNorm before each activation: over channels, rows and columns of an image, with a scale and a shift for each
     channel; over the outputs of a linear layer."""
     batch_norm: bool = False
-    """Batch normalization behind the activation of each convolution but the first, in place of LayerNorm. Updates are
+    """Batch normalization after the activation of each convolution but the first, in place of LayerNorm. Updates are
     not compiled then."""
     noisy_std: NonNegative | None = None
     """sigma_0 of factorised noise in every linear layer, which explores in place of epsilon: 0.5 is usual. None: no
@@ -41,7 +41,7 @@ class ConvNetSpec(NetSpec):
 
 @register("net")
 class ConvNet(Net):
-    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] a head. Images [H, W] have one channel."""
+    """[B, C, H, W] -> convolutions -> linear layers -> one [B, width] per head. Images [H, W] have one channel."""
 
     Spec = ConvNetSpec
 

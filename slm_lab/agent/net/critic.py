@@ -60,7 +60,7 @@ class StateActionNet(nn.Module):
 
 
 class Critics(nn.Module):
-    """Critics of the same data, `q1`, `q2`, ...; the lowest opinion errs less on the high side.
+    """Critics of the same data, `q1`, `q2`, ...; the lowest prediction overestimates less.
 
     Fujimoto et al. 2018, arXiv:1802.09477.
 
@@ -110,7 +110,7 @@ class Critics(nn.Module):
 def joint_pass(
     critics: Any, obs: Tensor, next_obs: Tensor, action: Tensor | None = None, next_action: Tensor | None = None
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Present and next state in one pass, in train mode: what normalizes by the batch sees both as one.
+    """Present and next state in one pass, in train mode: batch normalization takes both as one batch.
 
     Args:
         critics: Critics, in eval mode otherwise

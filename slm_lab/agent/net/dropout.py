@@ -1,4 +1,4 @@
-"""Dropout whose chance is part of the net: saved, resumed and compiled with it."""
+"""Dropout whose random state is part of the net: saved, resumed and compiled with it."""
 
 import torch
 from torch import Tensor, nn

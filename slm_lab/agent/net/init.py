@@ -42,7 +42,7 @@ def loss_function(spec: LossSpec, *, each: bool = False, key: str = "agent.net.l
     Args:
         spec: name and arguments
         each: the loss of each sample by itself, [B], so that samples can be weighted; else one number
-        key: path of the key that says it, for messages
+        key: path of the spec key, for messages
 
     Raises:
         SpecError: torch.nn has no such loss, or refuses its arguments

@@ -17,7 +17,7 @@ class HeadMask:
     """Reads the mask that is part of an observation, and applies it to the heads.
 
     Args:
-        mask: where it lies
+        mask: its place in the observation
         bytewise: whether observations are bytes
         sizes: of the heads: n, or (n, K) of K numbers for each action
     """

@@ -1,4 +1,4 @@
-"""The multilayer perceptron: linear layers with an activation between, then one linear layer a head."""
+"""The multilayer perceptron: linear layers with an activation between, then one linear layer per head."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class MLPNetSpec(NetSpec):
     hid_layers: list[Count]
     """Widths of the hidden layers, [64, 64] say."""
     layer_norm: bool = False
-    """LayerNorm behind each hidden linear layer, before its activation."""
+    """LayerNorm after each hidden linear layer, before its activation."""
     batch_norm: bool = False
     """Batch normalization there, in place of LayerNorm. Updates are not compiled then."""
     dropout: Annotated[float, Field(ge=0, le=0.9), NUMBER] = 0.0
@@ -35,7 +35,7 @@ class MLPNetSpec(NetSpec):
 
 @register("net")
 class MLPNet(Net):
-    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] a head.
+    """[B, *O] (flattened; uint8 divided by 255) -> hidden layers -> one [B, width] per head.
 
     Images among the parts of an observation go through convolutions first.
     """

@@ -26,9 +26,9 @@ class MultiInputNetSpec(NetSpec):
     conv_hid_layers: Convolutions | None = None
     """[out channels, kernel, stride, padding, dilation] of the convolutions of each image; None: by its size."""
     fc_hid_layers: tuple[Count, ...] | None = None
-    """Widths of the linear layers behind the convolutions; None: [128]."""
+    """Widths of the linear layers after the convolutions; None: [128]."""
     joint_hid_layers: tuple[Count, ...] = (128,)
-    """Widths of the linear layers behind all parts, where there are several."""
+    """Widths of the linear layers after all parts, if there are several."""
     normalize: bool = True
     """Divide uint8 images by 255; false for small numbers that only say what is where, MiniGrid's say."""
     parts: dict[str, PartSpec] = Field(default_factory=dict)

@@ -27,7 +27,7 @@ class NoisyLinear(nn.Linear):
         super().__init__(width, size)
         self.weight_std = nn.Parameter(torch.full((size, width), std / width**0.5))
         self.bias_std = nn.Parameter(torch.full((size,), std / width**0.5))
-        # not saved: drawn anew before every use
+        # not saved: drawn again before every use
         self.register_buffer("noise_in", torch.zeros(width), persistent=False)
         self.register_buffer("noise_out", torch.zeros(size), persistent=False)
 
@@ -64,7 +64,7 @@ class LayerNoise:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Inside, the net answers without noise."""
+        """Inside, the net computes without noise."""
         if self._buffers:
             self._net.eval()
         try:

@@ -19,7 +19,7 @@ from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import LrSchedulerSpec, NetSpec, OptimSpec
 
 _UNFIT = {
-    "LBFGS": "evaluates the loss several times a step",
+    "LBFGS": "evaluates the loss several times per step",
     "SparseAdam": "needs sparse gradients",
     "Muon": "needs matrices, and parameters here are one vector",
 }
@@ -52,13 +52,13 @@ class FlatParams:
             p.grad = grad
 
     def move_to(self, flat: Tensor) -> None:
-        """Let the module's parameters be views of another vector [P], with the values that stand there."""
+        """Let the module's parameters be views of another vector [P], with the values in it."""
         self.flat = flat
         for p, value in zip(self._params, self.views(flat), strict=True):
             p.data = value
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """[P] -> one view a parameter, in its shape"""
+        """[P] -> one view per parameter, in its shape"""
         return [v.view(s) for v, s in zip(vector.split([s.numel() for s in self.shapes]), self.shapes, strict=True)]
 
 
@@ -115,7 +115,7 @@ class Optim:
         return self.flat is not self.params.flat
 
     def shared(self) -> dict[str, Tensor]:
-        """What a distributed trial has once for all its processes: parameters and optimizer state.
+        """What all processes of a distributed trial share: parameters and optimizer state.
 
         Raises:
             SpecError: the optimizer keeps its state to itself
@@ -126,7 +126,7 @@ class Optim:
         return {"flat": self.flat, **self.state}
 
     def share_(self, tensors: dict[str, Tensor], *, copy: bool) -> None:
-        """Take steps on these tensors from now on, with the values that stand there.
+        """Take steps on these tensors from now on, with the values in them.
 
         Args:
             tensors: like those of `shared`, in memory of several processes
@@ -179,7 +179,7 @@ class Optim:
         return {"state": own}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         if self.torch_optim is not None:
             self.torch_optim.load_state_dict(state["state"])
             return
@@ -195,7 +195,7 @@ def lr_schedule(
     Args:
         spec: `LinearToZero` (`base_lr * max(0, 1 - t / frame)`) or a class of torch.optim.lr_scheduler
         base_lr: rate at frame 0
-        key: path of the key that says it, for messages
+        key: path of the spec key, for messages
 
     Raises:
         SpecError: torch has no such schedule, or refuses its arguments

@@ -1,6 +1,6 @@
 """Observations made of parts: an image goes through convolutions, a vector through linear layers or none, side by side.
 
-`types.PackedShape` says where the parts lie in the row that an observation is.
+`types.PackedShape` says where the parts are in the row that an observation is.
 """
 
 import math
@@ -27,10 +27,10 @@ NATURE: Convolutions = [(32, 8, 4, 0, 1), (64, 4, 2, 0, 1), (64, 3, 1, 0, 1)]
 SMALL: Convolutions = [(16, 3, 1, 1, 1), (32, 3, 2, 1, 1)]
 """For smaller images."""
 HALVING = (64, 3, 2, 1, 1)
-"""Added behind NATURE as long as more than MOST places a side are left."""
+"""Added after NATURE as long as an output has more than MOST places per side."""
 MOST = 11
 IMAGE_WIDTHS = (128,)
-"""Linear layers behind convolutions where a spec says nothing."""
+"""Default linear layers after convolutions."""
 
 
 class PartSpec(SpecModel):
@@ -41,7 +41,7 @@ class PartSpec(SpecModel):
     conv_hid_layers: Convolutions | None = None
     """[out channels, kernel, stride, padding, dilation] of each convolution."""
     fc_hid_layers: tuple[Count, ...] | None = None
-    """Widths of the linear layers behind the convolutions."""
+    """Widths of the linear layers after the convolutions."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "PartSpec":
@@ -75,7 +75,7 @@ class Image(nn.Module):
         shape: [C, H, W]
         convolutions: [out channels, kernel, stride, padding, dilation] each
         widths: of the linear layers
-        activation_name: behind each layer
+        activation_name: after each layer
         key: of the spec, for messages
     """
 
@@ -104,7 +104,7 @@ class Image(nn.Module):
 
 
 def flat_size(convolutions: nn.Module, shape: tuple[int, ...], key: str) -> int:
-    """Numbers that convolutions leave of one image.
+    """Size of the convolutions' output for one image.
 
     Raises:
         SpecError: none.
@@ -142,7 +142,7 @@ class PartsBody(nn.Module):
         rest: widths of the linear layers of vectors; (): they pass as they are
         image: what images go through where `parts` says nothing
         parts: by name, what single parts go through
-        activation_name: behind each layer
+        activation_name: after each layer
         normalize: whether bytes are divided by 255
     """
 
@@ -251,7 +251,7 @@ def take_apart(obs: Tensor, shape: PackedShape) -> list[Tensor]:
 
 
 def note_flattened(obs_shape: tuple[int, ...], net: str) -> None:
-    """Say it where a net reads what may be an image, *O, as numbers in a row."""
+    """Log that a net reads what may be an image, *O, as numbers in a row."""
     if not isinstance(obs_shape, PackedShape) and len(obs_shape) in (2, 3) and min(obs_shape[-2:]) >= LEAST_SIDE:
         count = f"{math.prod(obs_shape):,} numbers in a row"
         note(f"agent.net: {net} reads observations {list(obs_shape)} as {count}; ConvNet would read them as an image")
@@ -260,12 +260,12 @@ def note_flattened(obs_shape: tuple[int, ...], net: str) -> None:
 def front(
     obs_shape: tuple[int, ...], net: str, activation_name: str, parts: dict[str, PartSpec] | None = None
 ) -> PartsBody | None:
-    """What a net for vectors reads observations with that are no vector as they stand; None: they are one.
+    """The module by which a net for vectors reads other observations; None: the observations are vectors.
 
     Args:
         obs_shape: *O
         net: its name
-        activation_name: behind each layer
+        activation_name: after each layer
         parts: by name, what single parts go through
     """
     if not isinstance(obs_shape, PackedShape) or (obs_shape.flat and not parts):

@@ -1,4 +1,4 @@
-"""The recurrent net: what it answers follows from everything it saw since the episode began.
+"""The recurrent net: its outputs depend on all observations since the episode began.
 
 Its memory is real. While the agent acts, each env has a hidden state, carried from step to step and zero again where an
 episode ends. Training runs the net over the same observations in the same order, from the state that stood at their
@@ -34,7 +34,7 @@ class RecurrentNetSpec(NetSpec):
     fc_hid_layers: tuple[Count, ...] = ()
     """Widths of the linear layers before the cells; none by default."""
     layer_norm: bool = False
-    """LayerNorm behind each of them, before its activation."""
+    """LayerNorm after each of them, before its activation."""
     cell_type: Literal["GRU", "LSTM", "RNN"] = "GRU"
     """Kind of cell."""
     parts: dict[str, PartSpec] = Field(default_factory=dict)
@@ -47,7 +47,7 @@ class RecurrentNetSpec(NetSpec):
     """Refused where true: who acts can't read the observations that are still to come."""
     seq_len: Count
     """L, steps in time that a gradient goes back. Rollouts are cut into sequences of this length, each of which starts
-    from the hidden state that stood there. It must divide the rollout (not needed with whole episodes)."""
+    from the hidden state stored at its first step. It must divide the rollout (not needed with whole episodes)."""
 
     @field_validator("bidirectional")
     @classmethod
@@ -59,7 +59,7 @@ class RecurrentNetSpec(NetSpec):
 
 @register("net")
 class RecurrentNet(Net):
-    """Linear layers (uint8 is divided by 255), then cells through time, then one head a name.
+    """Linear layers (uint8 is divided by 255), then cells through time, then one head per name.
 
     `forward` takes Sequences and gives the heads' outputs of all their steps, time-major, [L * S, width].
     """
@@ -111,11 +111,11 @@ class RecurrentNet(Net):
         return x, torch.cat(after, -1) if len(after) > 1 else after[0]
 
     def answer(self, features: Tensor) -> tuple[Tensor, ...]:
-        """[B, H] -> one [B, width] a head"""
+        """[B, H] -> one [B, width] per head"""
         return full_precision(self._outputs, features)
 
     def step(self, obs: Tensor, state: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """One step: [N, *O] and the state [N, state_size] -> one [N, width] a head, and the state after it."""
+        """One step: [N, *O] and the state [N, state_size] -> one [N, width] per head, and the state after it."""
         features, after = self.run(obs[None], None, state)
         return self.masked(self.answer(features[0]), obs), after[0]
 
@@ -127,7 +127,7 @@ class RecurrentNet(Net):
         return x if obs.valid is None else x[obs.valid.flatten()]
 
     def forward(self, obs: Tensor | Sequences) -> tuple[Tensor, ...]:
-        """Sequences of B = L * S steps -> one [B, width] a head"""
+        """Sequences of B = L * S steps -> one [B, width] per head"""
         outs = self.answer(self.features(obs))
         if self._mask is None or isinstance(obs, Tensor):
             return outs

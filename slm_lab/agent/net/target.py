@@ -60,12 +60,12 @@ class TargetNet:
         self.net.load_state_dict(self._online.state_dict())
 
     def state_dict(self) -> State:
-        """Parameters, buffers and where it stands."""
+        """Parameters, buffers and frame."""
         buffers: dict[str, Tensor] = {k: v.detach().clone() for k, v in self.net.named_buffers()}
         return {"flat": self.params.flat.clone(), "buffers": buffers, "frame": self._frame}
 
     def load_state_dict(self, state: State) -> None:
-        """Become what `state_dict` said."""
+        """Restore the state that `state_dict` returned."""
         self.params.flat.copy_(state["flat"])
         for key, value in self.net.named_buffers():
             value.copy_(state["buffers"][key])

@@ -1,4 +1,4 @@
-"""The net whose body stands in the spec, layer by layer (see `arc`)."""
+"""The net whose body the spec lists layer by layer (see `arc`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ class TorchArcNetSpec(NetSpec):
 
 @register("net")
 class TorchArcNet(Net):
-    """[B, *O] -> the layers of the arc, flattened -> one [B, width] a head."""
+    """[B, *O] -> the layers of the arc, flattened -> one [B, width] per head."""
 
     Spec = TorchArcNetSpec
 

@@ -15,10 +15,10 @@ from slm_lab.types import PackedShape
 
 @register("net")
 class RecurrentWindowNet(Net):
-    """[B, L, *O], the oldest first -> linear layers -> cells through the L steps -> one [B, width] a head.
+    """[B, L, *O], the oldest first -> linear layers -> cells through the L steps -> one [B, width] per head.
 
-    The env stacks L = `seq_len` observations: `frame_op` stack. It forgets what lies further back, and so can learn
-    from a replay memory; RecurrentNet remembers the whole episode, and needs the policy's own rollouts.
+    The env stacks L = `seq_len` observations: `frame_op` stack. It has no state beyond them, and so can learn
+    from a replay memory; RecurrentNet carries its state through the whole episode, and needs the policy's own rollouts.
     """
 
     Spec = RecurrentNetSpec

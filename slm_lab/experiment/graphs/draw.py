@@ -129,7 +129,7 @@ def draw_points(
     hollow: Sequence[bool],
     title: str,
 ) -> None:
-    """Draw each key against each score, a point a trial, into each of the files.
+    """Draw each key against each score, one point per trial, into each of the files.
 
     Args:
         paths: of the files.

@@ -107,12 +107,12 @@ class Graphs:
     def experiment(
         self, points: Mapping[str, Sequence[Any]], scores: Sequence[Mapping[str, float]], early: Sequence[bool]
     ) -> list[Path]:
-        """What a search found: each searched key against total_reward_ma and strength, a point a trial.
+        """What a search found: each searched key against total_reward_ma and strength, one point per trial.
 
         Args:
             points: key path -> its value in each trial. What is no number has a place of its own for each value.
             scores: scalar metrics of each trial.
-            early: of each trial, whether it was stopped early: it has been judged by fewer frames, and is drawn hollow.
+            early: of each trial, whether it was stopped early: it is scored after fewer frames, and is drawn hollow.
         """
         title = f"{self.title}: {len(scores)} trials{', hollow: stopped early' if any(early) else ''}"
         written = [self.layout.experiment_graph("experiment_graph", top=top) for top in (False, True)]

@@ -79,7 +79,7 @@ class SavedPolicy:
         )
 
     def env(self, num_envs: int = 1, render: str | None = None) -> VecEnv:
-        """Envs as it was trained in; their running statistics stand still where they stood."""
+        """Envs as it was trained in; their running statistics do not change."""
         env = make_env(self.spec.env, num_envs=num_envs, render=render, training=False)
         env.load_normalizer_state(self.normalizer)
         return env

@@ -66,7 +66,7 @@ class Evaluation(list[float]):
         return estimate(mean, [[policy.estimate.value for policy in self.policies]])
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headers, and a row a session; below them one of all, where there are several."""
+        """Headers, and one row per session; below them one of all, if there are several."""
         headers = ["session", "frame", "episodes", "total_reward [95 %]", "median", "lowest", "highest", "length"]
 
         def row(name: str, frame: str, rets: list[float], lengths: list[int], e: Estimate) -> list[str]:
@@ -175,7 +175,7 @@ def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
     path = layout.kept(trial, session, int(which)) if which.isdigit() else latest
     if path.exists():
         if which == "best":
-            logger.warning("session {} has no best policy yet: {} is the latest one", session, path.name)
+            logger.warning("session {}: no best policy was saved; using the latest checkpoint, {}", session, path.name)
         return path
     stem = f"model/{layout.s(trial, session)}_ckpt-"
     frames = sorted(int(p.stem.rpartition("-")[2]) for p in layout.root.glob(f"{stem}[0-9]*"))

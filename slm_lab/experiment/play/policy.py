@@ -51,7 +51,7 @@ class Policy:
             around = [f"env.{key}" for key in ("wrappers", "action_mask") if getattr(self.spec.env, key)]
             if not around:
                 raise
-            why = f"the policy learned behind {' and '.join(around)}; make_env() of the policy gives such an env"
+            why = f"the policy was trained with {' and '.join(around)}; make_env() of the policy gives such an env"
             raise ValueError(f"{e} ({why})") from None
         return self._translator.act(self._agent.act(seen, explore), alone=alone)
 

@@ -227,7 +227,7 @@ def save_trial(layout: "Layout", trial: int, sessions: Sequence[Metrics]) -> Met
 class RunningMetrics:
     """The scalars of the rows so far, from sums that are kept: the cost of a row does not grow with the run.
 
-    A sink: logs a line a row. Equals `session_metrics` of the same rows but for rounding.
+    A sink: logs one line per row. Equals `session_metrics` of the same rows but for rounding.
     """
 
     def __init__(self, env_name: str, label: str = "session_metrics", rows: "Sequence[Row]" = ()) -> None:

@@ -61,7 +61,7 @@ def no_reference(env: str) -> str:
 
 @cache
 def _shipped(name: str) -> dict[str, Any]:
-    """A JSON file that lies beside this module."""
+    """A JSON file beside this module."""
     return json.loads((resources.files(__package__) / name).read_text(encoding="utf-8"))
 
 

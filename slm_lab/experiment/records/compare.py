@@ -304,7 +304,8 @@ def _averages(session: Session, at: int | None) -> "statistics.Floats":
 
 def _notes(found: Comparison) -> list[str]:
     few = [f"{m.label} in {m.env} ({len(m.scores)})" for m in found.methods if 0 < len(m.scores) < FEW]
-    notes = [f"fewer than {FEW} sessions give coarse intervals, one gives none: {', '.join(few)}"] if few else []
+    unreliable = f"intervals from fewer than {FEW} sessions are unreliable; a single session has none"
+    notes = [f"{unreliable}: {', '.join(few)}"] if few else []
     for m in found.methods:
         where = f"{m.label} in {m.env}"
         if not m.scores:
@@ -315,7 +316,10 @@ def _notes(found: Comparison) -> list[str]:
             )
         frames = [min(s.frames, found.at) if found.at is not None else s.frames for s in m.sessions]
         if frames and min(frames) < 0.99 * max(frames):
-            notes.append(f"{where}: sessions reached {min(frames):,} to {max(frames):,} frames; --at compares at one")
+            notes.append(
+                f"{where}: sessions end at {min(frames):,} to {max(frames):,} frames; "
+                "use --at FRAMES to compare them at the same frame"
+            )
         if found.at is not None and frames and max(frames) < found.at:
             notes.append(f"{where}: ended at {max(frames):,} frames, before --at {found.at:,}: its last score counts")
         crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
@@ -329,7 +333,10 @@ def _notes(found: Comparison) -> list[str]:
     for env in found.envs:
         reached = {max((s.frames for s in m.sessions), default=0) for m in found.of(env)}
         if found.at is None and len(reached) > 1 and min(reached) < 0.99 * max(reached):
-            notes.append(f"{env}: methods had {min(reached):,} to {max(reached):,} frames; --at compares at one")
+            notes.append(
+                f"{env}: runs end at {min(reached):,} to {max(reached):,} frames; "
+                "use --at FRAMES to compare them at the same frame"
+            )
     absent = [label for label in found.labels if found.references and label not in found.aggregates]
     notes += [f"{label} has no score in all envs: no aggregate" for label in absent]
     return notes

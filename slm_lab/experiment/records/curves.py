@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 POINTS = 400
 """Of an averaged curve."""
 RESAMPLES = 1000
-"""Bootstrap resamples behind the interval of a curve, which has many points."""
+"""Bootstrap resamples of the interval of a curve, which has many points."""
 
 
 class Curve(NamedTuple):

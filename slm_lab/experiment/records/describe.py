@@ -35,7 +35,7 @@ class RunLine:
 
     @property
     def date(self) -> str:
-        """When the run was begun.
+        """When the run was started.
 
         >>> RunLine("ppo_2026_01_31_120000", "ppo").date
         '2026-01-31 12:00'
@@ -61,7 +61,7 @@ def describe(layout: Layout) -> RunLine:
 
 
 def read_spec(layout: Layout) -> Any:
-    """The spec that the run began with, as it stands in its file; None where it can't be read."""
+    """The spec that the run started with, as in its file; None where it can't be read."""
     with suppress(LabError):
         return next(iter(read_file(layout.spec()).values()), None)
     return None

@@ -35,7 +35,7 @@ SCALARS = tuple(name for name in session_scalars(_NONE, _NONE, _NONE, _NONE) if 
 
 
 class NoRowError(LabError):
-    """A run has nothing to show: it has just begun, or was stopped before its first row."""
+    """A run has no data yet: it has just started, or was stopped before its first row."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def read_history(layout: "Layout") -> History:
             missing.append(f"{path.name} has no row")
     if not sessions:
         why = "; ".join(missing[-3:]) if missing else "no session has a table in info/"
-        raise NoRowError(f"{layout.root}: not a row to show yet ({why})")
+        raise NoRowError(f"{layout.root}: no data yet ({why})")
     wanted = get(spec, "meta", "max_session")
     known = isinstance(wanted, int) and info.get("mode") == "train"
     if known and not layout.search_file().exists() and len(sessions) < wanted:

@@ -91,7 +91,7 @@ class RunFile:
         return Options(**{**options, "out": Path(options["out"])})
 
     def resumed(self, changes: dict[str, tuple[Any, Any]] | None = None) -> "RunFile":
-        """Note that the run goes on; changes: keys of the spec, each with its old and its new value."""
+        """Record that the run is resumed; changes: keys of the spec, each with its old and its new value."""
         again: dict[str, Any] = {"started": _now(), "versions": versions(), "command": sys.argv}
         if changes:
             again["changes"] = {key: list(values) for key, values in changes.items()}

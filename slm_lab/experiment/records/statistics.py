@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 """Coverage that an interval aims at."""
 RESAMPLES = 5000
-"""Bootstrap resamples behind an interval."""
+"""Bootstrap resamples of an interval."""
 FEW = 5
-"""With fewer runs than this a bootstrap interval is coarse: it covers the true value less often than it says."""
+"""With fewer runs than this a bootstrap interval is unreliable: it covers the true value less often than it says."""
 
 
 class Estimate(NamedTuple):

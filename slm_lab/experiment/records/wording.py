@@ -39,12 +39,12 @@ def interval(e: Estimate) -> str:
 
 
 def coarse(sessions: int) -> str:
-    """What is to be said of an interval from so few sessions; nothing where they are enough."""
+    """Warning about an interval from few sessions; empty if there are enough."""
     if sessions == 1:
-        return "One session says nothing of what other seeds would give: no interval. "
+        return "One session does not tell what other seeds would give: no interval. "
     if sessions < FEW:
         return (
-            f"{sessions} sessions are few: intervals are coarse, and miss the true value more often than "
+            f"{sessions} sessions are few: intervals miss the true value more often than "
             f"{100 * (1 - LEVEL):.0f} % of the time. "
         )
     return ""
@@ -64,9 +64,9 @@ def reached(values: Sequence[float]) -> str:
 
 
 def env_table(found: "Comparison", env: str) -> tuple[list[str], list[list[str]]]:
-    """What `compare` found of the methods in an env: headers, and a row a method."""
+    """What `compare` found about the methods in an env: headers, and one row per method."""
     target = number(found.targets[env])
-    headers = ["method", "sessions", "mean", "median", "IQM", "worst", f"frames to {target}", "seconds to it"]
+    headers = ["method", "sessions", "mean", "median", "IQM", "worst", f"frames to {target}", f"seconds to {target}"]
     rows = []
     for m in found.of(env):
         estimates = map(interval, (m.mean, m.median, m.iqm))
@@ -76,7 +76,7 @@ def env_table(found: "Comparison", env: str) -> tuple[list[str], list[list[str]]
 
 
 def aggregate_table(found: "Comparison") -> tuple[list[str], list[list[str]]]:
-    """The aggregates over envs, of which there must be some: headers, and a row a method."""
+    """The aggregates over envs, of which there must be some: headers, and one row per method."""
     rows = [[label, *map(interval, estimates.values())] for label, estimates in found.aggregates.items()]
     return ["method", *(NAMES[name] for name in next(iter(found.aggregates.values())))], rows
 

@@ -77,7 +77,7 @@ def fade(colour: str, alpha: float) -> str:
 
 
 def points_for(curves: int) -> int:
-    """Points that each of so many curves may have."""
+    """Points of each curve, by the number of curves."""
     return max(LEAST, min(MOST, VALUES // max(1, curves)))
 
 

@@ -22,7 +22,7 @@ from slm_lab.lib.files import read_json
 from slm_lab.spec.search import LISTS, Axis
 
 MARKS = {TrialStatus.STOPPED: "circle-open", TrialStatus.CRASHED: "x"}
-KEYS_NOTE = "Hollow points were stopped early, so they are judged by fewer frames. Shaded: outside the searched range."
+KEYS_NOTE = "Hollow points were stopped early, so their scores are of fewer frames. Shaded: outside the searched range."
 BEST_NOTE = (
     "A trial that was chosen as the best scores too high on average: train the best spec with new seeds to report it."
 )

@@ -215,7 +215,7 @@ def bundled_spec(name: str) -> tuple[str | None, dict[str, Any]]:
 
 
 def repeat(history: History) -> list[Markup | Figure]:
-    """The command that runs the same again, the one it was begun with, versions, machine and commit."""
+    """The command that repeats the run, the one it was started with, versions, machine and commit."""
     info, layout = history.info, history.layout
     mode = info.get("mode", "train")
     options = _mapping(info, "options")
@@ -229,7 +229,7 @@ def repeat(history: History) -> list[Markup | Figure]:
     parts: list[Markup | Figure] = [tag("pre", shlex.join(words))]
     command = info.get("command")
     if isinstance(command, list) and command and Path(str(command[0])).name in ("slm-lab", "__main__.py"):
-        parts += [tag("p", "It was begun with"), tag("pre", shlex.join(["slm-lab", *map(str, command[1:])]))]
+        parts += [tag("p", "It was started with"), tag("pre", shlex.join(["slm-lab", *map(str, command[1:])]))]
     rows = [*_mapping(info, "versions").items(), *_mapping(info, "machine").items()]
     rows += [("commit", info.get("git_commit")), ("started", info.get("started")), ("ended", info.get("ended"))]
     resumed = info.get("resumed")

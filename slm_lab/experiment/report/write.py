@@ -112,7 +112,7 @@ def watch(
     on_first: Callable[[Path], None] | None = None,
     **options: Any,
 ) -> Path:
-    """Write the page again and again while a run goes on, then a last time without the reload; gives the file.
+    """Write the page repeatedly while a run continues, then a last time without the reload; returns the file.
 
     Args:
         layouts: of the runs.

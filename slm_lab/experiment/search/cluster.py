@@ -250,7 +250,7 @@ def stop_ray() -> list[str]:
 
 
 def _bases() -> list[Path]:
-    """Where temporary folders of Ray may lie; new ones in the last."""
+    """Where temporary folders of Ray may be; new ones are made in the last."""
     if told := os.environ.get("RAY_TMPDIR"):
         return [Path(told)]
     bases = [Path("/tmp"), Path(tempfile.gettempdir())]

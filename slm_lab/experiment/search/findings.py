@@ -64,7 +64,7 @@ def prune(layout: Layout, journal: Journal, found: Found, keep: int) -> None:
 
 
 def table(journal: Journal, found: Found, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a trial that ended: trial, searched keys, metrics, status; the strongest first, crashed ones last."""
+    """One row per trial that ended: trial, searched keys, metrics, status; the strongest first, crashed ones last."""
     scalars = {trial: metrics["scalar"] for trial, metrics in found.items()}
     names = list(next(iter(scalars.values()), {}))
     rows = [
@@ -117,7 +117,7 @@ def draw(layout: Layout, journal: Journal, found: Found, paths: Sequence[str], e
 
 
 def has_score(metrics: Metrics) -> bool:
-    """Whether a trial has a strength that can be compared: whether any of its episodes came to an end."""
+    """Whether a trial has a strength that can be compared: whether any of its episodes ended."""
     return math.isfinite(_strength(metrics))
 
 

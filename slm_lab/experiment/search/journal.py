@@ -46,7 +46,7 @@ class Record:
     misuse: bool = False
     """It crashed over values that do not make a spec."""
     crashed_sessions: int = 0
-    """Of a trial that went on with the others."""
+    """Of a trial that continued with the others."""
 
     @property
     def ended(self) -> bool:

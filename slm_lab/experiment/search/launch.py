@@ -201,7 +201,7 @@ class Search:
             return RunResult(layout.root, {}, [] if interrupted else crashes, interrupted)
         best = ranked[0]
         if not findings.has_score(self._found[best.trial]):
-            logger.warning("no trial has a score, so there is no best one: did any episode come to an end?")
+            logger.warning("no trial has a score, so there is no best one: did any episode end?")
             return RunResult(layout.root, {})
         findings.save_best(layout, self._spec, best, self._found[best.trial])
         try:

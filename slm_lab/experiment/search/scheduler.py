@@ -19,7 +19,7 @@ class Rungs:
     """ASHA, known by trial index, with a state that can be written down.
 
     The same reports in the same order stop the same trials, whether or not the state was saved and loaded between
-    them, and whether or not some of the reports come again: a score that a rung has is not judged twice.
+    them, and whether or not some of the reports are repeated: a rung counts a score once.
 
     Args:
         settings: keyword arguments of Ray's AsyncHyperBandScheduler.
@@ -44,12 +44,12 @@ class Rungs:
     def stops(self, trial: int, report: Report) -> bool:
         """Take the report in; whether the trial is to stop at it."""
         if report.get(self._settings["metric"]) is None:
-            return False  # no episode has ended: nothing to judge by
+            return False  # no episode has ended: there is no score
         nobody: Any = None  # Tune's controller, which ASHA does not look at
         return bool(self._asha.on_trial_result(nobody, self._stub(trial), report) == TrialScheduler.STOP)
 
     def _stub(self, trial: int) -> Any:
-        """What stands for the trial in Ray's scheduler, which looks at the id alone."""
+        """A stand-in for the trial in Ray's scheduler, which reads only the id."""
         key = str(trial)
         stub = SimpleNamespace(trial_id=key)
         if key not in self._asha._trial_info:
@@ -66,7 +66,7 @@ class Rungs:
 class Scheduler(FIFOScheduler):
     """Reads the reports of the trials into the journal, one by one, and stops those that ASHA stops.
 
-    Trials hand over what they logged in batches, so that Ray has little to do; each row in them is judged on its own
+    Trials hand over what they logged in batches, so that Ray has little to do; each row in them is evaluated on its own
     and in its order, and where one stops the trial, the later ones do not count.
 
     Args:
@@ -116,7 +116,7 @@ class Scheduler(FIFOScheduler):
                 record.frame, record.metric = row["frame"], row["total_reward_ma"]
                 continue
             if row["frame"] < record.frame:
-                # a resumed trial reports rows again that ASHA has judged
+                # a resumed trial reports rows again that ASHA has seen
                 if self._rungs is not None:
                     self._rungs.stops(index, row)
                 continue

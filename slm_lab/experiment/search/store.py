@@ -1,4 +1,4 @@
-"""Where a trial's files lie: in the run folder, or on the disk of another machine and from there sent to it."""
+"""Where a trial's files are: in the run folder, or on the disk of another machine, which sends them to it."""
 
 import os
 import tempfile

@@ -34,14 +34,14 @@ PULSE = 2.0
 PATIENCE = 10.0
 """Seconds that sessions have to save and end."""
 LEASE = 20.0
-"""Seconds for which sessions go on without being asked for."""
+"""Seconds for which sessions continue without being asked for."""
 
 
 class Merge:
     """Rows of the sessions of a trial become its reports: the means over the sessions, row by row.
 
     A report is made once every session that has not crashed has the row. Rows that come a second time, of a session
-    that went on from its checkpoint, are left out.
+    that continued from its checkpoint, are left out.
     """
 
     def __init__(self, sessions: int) -> None:
@@ -57,7 +57,7 @@ class Merge:
         return self._reports()
 
     def drop(self, session: int) -> list[Report]:
-        """The session crashed: the others go on without it."""
+        """The session crashed: the others continue without it."""
         self._rows.pop(session, None)
         return self._reports()
 
@@ -128,7 +128,7 @@ class SearchTrial(tune.Trainable):
             except LabError as e:
                 return self._crashed("; ".join(e.faults) if isinstance(e, SpecError) else str(e), misuse=True)
             if self._backlog:
-                # before a session goes on: it may be stopped for what it did already
+                # before a session continues: it may be stopped for what it did already
                 return self._handed(self._backlog)
         if self._thread is None or self._is_laid_down():
             self._result = None
@@ -149,7 +149,7 @@ class SearchTrial(tune.Trainable):
         """The sessions save themselves."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """The sessions go on from their own checkpoints."""
+        """The sessions continue from their own checkpoints."""
 
     def _take(self, config: dict[str, Any]) -> None:
         self._index, self._values = config["trial"], config["values"]

@@ -27,7 +27,7 @@ _MARK = "slm_lab checkpoint"
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` lies."""
+    """Path of the checkpoint before the one at `path`."""
     return path.with_name(path.name + ".prev")
 
 
@@ -76,7 +76,7 @@ def load(path: Path) -> State:
             faults.append(f"{candidate.name}: {e}")
             continue
         if faults:
-            logger.warning("{}; going on from the checkpoint before it, {}", faults[0], candidate.name)
+            logger.warning("{}; resuming from the checkpoint before it, {}", faults[0], candidate.name)
         return tree
     raise LabError(f"{path.parent}: no readable checkpoint\n" + "\n".join(f"  {fault}" for fault in faults))
 

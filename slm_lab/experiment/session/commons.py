@@ -1,6 +1,6 @@
 """What the sessions of a distributed trial hold in common: parameters, optimizer state, and the count of frames.
 
-It lies in a file without a name that the pool of workers was started with, mapped into the memory of each. First the
+It is in a file without a name that the pool of workers was started with, mapped into the memory of each. First the
 counts, then the tensors. Nothing is locked but the moment in which the first session to come fills it in: steps on the
 parameters are taken as they come (Hogwild, Recht et al. 2011, arXiv:1106.5730), and each session counts its own frames.
 """
@@ -106,7 +106,7 @@ class Commons:
         return common
 
     def wait(self, stop: Callable[[], bool]) -> None:
-        """Wait until all sessions have come here or are gone: frames are shared, and who comes late would get none."""
+        """Wait until all sessions have arrived or are gone: frames are shared, and a late session would get none."""
         self.leave()
         while not all(self._counts[self._present]) and not stop():
             time.sleep(0.01)

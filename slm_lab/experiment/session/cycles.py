@@ -1,4 +1,4 @@
-"""Cycles of tensor envs: a few steps and the update behind them as one compiled program, many cycles as one call.
+"""Cycles of tensor envs: a few steps and the update after them as one compiled program, many cycles as one call.
 
 The update of a small Q net takes less time than Python needs to draw its batch. So the batches of many updates are
 drawn ahead: which transitions they hold depends on how many there will be, not on what they are. What is stored already

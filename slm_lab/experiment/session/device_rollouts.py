@@ -10,7 +10,7 @@ from slm_lab.lib.graphs import Replayed
 
 
 class DeviceRollouts:
-    """Plays steps of the rollout under way. On a GPU a whole one is a single CUDA graph, where the env allows it."""
+    """Plays steps of the current rollout. On a GPU a whole one is a single CUDA graph, where the env allows it."""
 
     whole = True
     """Whether a rollout is played to its end before a row is written."""
@@ -27,16 +27,16 @@ class DeviceRollouts:
         self._ret = torch.zeros((t, n), dtype=torch.float64, device=device)
         self._length = torch.zeros((t, n), dtype=torch.int64, device=device)
         self._slots = [*places, memory.successors, self._ret, self._length]
-        """[T, N, ...] for the fields of `Moved` behind its observations."""
+        """[T, N, ...] for the fields of `Moved` after its observations."""
         self._noise: Tensor = algorithm.noise.ahead(t, example=True).to(device)
         self._replayed = Replayed(lambda: self._steps(0, t), device) if env.capturable else None
 
     def left(self, frames: int) -> int:
-        """Steps to be played at once, to pass so many frames at most by less than a step."""
+        """Steps to be played at once, to pass that many frames by less than a step."""
         return min(self._memory.room, -(-frames // self._env.info.num_envs))
 
     def _steps(self, begin: int, end: int) -> None:
-        """Steps [begin, end) of the rollout, without a look at what comes of them."""
+        """Steps [begin, end) of the rollout, without reading their outcomes."""
         obs = self._memory.tensors["obs"]
         obs[begin].copy_(self._env.seen)
         for t in range(begin, end):
@@ -48,7 +48,7 @@ class DeviceRollouts:
                 slot[t].copy_(value)
 
     def play(self, steps: int) -> tuple[list[float], list[int]]:
-        """Act and step so many times, at most `left`.
+        """Act and step that many times, at most `left`.
 
         Returns:
             returns and lengths of the episodes that ended

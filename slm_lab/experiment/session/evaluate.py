@@ -74,7 +74,7 @@ class Evaluator:
         Args:
             agent: acts; it is not changed.
             frame: of the training; each has evaluations of its own.
-            normalizer: running statistics of the training env; they stand still.
+            normalizer: running statistics of the training env; they do not change.
         """
         rng = get_rng()
         try:

@@ -1,4 +1,4 @@
-"""Going on with a run under a spec that was changed: longer, with other schedules, with more sessions."""
+"""Resuming a run with a changed spec: longer, with other schedules, with more sessions."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def can_change(key: str) -> bool:
 
 
 def extended(layout: Layout, spec: Spec, sets: dict[str, str]) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
-    """The spec of a run with keys set anew, and what that changes.
+    """The spec of a run with some keys changed, and the changes.
 
     Raises:
         SpecError: a key that can't change in the middle of a run, or a value that it can't have; all at once.
@@ -63,16 +63,17 @@ def extended(layout: Layout, spec: Spec, sets: dict[str, str]) -> tuple[Spec, di
     new = load_spec(spec.to_dict(), sets=sets)
     changes = changed_keys(spec.to_dict(), new.to_dict())
     faults = [
-        f"{key}: can't be changed in a run that goes on, begin a new one (these can: {_KNOWN})"
+        f"{key}: can't be changed when a run is resumed; start a new run (these can: {_KNOWN})"
         for key in changes
         if not can_change(key)
     ]
     reached = frames_reached(layout, spec.meta.max_session)
     if "env.max_frame" in changes and new.env.max_frame <= reached:
-        faults.append(f"env.max_frame: must lie above {reached}, which the run has reached (got {new.env.max_frame})")
+        why = f"must be greater than {reached}, the frame the run has reached"
+        faults.append(f"env.max_frame: {why} (got {new.env.max_frame})")
     if new.meta.max_session < spec.meta.max_session:
         faults.append(
-            f"meta.max_session: must be at least {spec.meta.max_session}, there are so many "
+            f"meta.max_session: must be at least {spec.meta.max_session}, the number of sessions of the run "
             f"(got {new.meta.max_session})"
         )
     if faults:
@@ -102,7 +103,7 @@ def idle_rates(spec: Spec, frame: int) -> list[str]:
 
 @contextmanager
 def rewritten(layout: Layout, spec: Spec) -> Iterator[None]:
-    """The spec files of the run hold this spec; as they were, and so the run file, where the run is refused."""
+    """Write this spec into the spec files of the run; restore them and the run file if the run is refused."""
     paths = [layout.spec(), layout.trial_spec(0), layout.run_file()]
     before = {path: path.read_bytes() for path in paths if path.exists()}
     for path in paths[:2]:
@@ -116,7 +117,7 @@ def rewritten(layout: Layout, spec: Spec) -> Iterator[None]:
 
 
 def tell_changes(layout: Layout, spec: Spec, changes: dict[str, tuple[Any, Any]]) -> None:
-    """Say in a line what is different from here on; and what the changes will not do."""
+    """Log in one line what changes from here on; warn of learning rates that stay 0."""
     if not changes:
         return
     frame = frames_reached(layout, spec.meta.max_session)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SMALL_WIDTH = 128
 """Fully connected nets up to this width are slower on more threads than on one."""
 SMALL_CONVOLUTIONS = 500_000
-"""Multiply-adds an image: so are nets whose convolutions have no more. MiniGrid's take 0.2 million, Atari's 8."""
+"""Multiply-adds per image: so are nets whose convolutions have no more. MiniGrid's take 0.2 million, Atari's 8."""
 GPU_ROWS = {SMALL_WIDTH: 1024, SMALL_WIDTH // 2: 4096}
 """Rows of an update from which a GPU pays, for fully connected nets up to that width."""
 COMPILE_FROM = {Effort.QUICK: 10_000, Effort.FULL: 100_000}
@@ -195,7 +195,7 @@ def _widths(layers: object) -> list[int]:
 
 
 def _linear_widths(written: object) -> list[int]:
-    """Outputs of the linear layers that stand in an arc."""
+    """Outputs of the linear layers of an arc."""
     if isinstance(written, list):
         return [w for part in written for w in _linear_widths(part)]
     if not isinstance(written, dict):

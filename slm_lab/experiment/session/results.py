@@ -39,7 +39,7 @@ class Crash:
 
 
 Outcome = SessionResult | Crash | None
-"""What became of one session; None: it was not begun before a stop, and can be resumed."""
+"""What became of one session; None: it was not started before a stop, and can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ class RunResult:
     crashed: list[Crash] = field(default_factory=list)
     """Sessions that failed; the metrics are those of the others."""
     stopped: bool = False
-    """Interrupted; `slm-lab run train@<folder>` goes on."""
+    """Interrupted; `slm-lab run train@<folder>` resumes it."""

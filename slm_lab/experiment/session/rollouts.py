@@ -46,17 +46,17 @@ class Rollouts:
             "truncated": torch.zeros((QUEUE, n), dtype=torch.bool),
             "final_obs": torch.zeros((QUEUE, n, *shape)),
         }
-        """As in Played, of so many steps as one call may make."""
+        """As in Played, of as many steps as one call may make."""
         self._returns = torch.zeros((QUEUE, n), dtype=torch.float64)
         self._lengths = torch.zeros((QUEUE, n), dtype=torch.int64)
         self._arrays = [x.numpy() for x in self._made.values()]
         obs, *others = self._made.values()
         self._moving = [obs[:-1], obs[1:], *others, self._returns, self._lengths]
-        """What moves on from step to step: what is seen, what follows, and what `_step` writes behind it."""
+        """What moves on from step to step: observation, successor, and what `_step` writes after them."""
         self._run: Compiled | None = None
 
     def left(self, frames: int) -> int:
-        """Steps to be played at once, to pass so many frames at most by less than a step; 0: act step by step."""
+        """Steps to be played at once, to pass that many frames by less than a step; 0: act step by step."""
         if not self._algorithm.alike:
             return 0
         return min(self._memory.room, QUEUE, -(-frames // self._env.info.num_envs))
@@ -74,7 +74,7 @@ class Rollouts:
         return self._run is not None
 
     def _step(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One step of all envs; what came of it goes into its place."""
+        """One step of all envs; the outcome goes into its place."""
         n, held, moving = len(self._actor.state()), len(self._env.held), len(self._moving)
         state, (obs, *slots) = args[n : n + held], args[n + held : n + held + moving]
         env_noise, *inputs = args[n + held + moving :]
@@ -93,7 +93,7 @@ class Rollouts:
         return [*fixed, *moving], dict(enumerate(moving, len(fixed)))
 
     def play(self, steps: int) -> tuple[list[float], list[int]]:
-        """Act and step so many times, at most `left`.
+        """Act and step that many times, at most `left`.
 
         Returns:
             returns and lengths of the episodes that ended
@@ -106,7 +106,7 @@ class Rollouts:
         return self._keep(steps)
 
     def _keep(self, steps: int) -> tuple[list[float], list[int]]:
-        """Note that so many steps were played; gives returns and lengths of the episodes that ended."""
+        """Count the steps that were played; returns the returns and lengths of the episodes that ended."""
         obs, *others = self._arrays
         played = Played(obs[: steps + 1], *(x[:steps] for x in others))
         done = played.terminated | played.truncated
@@ -150,7 +150,7 @@ def _acts_by_inputs(algorithm: type[Algorithm]) -> bool:
 def training_env(run: Run, state: State | None, device: str = "cpu") -> VecEnv:
     """The envs of a session.
 
-    Compiled or not, drawn or not: a run goes on with the kind of env that it began with.
+    Compiled or not, drawn or not: a resumed run keeps the kind of env that it started with.
 
     Args:
         run: the session
@@ -161,7 +161,7 @@ def training_env(run: Run, state: State | None, device: str = "cpu") -> VecEnv:
     tensor = None if state is None else _is_tensor_state(state["env"])
     render = run.options.render and run.session == 0
     if render and tensor:
-        logger.info("not drawn: this run began without --render, with an env that has no pictures")
+        logger.info("not drawn: this run was started without --render, with an env that has no pictures")
     return make_env(
         spec.env,
         render="human" if render and not tensor else None,

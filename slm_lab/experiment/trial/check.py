@@ -82,9 +82,9 @@ def require(spec: Spec) -> None:
 
 
 def require_change(spec: Spec, keys: Iterable[str]) -> None:
-    """Refuse a spec of a run that goes on, of which these keys were changed.
+    """Refuse a spec of a resumed run, of which these keys were changed.
 
-    A key that was not changed may be without effect: the run was begun with it.
+    A key that was not changed may be without effect: the run was started with it.
     """
     faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
     if not faults:
@@ -247,5 +247,5 @@ def _path(fault: str) -> str:
 
 
 def _covers(paths: set[str], path: str) -> bool:
-    """Whether a key path is one of these, or lies in one of them or around it."""
+    """Whether a key path is one of these, or is inside one of them or around it."""
     return any(path == p or path.startswith((f"{p}.", f"{p}[")) or p.startswith(f"{path}.") for p in paths if path)

@@ -75,7 +75,7 @@ def run_contained(
         except CompileInterrupted:
             # what it was in the middle of can't be saved; its last checkpoint, if any, is whole
             return None
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, the other sessions go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, the other sessions continue
             e = out_of_memory(error, run.spec) or error
             # a user error says all there is to say; anything else needs its traceback
             text = str(e) if isinstance(e, LabError) else traceback.format_exc()

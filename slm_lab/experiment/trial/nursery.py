@@ -100,7 +100,7 @@ class Child:
         self._told.close()
 
     def _listen(self, timeout: float | None, count: int) -> bool:
-        """Whether so many numbers have come, or no more will."""
+        """Whether that many numbers have arrived, or no more will."""
         end = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             while len(self._numbers) < count and not self._ended:
@@ -167,7 +167,7 @@ class Nursery:
         self._heard = os.fstat(self._output.fileno()).st_size
 
     def close(self) -> None:
-        """End the process, which has nothing to save; its workers go on."""
+        """End the process, which has nothing to save; its workers continue."""
         self.process.kill()
         self.process.wait()
         self._socket.close()
@@ -299,7 +299,7 @@ def _work(fds: list[int], foreign: list[int]) -> None:
         from slm_lab.experiment.trial.worker import main as work
 
         work(conn)
-    except BaseException:  # noqa: BLE001  whatever it is, a worker must not go on as a nursery
+    except BaseException:  # noqa: BLE001  whatever it is, a worker must not continue as a nursery
         traceback.print_exc()
     sys.stderr.flush()
     os._exit(1)

@@ -2,7 +2,7 @@
 
 Imports nothing but the standard library and small leaves of the lab, so that workers can be started before the parent
 has loaded torch: their imports then run beside its own. A worker is a fork of a `nursery`, never of the parent: threads
-and locks of the parent stay behind, and its main module is not imported: scripts need no `if __name__ == "__main__"`,
+and locks of the parent are left out, and its main module is not imported: scripts need no `if __name__ == "__main__"`,
 and notebooks work.
 """
 
@@ -127,7 +127,7 @@ class Pool:
             on_event: called with what a job reports on its way.
             on_done: called with what a job gave back.
             on_death: called with the reason and the printed output where the process of a job died.
-            should_stop: once true, no further job is begun and running ones are asked to stop; of one whose worker
+            should_stop: once true, no further job is started and running ones are asked to stop; of one whose worker
                 was still starting nothing more is heard.
         """
         waiting = deque(jobs)
@@ -142,7 +142,7 @@ class Pool:
                     if worker.heard:
                         worker.send(("stop", None))
                     else:
-                        # nothing is begun; it may still import, and imports hear nothing
+                        # nothing is started; it may still import, and an import can't be stopped
                         self._workers.remove(worker)
                         worker.kill()
                 continue

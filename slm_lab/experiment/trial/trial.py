@@ -75,7 +75,7 @@ def _is_stopped(outcome: Outcome) -> bool:
 class Trial:
     """Runs the sessions, then analyses and draws what they found.
 
-    Sessions that have a checkpoint go on from it, so running a trial of an existing folder again resumes it.
+    Sessions that have a checkpoint continue from it, so running a trial of an existing folder again resumes it.
 
     Args:
         spec: is run as it is.
@@ -87,7 +87,7 @@ class Trial:
         stop: asked now and then; true makes the sessions save and stop. By default SIGINT and SIGTERM do.
         cores: that the trial may use; by default all of the machine.
         listen: called with each session and row, and with None where a session crashed.
-        callbacks: of whoever began the run.
+        callbacks: of whoever started the run.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ class Native:
 
 
 def library_path(program: Program, folder: Path) -> Path:
-    """Where in a folder the program lies once it is compiled; the name depends on all that the machine code does.
+    """Where in a folder the program is once it is compiled; the name depends on all that the machine code does.
 
     Raises:
         Unsupported: there is no compiler

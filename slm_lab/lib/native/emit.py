@@ -28,9 +28,9 @@ class Program:
 
     source: str
     outputs: list[Place]
-    """Memory to be passed behind the arguments, contiguous."""
+    """Memory to be passed after the arguments, contiguous."""
     scratch: int
-    """Bytes to be passed for what lies in between."""
+    """Bytes to be passed for intermediate buffers."""
 
 
 def emit(recording: Recording, threads: int = 1) -> Program:
@@ -90,7 +90,7 @@ def emit(recording: Recording, threads: int = 1) -> Program:
 
 
 class _Memory:
-    """Where in the scratch memory each buffer in between lies; those that are not needed at the same time share."""
+    """Where in the scratch memory each intermediate buffer is; those that are not needed at the same time share."""
 
     def __init__(self, groups: Sequence[Group], outside: set[int]) -> None:
         first: dict[int, int] = {}
@@ -230,7 +230,7 @@ def _way(
 def _collapse(
     shape: tuple[int, ...], found: Sequence[Access], written: Access
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """A loop nest with as few loops as possible, innermost where what is written lies densest.
+    """A loop nest with as few loops as possible, innermost where what is written is densest.
 
     Returns:
         sizes, and for each access its strides

@@ -93,7 +93,7 @@ REDUCE = {
     "any": ("0", "({acc} || {x})"),
     "all": ("1", "({acc} && {x})"),
 }
-"""Operations over dimensions: what the result starts from, and how an element comes to it."""
+"""Operations over dimensions: what the result starts from, and how an element is added to it."""
 
 _D, _SIZE = "({self} - {target})", "LIB_fabs({self} - {target})"
 LOSSES = {

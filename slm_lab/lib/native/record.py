@@ -22,7 +22,7 @@ class Unrecordable(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the elements of a tensor lie."""
+    """Where the elements of a tensor are."""
 
     buffer: int
     """Number of the storage: arguments come first, in order."""
@@ -35,7 +35,7 @@ class Place:
 
     @property
     def end(self) -> int:
-        """Offset behind the last element."""
+        """Offset after the last element."""
         return self.offset + 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
 
 
@@ -120,7 +120,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._nodes[id(tensor)]
 
     def place(self, tensor: Tensor) -> Place:
-        """Where a tensor lies; whatever shares memory with it has the same buffer."""
+        """Where a tensor is; whatever shares memory with it has the same buffer."""
         storage = tensor.untyped_storage().data_ptr() or -id(tensor)
         buffer = self._buffers.setdefault(storage, len(self._buffers))
         return Place(buffer, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)

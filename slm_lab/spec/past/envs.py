@@ -3,7 +3,7 @@
 import re
 
 _OTHER_BODY = "the robot and the reward differ: scores can't be compared"
-_SKIP = "4 frames are skipped, instead of 2 to 5 by chance"
+_SKIP = "4 frames are skipped, instead of 2 to 5 at random"
 _STICKY = "actions now stick with probability 0.25, unless env.repeat_action_probability says otherwise"
 
 MUJOCO = (

@@ -1,4 +1,4 @@
-"""A spec file written anew: JSON as the bundled specs are laid out, YAML with the comments it had."""
+"""A spec file rewritten: JSON as the bundled specs are laid out, YAML with the comments it had."""
 
 import copy
 import io
@@ -42,7 +42,7 @@ def json_text(value: Any, indent: int = 0, used: int = 0) -> str:
 def yaml_text(text: str, old: Data, new: Data) -> str:
     """A YAML file with another content, comments kept.
 
-    An object that changes is written out in full where it stood, without the anchors and aliases that it was made of.
+    An object that changes is written out in full in its place, without the anchors and aliases that it was made of.
     """
     yaml = YAML()
     yaml.width = WIDTH

@@ -52,7 +52,7 @@ def net(draft: Draft) -> None:
             here["update_frequency"] = 1
             draft.note(
                 f"{path}.update_frequency",
-                f"1: polyak moved the target at every update, whatever stood there ({every:g})",
+                f"1: polyak moved the target at every update, whatever its value ({every:g})",
             )
         # only images are divided by 255
         images = "Conv2d" in f"{here.get('arc')}{here.get('actor_arc')}"

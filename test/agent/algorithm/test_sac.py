@@ -304,7 +304,7 @@ def test_what_it_refuses() -> None:
         make(MultiBinary(2))
     with pytest.raises(SpecError, match=r"'Beta' is no policy of SoftActorCritic \(known: default, Normal"):
         make(BOX, algorithm__action_pdtype="Beta")
-    with pytest.raises(SpecError, match="log_alpha_min must not lie above log_alpha_max"):
+    with pytest.raises(SpecError, match="log_alpha_min must not be greater than log_alpha_max"):
         make(BOX, algorithm__log_alpha_min=3.0)
     with pytest.raises(SpecError, match="needs a replay memory"):
         make(BOX, memory={"name": "OnPolicyBatchReplay"})

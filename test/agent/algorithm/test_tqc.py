@@ -188,7 +188,7 @@ def test_what_they_refuse(name: str) -> None:
             learner(name, **{f"algorithm__{key}": value})
     with pytest.raises(SpecError, match="must be less than quantiles"):
         learner("TQC", algorithm__drop_quantiles=4)
-    with pytest.raises(SpecError, match="must lie above v_min"):
+    with pytest.raises(SpecError, match="must be greater than v_min"):
         learner("XQC", algorithm__v_max=-5.0)
 
 

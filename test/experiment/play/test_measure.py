@@ -44,9 +44,9 @@ def test_the_latest_policy_in_place_of_the_best_is_told(folder: Path, tmp_path: 
     assert [path.name for path in find_checkpoints(layout, "best", all_sessions=True)] == [
         f"tiny_t0_s{session}_ckpt.pt" for session in (0, 1)
     ]
-    told = [line.strip() for line in log_text if "no best policy yet" in line]
+    told = [line.strip() for line in log_text if "no best policy was saved" in line]
     assert told == [
-        f"WARNING session {session} has no best policy yet: tiny_t0_s{session}_ckpt.pt is the latest one"
+        f"WARNING session {session}: no best policy was saved; using the latest checkpoint, tiny_t0_s{session}_ckpt.pt"
         for session in (0, 1)
     ]
 

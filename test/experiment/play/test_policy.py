@@ -96,7 +96,7 @@ def test_random_actions_of_the_beginning_are_over(name: str, tmp_path: Path) -> 
 def test_behind_a_wrapper_the_policy_makes_the_env(tmp_path: Path) -> None:
     policy = train(tmp_path, "Shifted-v0", 128, wrappers=[{"name": "support.tiny:Longer"}], max_t=5)
     bare, _ = gym.make("Shifted-v0").reset(seed=0)
-    with pytest.raises(ValueError, match=r"shape \(2,\), must be .*learned behind env.wrappers; make_env\(\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\), must be .*trained with env.wrappers; make_env\(\)"):
         policy.act(bare)
     env = policy.make_env()
     obs, _ = env.reset(seed=0)
@@ -108,7 +108,7 @@ def test_behind_a_wrapper_the_policy_makes_the_env(tmp_path: Path) -> None:
 def test_behind_a_mask_the_policy_makes_the_env(tmp_path: Path) -> None:
     assert gates.Gates
     policy = train(tmp_path, "Gates-v0", 128, action_mask=True, max_t=5)
-    with pytest.raises(ValueError, match=r"obs.*missing.*learned behind env.action_mask; make_env\(\)"):
+    with pytest.raises(ValueError, match=r"obs.*missing.*trained with env.action_mask; make_env\(\)"):
         policy.act(gym.make("Gates-v0").reset(seed=0)[0])
     env = policy.make_env()
     obs, _ = env.reset(seed=0)

@@ -35,8 +35,8 @@ def test_two_methods_in_one_env(tmp_path):
     assert second.frames_to_target == [200]
     assert second.seconds_to_target == [4.0]
     assert found.notes[0] == (
-        "fewer than 5 sessions give coarse intervals, one gives none: ppo_cartpole in CartPole-v1 (2), "
-        "dqn_cartpole in CartPole-v1 (1)"
+        "intervals from fewer than 5 sessions are unreliable; a single session has none: "
+        "ppo_cartpole in CartPole-v1 (2), dqn_cartpole in CartPole-v1 (1)"
     )
 
 
@@ -107,9 +107,9 @@ def test_other_metrics(tmp_path):
 
 def test_uneven_sessions_are_noted(tmp_path):
     found = compare(folders(make_run(tmp_path, sessions=[[1.0], [1.0, 2.0]])))
-    assert any("sessions reached 100 to 200 frames" in note for note in found.notes)
+    assert any("sessions end at 100 to 200 frames" in note for note in found.notes)
     a, b = make_run(tmp_path, "a", [[1.0]]), make_run(tmp_path, "b", [[1.0, 2.0]])
-    assert any(note.startswith("CartPole-v1: methods had 100 to 200") for note in compare(folders(a, b)).notes)
+    assert any(note.startswith("CartPole-v1: runs end at 100 to 200") for note in compare(folders(a, b)).notes)
 
 
 def test_no_finished_episode(tmp_path):

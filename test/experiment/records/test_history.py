@@ -81,7 +81,7 @@ def test_fewer_sessions_than_wanted(tmp_path):
 
 def test_run_without_a_row(tmp_path):
     layout = make_run(tmp_path, sessions=[[]])
-    with pytest.raises(LabError, match=r"not a row to show yet \(.*s0_session_df_train.csv has no row"):
+    with pytest.raises(LabError, match=r"no data yet \(.*s0_session_df_train.csv has no row"):
         read_history(layout)
 
 

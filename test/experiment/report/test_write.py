@@ -193,7 +193,7 @@ def test_several_envs_are_never_on_one_axis(tmp_path: Path) -> None:
 def test_faults_leave_nothing_behind(tmp_path: Path) -> None:
     run, empty = make_run(tmp_path), make_run(tmp_path, "sac", [[]])
     out = tmp_path / "out.html"
-    with pytest.raises(LabError, match="not a row to show yet"):
+    with pytest.raises(LabError, match="no data yet"):
         report(empty.root, out)
     with pytest.raises(LabError, match="metric 'nix' is not known"):
         report([run.root, make_run(tmp_path, "a2c").root], out, metric="nix")
@@ -206,7 +206,7 @@ def test_faults_leave_nothing_behind(tmp_path: Path) -> None:
         report([])
     report(run.root, out, video=False)
     before = out.read_bytes()
-    with pytest.raises(LabError, match="not a row"):
+    with pytest.raises(LabError, match="no data yet"):
         report(empty.root, out)
     assert out.read_bytes() == before
 

@@ -62,7 +62,8 @@ def test_what_can_not_change_is_told_at_once_and_nothing_is_touched(tiny: NewSpe
     with pytest.raises(SpecError) as caught:
         resume(run.folder, options, sets=sets)
     assert [fault.partition(":")[0] for fault in caught.value.faults] == ["agent.net.hid_layers", "env.num_envs"]
-    with pytest.raises(SpecError, match=r"env.max_frame: must lie above 200, which the run has reached \(got 100\)"):
+    why = r"env.max_frame: must be greater than 200, the frame the run has reached \(got 100\)"
+    with pytest.raises(SpecError, match=why):
         resume(run.folder, options, sets={"env.max_frame": "100"})
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
     # nothing differs: nothing to do

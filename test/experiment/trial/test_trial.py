@@ -195,7 +195,8 @@ def test_an_env_that_wants_to_end_the_process(
     done = launch.run_spec(tiny(env__name="Acrobot-v1", env__vectorization="sync"), Mode.TRAIN, options)
     [crash] = done.crashed
     assert crash.reason == "SystemExit: 7"
-    assert any(f"to go on once the cause is mended: slm-lab run train@{done.folder}" in line for line in log_text)
+    resume = f"once you have fixed the cause, resume with: slm-lab run train@{done.folder}"
+    assert any(resume in line for line in log_text)
 
 
 @pytest.mark.parametrize(
