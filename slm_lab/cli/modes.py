@@ -11,6 +11,17 @@ MODES = ("dev", "train", "search", "enjoy")
 DEFAULT_FILE, DEFAULT_NAME, DEFAULT_MODE = "ppo/ppo_cartpole.json", "ppo_cartpole", "train"
 LATEST = "latest"
 
+MEANT = {
+    "evaluate": "eval",
+    "upload": "push",
+    "download": "pull",
+    "resume": f"train@{LATEST}",
+    "continue": f"train@{LATEST}",
+    LATEST: f"train@{LATEST}",
+    "profile": "run SPEC_FILE SPEC_NAME --profile",
+}
+"""Words that are tried as a command, and what they are meant for."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -45,6 +56,13 @@ def parse_words(words: list[str]) -> Request:
     >>> parse_words(["spec.json", "dev"])
     Request(file='spec.json', name=None, mode='dev', target=None)
     """
+    if words and words[0] in MEANT:
+        meant = MEANT[words[0]]
+        if "@" in meant and len(words) > 1:
+            meant = f"train@{words[1]}" if len(words) == 2 else f"{' '.join(words[1:])} {meant}"
+        raise LabError(f"'{words[0]}' is neither a command nor a spec file, did you mean '{meant}'?")
+    if len(words) > 1 and words[0] in MODES:
+        raise LabError(f"{words[0]}: the mode comes last: slm-lab run SPEC_FILE SPEC_NAME {words[0]}")
     rest, mode, target = words, DEFAULT_MODE, None
     if words and (len(words) == 3 or _is_mode(words[-1])):
         rest = words[:-1]

@@ -31,8 +31,10 @@ def test_several_envs(slm: Slm, folder: Path) -> None:
 def test_faults(slm: Slm, folder: Path) -> None:
     make_run(folder / "data", "ppo", [[10.0]])
     empty = make_run(folder / "data", "sac", [[]])
+    (folder / "cmp.html").touch()
     for words, told in (
         (("nix*", "nobody"), ("nix*: matches no run folder", "nobody: no such run folder")),
+        (("cmp.html",), ("error: cmp.html: neither a run folder nor a checkpoint",)),
         ((str(empty.root),), ("not a row to show yet",)),
         (("ppo*", str(empty.root), "-l", "a,b"), ("not a row to show yet",)),
     ):

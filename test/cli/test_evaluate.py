@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from support.runs import make_run
 from typer.testing import Result
 
 Slm = Callable[..., Result]
@@ -26,3 +27,11 @@ def test_no_such_run(slm: Slm) -> None:
     done = slm("eval", "nothing")
     assert done.exit_code == 2
     assert done.stderr.startswith("error: nothing: no such run folder")
+
+
+def test_the_name_of_a_spec_leads_to_its_newest_run(slm: Slm, folder: Path) -> None:
+    for _ in range(2):
+        newest = make_run(folder / "data", "residual")
+    done = slm("eval", "residual")
+    assert done.exit_code == 2
+    assert done.stderr.endswith(f"neither here nor in data, did you mean '{newest.root.name}'?\n")

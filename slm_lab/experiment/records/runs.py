@@ -196,7 +196,7 @@ def find_run(
     try:
         return Layout.open(folder)
     except FileNotFoundError as e:
-        raise LabError(str(e)) from None
+        raise LabError(f"{target}: neither a run folder nor a checkpoint" if path.is_file() else str(e)) from None
 
 
 def is_search(layout: Layout) -> bool:
