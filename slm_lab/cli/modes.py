@@ -1,5 +1,6 @@
 """What `slm-lab run` is asked for: the words spec file, spec name and mode, or a job file that holds many."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +37,15 @@ class Request:
     """What stands behind the @ of a mode: `latest` or a path."""
 
 
-def parse_mode(word: str) -> tuple[str, str | None]:
-    """Mode and target.
+def parse_mode(word: str, known: Sequence[str] = MODES) -> tuple[str, str | None]:
+    """Mode and target; `known` are those that are told where there is no such mode.
 
     >>> parse_mode("train"), parse_mode("enjoy@data/x")
     (('train', None), ('enjoy', 'data/x'))
     """
     mode, at, target = word.partition("@")
     if mode not in MODES:
-        raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, MODES)} (known: {', '.join(MODES)})")
+        raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, known)} (known: {', '.join(known)})")
     if at and not target:
         raise LabError(f"{mode}@: name what to resume: {mode}@{LATEST}, or {mode}@ and a run folder")
     return mode, target or None

@@ -129,6 +129,11 @@ def test_words_that_begin_like_a_command(words: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_modes_of_another_command() -> None:
+    with pytest.raises(LabError, match=r"did you mean 'train'\? \(known: dev, train\)"):
+        parse_mode("trian", ("dev", "train"))
+
+
 def test_the_default_spec_is_there() -> None:
     assert load_spec(find_file(DEFAULT_FILE), DEFAULT_NAME).name == DEFAULT_NAME
 
