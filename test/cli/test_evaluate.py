@@ -23,6 +23,13 @@ def test_a_table_and_json(slm: Slm, finished_run: Path) -> None:
     assert f"{found['mean']:.4g}" in line
 
 
+def test_a_checkpoint_that_was_not_kept(slm: Slm, finished_run: Path) -> None:
+    done = slm("eval", str(finished_run), "--checkpoint", "123")
+    assert done.exit_code == 2
+    told = "has no checkpoint '123' (known: best, latest; no frame was kept, see meta.keep_checkpoints)\n"
+    assert done.stderr.endswith(told)
+
+
 def test_no_such_run(slm: Slm) -> None:
     done = slm("eval", "nothing")
     assert done.exit_code == 2

@@ -197,6 +197,10 @@ def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkey
         ("validat", "error: 'validat' is neither a command nor a spec file, did you mean 'validate'?\n"),
         ("frobnicate x", "error: 'frobnicate' is neither a command nor a spec file\n"),
         (
+            "toy.json toy dev -s agent.algorithm.name=A2C",
+            "error: toy.json: toy\n  agent.algorithm.name: unknown algorithm 'A2C', did you mean 'ActorCritic'? (known:",
+        ),
+        (
             "ppo_cartpoll x",
             "error: 'ppo_cartpoll' is neither a command nor a spec file, did you mean 'ppo/ppo_cartpole.json'?\n",
         ),
@@ -267,6 +271,13 @@ class TestResume:
             ("resume", "latest", Options(), None),
             ("resume", "latest", Options(ray_address="auto"), None, {"search": True}),
         ]
+
+    def test_the_latest_search_where_there_is_none(self, slm: Any, folder: Path, raw: dict[str, Any]) -> None:
+        for stamp in ("2026_01_01_000000", "2026_01_03_000000"):
+            run_dir(folder, "toy", stamp, raw)
+        done = slm("search@latest")
+        assert done.exit_code == 2
+        assert done.stderr == f"error: latest: no search among the 2 runs in {folder / 'data'}\n"
 
     def test_latest_of_a_spec(self, slm: Any, calls: Calls, spec_file: Path) -> None:
         slm("toy.json", "toy", "train@latest")
