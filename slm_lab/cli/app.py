@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from slm_lab import __version__
 from slm_lab.cli import options
-from slm_lab.cli.options import AsJson, LogLevel, Out, Sets
+from slm_lab.cli.options import AsJson, LogLevel, Out, Pattern, Sets
 from slm_lab.cli.route import route
 from slm_lab.cli.views import add_views
 
@@ -47,8 +47,9 @@ class Group(TyperGroup):
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as e:
-            from slm_lab.cli.report import report_user_error
+            from slm_lab.cli.report import report_user_error, reword_usage_error
 
+            reword_usage_error(e)
             if not report_user_error(e):
                 raise
             raise typer.Exit(2) from None
@@ -234,7 +235,7 @@ def push(
 
 @app.command("list")
 def list_(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern with * and ?.")] = "",
+    pattern: Pattern = "",
     as_json: AsJson = False,
 ) -> None:
     """List the runs on the Hugging Face Hub (HF_REPO), newest last."""
@@ -245,7 +246,7 @@ def list_(
 
 @app.command()
 def pull(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="A name, a part of names, or a pattern (* and ?).")],
+    pattern: Pattern,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that were changed locally.")] = False,
     out: Out = Path("data"),
 ) -> None:

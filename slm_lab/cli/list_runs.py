@@ -10,18 +10,21 @@ from rich.text import Text
 from slm_lab.cli.report import fits, make_table, print_json, print_table
 from slm_lab.experiment.records.describe import RunLine, describe
 from slm_lab.experiment.records.runs import list_layouts
+from slm_lab.lib.layout import fitting
+from slm_lab.lib.suggest import did_you_mean
 
 _COLOURS = {"completed": "green", "running": "cyan", "stopped": "yellow", "killed": "yellow", "crashed": "bold red"}
 
 
 def main(out: Path, pattern: str, *, as_json: bool) -> None:
     """Print the runs of a folder, the newest last."""
-    lines = [describe(layout) for layout in list_layouts(out) if pattern in layout.root.name]
+    layouts = {layout.root.name: layout for layout in list_layouts(out)}
+    lines = [describe(layouts[name]) for name in fitting(layouts, pattern)]
     if as_json:
         print_json([{"folder": line.name, **pydash.omit(asdict(line), "name")} for line in lines])
         return
     if not lines:
-        print(f"no run in {out}" + (f" whose name contains '{pattern}'" if pattern else ""))
+        print(f"no run in {out}" + (f" fits '{pattern}'{did_you_mean(pattern, layouts)}" if pattern else ""))
         return
     table = make_table(("folder", "spec", "env", "algorithm"), ("sessions", "frames", "total_reward_ma"))
     table.add_column("status")

@@ -1,5 +1,6 @@
 """What `slm-lab run` is asked for: the words spec file, spec name and mode, or a job file that holds many."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,17 @@ from slm_lab.spec.parse import decode, parse_json
 MODES = ("dev", "train", "search", "enjoy")
 DEFAULT_FILE, DEFAULT_NAME, DEFAULT_MODE = "ppo/ppo_cartpole.json", "ppo_cartpole", "train"
 LATEST = "latest"
+
+MEANT = {
+    "evaluate": "eval",
+    "upload": "push",
+    "download": "pull",
+    "resume": f"train@{LATEST}",
+    "continue": f"train@{LATEST}",
+    LATEST: f"train@{LATEST}",
+    "profile": "run SPEC_FILE SPEC_NAME --profile",
+}
+"""Words that are tried as a command, and what they are meant for."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +37,15 @@ class Request:
     """What follows the @ of a mode: `latest` or a path."""
 
 
-def parse_mode(word: str) -> tuple[str, str | None]:
-    """Mode and target.
+def parse_mode(word: str, known: Sequence[str] = MODES) -> tuple[str, str | None]:
+    """Mode and target; `known` are those that are told where there is no such mode.
 
     >>> parse_mode("train"), parse_mode("enjoy@data/x")
     (('train', None), ('enjoy', 'data/x'))
     """
     mode, at, target = word.partition("@")
     if mode not in MODES:
-        raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, MODES)} (known: {', '.join(MODES)})")
+        raise LabError(f"unknown mode '{mode}'{did_you_mean(mode, known)} (known: {', '.join(known)})")
     if at and not target:
         raise LabError(f"{mode}@: name what to resume: {mode}@{LATEST}, or {mode}@ and a run folder")
     return mode, target or None
@@ -45,6 +57,13 @@ def parse_words(words: list[str]) -> Request:
     >>> parse_words(["spec.json", "dev"])
     Request(file='spec.json', name=None, mode='dev', target=None)
     """
+    if words and words[0] in MEANT:
+        meant = MEANT[words[0]]
+        if "@" in meant and len(words) > 1:
+            meant = f"train@{words[1]}" if len(words) == 2 else f"{' '.join(words[1:])} {meant}"
+        raise LabError(f"'{words[0]}' is neither a command nor a spec file, did you mean '{meant}'?")
+    if len(words) > 1 and words[0] in MODES:
+        raise LabError(f"{words[0]}: the mode comes last: slm-lab run SPEC_FILE SPEC_NAME {words[0]}")
     rest, mode, target = words, DEFAULT_MODE, None
     if words and (len(words) == 3 or _is_mode(words[-1])):
         rest = words[:-1]

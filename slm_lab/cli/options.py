@@ -107,6 +107,7 @@ Runs = Annotated[
         metavar="RUN...", help="Run folders: paths, names or patterns (with * or ?) in --out, spec names, or latest."
     ),
 ]
+Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="A name, a part of names, or a pattern (with * or ?).")]
 Metric = Annotated[
     str,
     typer.Option("-m", "--metric", metavar="NAME", help="A column of the CSV tables, or a metric such as strength."),

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
+import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -36,6 +38,22 @@ def report_user_error(error: Exception) -> bool:
         return False
     show("error", text, "bold red")
     return True
+
+
+def reword_usage_error(error: Exception) -> None:
+    """Say of an argument what was got, as a spec's faults do, and of an option that is none where keys are set."""
+    if isinstance(error, typer.BadParameter) and isinstance(error.__cause__, ValidationError):
+        from slm_lab.spec.explain import explain
+
+        cause = error.__cause__
+        if any(one["type"] == "value_error" for one in cause.errors()):  # typer's own words, which say what was got
+            error.message = error.message.replace("Value error, ", "")
+        else:
+            error.message = "; ".join(fault.text for fault in explain(cause))
+    # typer exports no NoSuchOption
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    if hasattr(error, "possibilities") and any(p.name == "sets" for p in getattr(command, "params", ())):
+        error.message += "; a key of the spec is set with -s, such as -s agent.algorithm.gamma=0.98"  # type: ignore[attr-defined]
 
 
 def is_core_only(error: Exception) -> TypeGuard[ModuleNotFoundError]:

@@ -210,10 +210,12 @@ def _find(file: str, command: Command) -> None:
     try:
         find_file(file)
     except SpecError as e:
-        lone = len(command.words) == 1
+        missing, lone = "no such spec file", len(command.words) == 1
         # words after it are a command's own, unless the first looks like a file
         hint = did_you_mean(file, [*command.commands, *(MODES if lone else ())])
-        if hint and (lone or not re.search(r"[./]", file)):
+        word = not re.search(r"[./]", file) and e.faults[0].startswith(missing)
+        if word or (hint and lone):
+            hint = hint or e.faults[0].removeprefix(missing)
             raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
         raise e
 

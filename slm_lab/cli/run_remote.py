@@ -47,7 +47,7 @@ def main(
     """
     setup()
     find_local_plugins()
-    mode, target = parse_mode(mode_word)
+    mode, target = parse_mode(mode_word, ("dev", "train", "search"))
     if mode == "enjoy" or target is not None:
         raise LabError(f"mode '{mode_word}': run-remote knows train, search and dev; to resume a run: --folder")
     path = find_file(file)

@@ -26,8 +26,12 @@ def locate(word: str, out: Path) -> str | Path:
         return word
     if inside.exists():
         return inside
+    from slm_lab.experiment.records.runs import list_layouts
+
     known = [LATEST, *(p.name for p in (out.iterdir() if out.is_dir() else ()))]
-    raise LabError(f"{word}: no such run folder, neither here nor in {out}{did_you_mean(Path(word).name, known)}")
+    of_spec = [layout.root.name for layout in list_layouts(out) if layout.name == word]
+    hint = f", did you mean '{of_spec[-1]}'?" if of_spec else did_you_mean(Path(word).name, known)
+    raise LabError(f"{word}: no such run folder, neither here nor in {out}{hint}")
 
 
 def check_folder(folder: str, spec_name: str) -> None:

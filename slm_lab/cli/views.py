@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slm_lab.cli.options import AsJson, At, Checkpoint, Legends, Metric, OneRun, Out, Runs, Target
+from slm_lab.cli.options import AsJson, At, Checkpoint, Legends, Metric, OneRun, Out, Pattern, Runs, Target
 
 
 def add_views(app: typer.Typer) -> None:
@@ -156,7 +156,7 @@ def export(
 
 
 def list_runs(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="List only folders whose names contain this.")] = "",
+    pattern: Pattern = "",
     out: Out = Path("data"),
     as_json: AsJson = False,
 ) -> None:

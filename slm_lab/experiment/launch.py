@@ -135,7 +135,10 @@ def resume(
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
     """
-    layout = find_run(target, options.out, spec_name, fits=lambda x: search is None or is_search(x) == search)
+    kind = "search" if search else "training"
+    layout = find_run(
+        target, options.out, spec_name, fits=lambda x: search is None or is_search(x) == search, kind=kind
+    )
     check_level(options.log_level)
     file = RunFile.open(layout)
     if search is not None and (file.mode is Mode.SEARCH) != search:

@@ -9,13 +9,29 @@ data/<name>_<timestamp>/
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 TIMESTAMP = "%Y_%m_%d_%H%M%S"
 FOLDER_NAME = re.compile(r"(?P<spec>.+)_(?P<time>\d{4}_\d\d_\d\d_\d{6})(?:_(?P<number>\d+))?", re.ASCII)
 """Of a run folder: the spec's name, when the run started, and a number where others started in the same second."""
+
+
+def fitting(names: Iterable[str], pattern: str) -> list[str]:
+    """The names that are meant: this very one; those that fit `*`, `?` and `[]`; else those that contain the pattern.
+
+    >>> fitting(["ppo_1", "ppo_12", "dqn_1"], "ppo_1"), fitting(["ppo_1", "dqn_1"], "*_1"), fitting(["dqn_1"], "qn")
+    (['ppo_1'], ['ppo_1', 'dqn_1'], ['dqn_1'])
+    """
+    names = list(names)
+    if pattern in names:
+        return [pattern]
+    if any(sign in pattern for sign in "*?["):
+        return [name for name in names if fnmatchcase(name, pattern)]
+    return [name for name in names if pattern in name]
 
 
 @dataclass(frozen=True)

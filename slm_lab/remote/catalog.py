@@ -8,14 +8,13 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from slm_lab.experiment.records.describe import RunLine, get
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.layout import FOLDER_NAME
+from slm_lab.lib.layout import FOLDER_NAME, fitting
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.remote.hub import Hub
 from slm_lab.remote.names import FOLDER, is_run_name
@@ -52,18 +51,13 @@ def dump(catalog: Mapping[str, RunLine]) -> str:
 
 
 def select(names: Iterable[str], pattern: str) -> list[str]:
-    """The names that are meant: this very one; those that fit `*`, `?` and `[]`; else those that contain the pattern.
+    """The names that are meant (see `fitting`).
 
     Raises:
         LabError: none; with the nearest name.
     """
     names = list(names)
-    if pattern in names:
-        return [pattern]
-    if any(sign in pattern for sign in "*?["):
-        found = [name for name in names if fnmatchcase(name, pattern)]
-    else:
-        found = [name for name in names if pattern in name]
+    found = fitting(names, pattern)
     if not found and pattern:
         raise LabError(f"no run in the repository fits '{pattern}'{did_you_mean(pattern, names)}")
     return found

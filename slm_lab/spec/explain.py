@@ -6,9 +6,10 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from slm_lab.lib.suggest import did_you_mean, nearest
-from slm_lab.spec.model import EnvSpec, MetaSpec, NetSpec, Spec
+from slm_lab.spec.model import EnvSpec, MetaSpec, NetSpec, ScheduleSpec, Spec
 
 GOT_LENGTH = 60
 """Longest `got` value, in characters; longer ones are cut."""
@@ -101,7 +102,9 @@ def _explain(errors: Sequence[Error], model: type[BaseModel], prefix: Place) -> 
             faults.append(Fault(path, text))
             listed |= {place[:-1]} if tells else set()
         else:
-            faults.append(Fault(path, _text(error)))
+            faults.append(
+                Fault(path, _text(error, holder.model_fields.get(str(place[-1])) if holder and place else None))
+            )
     return faults
 
 
@@ -127,10 +130,14 @@ def dotted(place: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
-def _text(error: Error) -> str:
+def _text(error: Error, field: FieldInfo | None = None) -> str:
     kind, rule = error["type"], _rule(error)
     context = error.get("ctx") or {}
     value = context.get("got", error["input"])
+    if context.get("class_name") == ScheduleSpec.__name__ and type(value) in (int, float):
+        return f'{rule}, such as {{"name": "no_decay", "start_val": {value}}} (got {value})'
+    if kind == "list_type" and isinstance(value, str) and field and _unwrap(get_args(field.annotation)[-1]) is str:
+        return f'{rule}, such as ["{value}"] (got {shorten(value)})'
     if kind == "literal_error" and isinstance(value, str):
         rule += did_you_mean(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in _WITHOUT_GOT or (kind == "unknown_name" and "got" not in context):
@@ -153,7 +160,8 @@ def _rule(error: Error) -> str:
 def _unknown_key(key: str, holder: type[BaseModel] | None, value: Any, *, tell: bool) -> tuple[str, bool]:
     """The text, and whether it lists the known keys; it does so where nothing is near and `tell` is true."""
     known = list(holder.model_fields) if holder else []
-    near = nearest(key, known)
+    # hid_layers is not meant for hid_layers_activation
+    near = nearest(key, known, cutoff=0.7)
     if near:
         return f"unknown key, did you mean '{near}'? (got {shorten(value)})", False
     for section, model in _ELSEWHERE:

@@ -1,5 +1,6 @@
 """From a file to a checked spec."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,11 +14,11 @@ from slm_lab.lib.log import note
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.explain import Fault, explain
-from slm_lab.spec.files import find_file
+from slm_lab.spec.files import SUFFIXES, find_file
 from slm_lab.spec.migrate import migrate, sweep, version_of
 from slm_lab.spec.model import EnvSpec, Spec
 from slm_lab.spec.parse import decode, parse_json, parse_yaml, plain_data
-from slm_lab.spec.variables import apply_sets, as_texts, short_env, variables
+from slm_lab.spec.variables import apply_sets, as_texts, key_paths, short_env, variables
 
 EnvCheck = Callable[[EnvSpec], list[str]]
 """Faults of an env that show only when it is made, as lines `env.<key>: ...`."""
@@ -87,7 +88,12 @@ def open_file(path: str | Path) -> SpecFile:
         content = parse_yaml(text, str(path))
         return SpecFile(_specs(content, str(path), stem), {}, content, text)
     twice: list[tuple[str, str]] = []
-    content = parse_json(text, str(path), twice)
+    try:
+        content = parse_json(text, str(path), twice)
+    except SpecError:
+        if path.suffix.lower() in SUFFIXES or text.lstrip()[:1] == "{":
+            raise
+        raise SpecError([f"neither JSON nor YAML; spec files end in {', '.join(SUFFIXES)}"], str(path)) from None
     specs = _specs(content, str(path), stem) if isinstance(content, dict) or not twice else {}
     wrong = [fault for name, fault in twice if name not in specs or version_of(specs[name]) != "v4"]
     if wrong:
@@ -197,15 +203,18 @@ def check(
     filled = migrated.spec
     missing = variables(filled)
     open_paths = {path for paths in missing.values() for path in paths}
+    imported = True
     try:
         import_plugins(_plugins(filled))
     except LabError as e:
         faults.append(str(e))
+        imported = False
     spec = None
     try:
         spec = Spec.model_validate(filled)
     except ValidationError as e:
-        faults += [str(f) for f in explain(e) if not _concerns(f, open_paths)]
+        faults += [str(f) for f in explain(e) if not _concerns(f, open_paths) and (imported or not _foreign(f))]
+    faults = [fault + _whole_path(fault, spec.model_dump(mode="json") if spec else filled) for fault in faults]
     if check_env is not None and "env.name" not in open_paths:
         env = _env(filled)
         faults += check_env(env) if env else []
@@ -238,6 +247,20 @@ def _open_faults(checked: Checked) -> list[str]:
 def _concerns(fault: Fault, open_paths: set[str]) -> bool:
     # a class can't be looked up, nor its keys be checked, while its name is open
     return fault.path in open_paths or any(path.startswith(fault.path + ".") for path in open_paths)
+
+
+def _foreign(fault: Fault) -> bool:
+    """Whether the name of a class is unknown that a plugin may have."""
+    return "module in meta.plugins" in fault.text and "did you mean" not in fault.text
+
+
+def _whole_path(fault: str, data: dict[str, Any]) -> str:
+    """What is to be added where `-s` names a key without the path that leads to it."""
+    named = re.match(r"-s (\w+): ", fault)
+    if named is None or "did you mean" in fault:
+        return ""
+    paths = [f"'-s {path}=...'" for path in key_paths(data) if path.endswith(f".{named[1]}")]
+    return f", did you mean {' or '.join(paths[:3])}?" if paths else ""
 
 
 def _plugins(data: dict[str, Any]) -> list[str]:

@@ -76,7 +76,10 @@ def test_list_runs(slm: Any, trained: Path) -> None:
     head, row = slm("list-runs", *out).stdout.splitlines()
     assert head.split() == ["folder", "spec", "env", "algorithm", "sessions", "frames", "total_reward_ma", "status"]
     assert row.split()[:6] == [name, "toy", "CartPole-v1", "PPO", "1", "256"]
-    assert slm("list-runs", "nothing", *out).stdout.startswith("no run in ")
+    found = slm("list-runs", "*to?_*", *out).stdout.splitlines()
+    assert found == [head, row]
+    assert slm("list-runs", "nothing*", *out).stdout == f"no run in {trained / 'data'} fits 'nothing*'\n"
+    assert slm("list-runs", f"{name}0", *out).stdout.endswith(f"fits '{name}0', did you mean '{name}'?\n")
 
 
 def test_list_runs_of_a_run_without_results(slm: Any, folder: Path, raw: dict[str, Any]) -> None:

@@ -20,6 +20,29 @@ def test_compare(slm: Slm, folder: Path) -> None:
     assert [m["scores"] for m in json.loads(done.stdout)["methods"]] == [[20.0, 1.0], [10.0, 30.0]]
 
 
+def test_times_of_sessions_that_did_not_get_there(slm: Slm, folder: Path) -> None:
+    make_run(folder / "data", "ppo", [[10.0], [40.0]])
+    told = "(1 of 2): one session of two reached 30; -: too few for a median"
+    assert told in " ".join(slm("compare", "ppo*", "--target", "30").stdout.split())
+    assert "too few" not in slm("compare", "ppo*", "--target", "5").stdout
+
+
+def test_many_methods_have_numbers(slm: Slm, folder: Path) -> None:
+    for name in "abcd":
+        make_run(folder / "data", name, [[10.0], [40.0]])
+    lines = [line.rstrip() for line in slm("compare", "*").stdout.splitlines()]
+    at = lines.index("probability that a run of the row beats one of the column")
+    assert lines[at + 1].split() == ["1", "2", "3", "4"]
+    assert [line.split()[:2] for line in lines[at + 2 : at + 6]] == [["1", "a"], ["2", "b"], ["3", "c"], ["4", "d"]]
+
+
+def test_an_env_is_called_as_it_is_today(slm: Slm, folder: Path) -> None:
+    make_run(folder / "data", "old", [[-900.0], [-800.0]], env="Pendulum")
+    make_run(folder / "data", "new", [[-900.0], [-800.0]], env="Pendulum-v1")
+    assert json.loads(slm("compare", "*", "--json").stdout)["references"].keys() == {"Pendulum-v1"}
+    assert [line["env"] for line in json.loads(slm("list-runs", "--json").stdout)] == ["Pendulum-v1", "Pendulum-v1"]
+
+
 def test_several_envs(slm: Slm, folder: Path) -> None:
     make_run(folder / "data", "a", [[475.0], [22.97]])
     make_run(folder / "data", "b", [[4.0], [8.0]], env="ALE/Adventure-v5")
@@ -31,8 +54,10 @@ def test_several_envs(slm: Slm, folder: Path) -> None:
 def test_faults(slm: Slm, folder: Path) -> None:
     make_run(folder / "data", "ppo", [[10.0]])
     empty = make_run(folder / "data", "sac", [[]])
+    (folder / "cmp.html").touch()
     for words, told in (
         (("nix*", "nobody"), ("nix*: matches no run folder", "nobody: no such run folder")),
+        (("cmp.html",), ("error: cmp.html: neither a run folder nor a checkpoint",)),
         ((str(empty.root),), ("no data yet",)),
         (("ppo*", str(empty.root), "-l", "a,b"), ("no data yet",)),
     ):

@@ -195,6 +195,15 @@ def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkey
             'error: toy\n  search: missing, such as "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]}\n',
         ),
         ("validat", "error: 'validat' is neither a command nor a spec file, did you mean 'validate'?\n"),
+        ("frobnicate x", "error: 'frobnicate' is neither a command nor a spec file\n"),
+        (
+            "toy.json toy dev -s agent.algorithm.name=A2C",
+            "error: toy.json: toy\n  agent.algorithm.name: unknown algorithm 'A2C', did you mean 'ActorCritic'? (known:",
+        ),
+        (
+            "ppo_cartpoll x",
+            "error: 'ppo_cartpoll' is neither a command nor a spec file, did you mean 'ppo/ppo_cartpole.json'?\n",
+        ),
         ("toy.json toy dev --video a.mp4", "error: --video belongs to the mode enjoy\n"),
         (
             "toy.json toy dev --device gpu",
@@ -225,11 +234,27 @@ def test_user_errors(slm: Any, spec_file: Path, calls: Calls, line: str, message
     assert calls == []
 
 
-@pytest.mark.parametrize("line", ["toy.json toy dev -s x", "toy.json toy dev --nope", "a b c d", "run --seed -1"])
-def test_usage_errors(slm: Any, spec_file: Path, calls: Calls, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("toy.json toy dev -s x", "Invalid value for '-s' / '--set': 'x' is not of the form key=value"),
+        (
+            "toy.json toy dev --lr 3",
+            "No such option: --lr; a key of the spec is set with -s, such as -s agent.algorithm.gamma=0.98",
+        ),
+        ("compare x --att 3", "No such option: --att (Possible option"),
+        ("a b c d", "Got unexpected extra argument"),
+        ("run --seed -1", "Invalid value for '--seed': must be at least 0 (got '-1')\n"),
+        ("compare x --at abc", "Invalid value for '--at': must be a whole number (got 'abc')\n"),
+        ("eval x --episodes 1.5", "Invalid value for '--episodes': must be a whole number (got '1.5')\n"),
+        ("compare x --target abc", "Invalid value for '--target': must be a number (got 'abc')\n"),
+        ("run --log-level loud", "Invalid value for '--log-level' (env var: 'LOG_LEVEL'): 'loud' is not one of "),
+    ],
+)
+def test_usage_errors(slm: Any, spec_file: Path, calls: Calls, line: str, message: str) -> None:
     done = slm(*line.split())
     assert done.exit_code == 2
-    assert "Error: " in done.stderr
+    assert f"Error: {message}" in done.stderr
     assert calls == []
 
 
@@ -246,6 +271,13 @@ class TestResume:
             ("resume", "latest", Options(), None),
             ("resume", "latest", Options(ray_address="auto"), None, {"search": True}),
         ]
+
+    def test_the_latest_search_where_there_is_none(self, slm: Any, folder: Path, raw: dict[str, Any]) -> None:
+        for stamp in ("2026_01_01_000000", "2026_01_03_000000"):
+            run_dir(folder, "toy", stamp, raw)
+        done = slm("search@latest")
+        assert done.exit_code == 2
+        assert done.stderr == f"error: latest: no search among the 2 runs in {folder / 'data'}\n"
 
     def test_latest_of_a_spec(self, slm: Any, calls: Calls, spec_file: Path) -> None:
         slm("toy.json", "toy", "train@latest")

@@ -106,6 +106,34 @@ def test_wrong_modes(word: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("evaluate latest", "'evaluate' is neither a command nor a spec file, did you mean 'eval'?"),
+        ("upload latest", "'upload' is neither a command nor a spec file, did you mean 'push'?"),
+        ("latest", "'latest' is neither a command nor a spec file, did you mean 'train@latest'?"),
+        ("resume", "'resume' is neither a command nor a spec file, did you mean 'train@latest'?"),
+        ("resume data/x", "'resume' is neither a command nor a spec file, did you mean 'train@data/x'?"),
+        ("resume a.json x", "'resume' is neither a command nor a spec file, did you mean 'a.json x train@latest'?"),
+        (
+            "profile a.json x",
+            "'profile' is neither a command nor a spec file, did you mean 'run SPEC_FILE SPEC_NAME --profile'?",
+        ),
+        ("train ppo", "train: the mode comes last: slm-lab run SPEC_FILE SPEC_NAME train"),
+        ("search a.json x", "search: the mode comes last: slm-lab run SPEC_FILE SPEC_NAME search"),
+    ],
+)
+def test_words_that_begin_like_a_command(words: str, message: str) -> None:
+    with pytest.raises(LabError) as caught:
+        parse_words(words.split())
+    assert str(caught.value) == message
+
+
+def test_modes_of_another_command() -> None:
+    with pytest.raises(LabError, match=r"did you mean 'train'\? \(known: dev, train\)"):
+        parse_mode("trian", ("dev", "train"))
+
+
 def test_the_default_spec_is_there() -> None:
     assert load_spec(find_file(DEFAULT_FILE), DEFAULT_NAME).name == DEFAULT_NAME
 

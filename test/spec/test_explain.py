@@ -17,6 +17,7 @@ class Toy(SpecModel):
     count: Count = 1
     unit: Unit = 0.5
     few: list[int] = Field([1], min_length=1, max_length=2)
+    names: list[str] = Field(default_factory=list)
     text: str = ""
     switch: bool = False
     word: Literal["one", "two"] = "one"
@@ -56,6 +57,12 @@ def lines(data: Any, model: type[BaseModel] = Toy) -> list[str]:
         ({"few": []}, "few: must have 1 entries or more (got [])"),
         ({"few": [1, 2, 3]}, "few: must have 2 entries or fewer (got [1, 2, 3])"),
         ({"few": {"a": 1}}, "few: must be a list (got {'a': 1})"),
+        ({"few": "x"}, "few: must be a list (got 'x')"),
+        ({"names": "x"}, "names: must be a list, such as [\"x\"] (got 'x')"),
+        (
+            {"schedule": 0.2},
+            'schedule: must be an object, such as {"name": "no_decay", "start_val": 0.2} (got 0.2)',
+        ),
         ({"few": [1, "x"]}, "few[1]: must be a whole number (got 'x')"),
         ({"text": 3}, "text: must be text (got 3)"),
         ({"switch": "perhaps"}, "switch: must be true or false (got 'perhaps')"),
@@ -84,6 +91,11 @@ def test_words(data: Any, line: str) -> None:
 def test_order_and_number_of_faults() -> None:
     data = {"either": "x", "count": 0, "zzzz": 1, "unit": -1, "number_or_list": "x"}
     assert [line.partition(":")[0] for line in lines(data)] == ["count", "unit", "either", "number_or_list", "zzzz"]
+
+
+def test_a_key_that_only_begins_like_another_is_not_taken_for_it() -> None:
+    assert "did you mean" not in lines({"number_": 1})[0]
+    assert "did you mean 'number_or_list'" in lines({"number_list": 1})[0]
 
 
 def test_missing() -> None:

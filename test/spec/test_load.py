@@ -111,6 +111,38 @@ def test_what_a_file_must_hold(tmp_path: Path, text: str, message: str) -> None:
     assert caught.value.faults == [message]
 
 
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "residual.py").write_text("import torch\n")
+    (tmp_path / "residual.txt").write_text("{,}")
+    with pytest.raises(SpecError) as caught:
+        read_file(tmp_path / "residual.py")
+    assert caught.value.faults == ["neither JSON nor YAML; spec files end in .json, .yaml, .yml"]
+    with pytest.raises(SpecError, match=r"residual.txt:1:2\n"):
+        read_file(tmp_path / "residual.txt")
+
+
+@pytest.mark.parametrize(
+    ("key", "end"),
+    [
+        ("num_envs", "env.max_frame), did you mean '-s env.num_envs=...'?"),
+        ("clip_vloss", "env.max_frame), did you mean '-s agent.algorithm.clip_vloss=...'?"),
+        ("nothing", "env.max_frame)"),
+    ],
+)
+def test_a_key_without_its_path(raw: dict[str, Any], key: str, end: str) -> None:
+    """Also one that the spec leaves to its default."""
+    [fault] = check(raw, "climb", sets={key: "1"}).faults
+    assert fault.endswith(end)
+
+
+def test_a_plugin_that_fails_is_the_only_fault(raw: dict[str, Any]) -> None:
+    raw["meta"]["plugins"] = ["no_such_module_anywhere"]
+    raw["agent"]["net"]["type"] = "Tent"
+    assert len(check(raw, "climb").faults) == 1
+    raw["agent"]["net"]["type"] = "Boots"
+    assert "did you mean 'Boot'?" in check(raw, "climb").faults[1]
+
+
 def test_load_from_a_dict(raw: dict[str, Any]) -> None:
     assert load_spec({"climb": raw}).name == "climb"
     assert load_spec({**raw, "name": "mine"}).name == "mine"

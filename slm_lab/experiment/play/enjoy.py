@@ -123,7 +123,7 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
             limit = " (the limit)" if length == env.info.max_t else ""
             logger.info("episode {}: total_reward {:.2f}, {} steps{}", i + 1, ret, length, limit)
             returns.append(ret)
-    spread = f" +- {np.std(returns, ddof=1):.2f}" if len(returns) > 1 else ""
+    spread = f", standard deviation {np.std(returns, ddof=1):.2f}" if len(returns) > 1 else ""
     logger.info("total_reward of {} episodes: mean {:.2f}{}", len(returns), np.mean(returns), spread)
     return returns
 

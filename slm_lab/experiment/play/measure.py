@@ -179,5 +179,7 @@ def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
         return path
     stem = f"model/{layout.s(trial, session)}_ckpt-"
     frames = sorted(int(p.stem.rpartition("-")[2]) for p in layout.root.glob(f"{stem}[0-9]*"))
-    kept = f" (kept at: {', '.join(map(str, frames))})" if frames else ""
-    raise LabError(f"{layout.root}: session {session} has no checkpoint '{which}'{kept}")
+    known = [word for word, file in (("best", best), ("latest", latest)) if file.exists()]
+    listed = ", ".join([*known, *map(str, frames)]) or "none"
+    kept = "" if frames else "; no frame was kept, see meta.keep_checkpoints"
+    raise LabError(f"{layout.root}: session {session} has no checkpoint '{which}' (known: {listed}{kept})")

@@ -4,6 +4,7 @@ Tables of the package, never measured live.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from loguru import logger
+
+from slm_lab.spec.past.envs import modern
 
 
 def baseline(env_name: str) -> float:
@@ -20,6 +23,17 @@ def baseline(env_name: str) -> float:
         _note_unknown(env_name)
         return 0.0
     return float(entry["mean"])
+
+
+def current_id(env_name: str) -> str:
+    """What an env is called today; of one that is named without its version, the newest that the table has.
+
+    >>> current_id("CartPole-v0"), current_id("Pendulum"), current_id("Nobody")
+    ('CartPole-v1', 'Pendulum-v1', 'Nobody')
+    """
+    name = modern(env_name)[0]
+    versions = {id_: int(found[1]) for id_ in baselines() if (found := re.fullmatch(rf"{re.escape(name)}-v(\d+)", id_))}
+    return max(versions, key=versions.__getitem__, default=name)
 
 
 def baselines() -> dict[str, dict[str, Any]]:

@@ -246,9 +246,20 @@ def _labels(histories: Sequence[History]) -> list[str]:
     for i, history in enumerate(histories):
         rivals = [spec_key(h) for h in histories if h.env == history.env and h.layout.name == names[i]]
         own = {k: spec_key(history).get(k) for k in differences(rivals)}
-        told = ", ".join(f"{k.rpartition('.')[2]}={_short(v)}" for k, v in list(own.items())[:3])
+        told = ", ".join(f"{_tail(k)}={_short(v)}" for k, v in list(own.items())[:3])
         labels.append(f"{names[i]} ({told})" if told else names[i])
     return labels if _tell_apart(histories, keys, labels) else [h.layout.root.name for h in histories]
+
+
+def _tail(path: str) -> str:
+    """The end of a key path that says which key is meant.
+
+    >>> _tail("agent.algorithm.gamma"), _tail("agent.algorithm.name"), _tail("agent.net.lr_scheduler_spec.frame")
+    ('gamma', 'algorithm.name', 'lr_scheduler_spec.frame')
+    """
+    parts = path.split(".")
+    alone = len(parts) <= (3 if parts[0] == "agent" else 2) and parts[-1] not in ("name", "type")
+    return ".".join(parts[-1:] if alone else parts[-2:])
 
 
 def _tell_apart(histories: Sequence[History], keys: Sequence[str], labels: Sequence[str]) -> bool:

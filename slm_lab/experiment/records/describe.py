@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_lab.agent.sinks import read_rows
+from slm_lab.experiment.records.baselines import current_id
 from slm_lab.experiment.records.runs import RunFile, Status, locked
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
@@ -51,7 +52,7 @@ def describe(layout: Layout) -> RunLine:
     return RunLine(
         layout.root.name,
         layout.name,
-        get(spec, "env", "name"),
+        current_id(env) if isinstance(env := get(spec, "env", "name"), str) else None,
         get(spec, "agent", "algorithm", "name"),
         score,
         frames,

@@ -15,13 +15,12 @@ import numpy as np
 
 from slm_lab.agent.sinks import read_table
 from slm_lab.experiment.records.analysis import MA_ROWS, session_scalars
-from slm_lab.experiment.records.baselines import baseline
+from slm_lab.experiment.records.baselines import baseline, current_id
 from slm_lab.experiment.records.describe import get, read_spec, read_status, session_tables
 from slm_lab.experiment.records.runs import find_run
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
 from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.past.envs import modern
 
 if TYPE_CHECKING:
     from slm_lab.agent.sinks import Table
@@ -74,7 +73,7 @@ class History:
     @property
     def env(self) -> str:
         """Its id, as it is called today."""
-        return modern(str(get(self.spec, "env", "name") or "?"))[0]
+        return current_id(str(get(self.spec, "env", "name") or "?"))
 
     @property
     def algorithm(self) -> str:

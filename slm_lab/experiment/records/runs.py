@@ -166,7 +166,12 @@ def list_layouts(out: Path) -> list[Layout]:
 
 
 def find_run(
-    target: str | Path, out: Path, spec_name: str | None = None, *, fits: Callable[[Layout], bool] = lambda layout: True
+    target: str | Path,
+    out: Path,
+    spec_name: str | None = None,
+    *,
+    fits: Callable[[Layout], bool] = lambda layout: True,
+    kind: str = "run",
 ) -> Layout:
     """The run folder that is meant.
 
@@ -175,14 +180,17 @@ def find_run(
         out: where `latest` looks.
         spec_name: takes only runs of that spec for `latest`.
         fits: takes only runs for which it is true, for `latest`.
+        kind: what such a run is called.
     """
     if str(target) == LATEST:
-        layouts = [layout for layout in list_layouts(out) if fits(layout)]
+        runs = list_layouts(out)
+        layouts = [layout for layout in runs if fits(layout)]
         mine = [layout for layout in layouts if spec_name in (None, layout.name)]
         if mine:
             return mine[-1]
         if not layouts:
-            raise LabError(f"{LATEST}: no run in {Path(out).resolve()}")
+            among = f"{kind} among the {len(runs)} run{'s' * (len(runs) > 1)}" if runs else "run"
+            raise LabError(f"{LATEST}: no {among} in {Path(out).resolve()}")
         names = sorted({layout.name for layout in layouts})
         hint = did_you_mean(spec_name or "", names)
         known = f"runs of: {', '.join(names)}"
@@ -196,7 +204,7 @@ def find_run(
     try:
         return Layout.open(folder)
     except FileNotFoundError as e:
-        raise LabError(str(e)) from None
+        raise LabError(f"{target}: neither a run folder nor a checkpoint" if path.is_file() else str(e)) from None
 
 
 def is_search(layout: Layout) -> bool:

@@ -41,7 +41,10 @@ def test_nothing_of_the_training_is_touched(trained: Run, options: Options, log_
     assert len(returns) == 3
     # as the log says
     assert sum("episode" in line and f"total_reward {r:.2f}" in line for line in log_text for r in set(returns)) >= 3
-    assert f"total_reward of 3 episodes: mean {np.mean(returns):.2f}" in log_text[-1]
+    assert (
+        f"total_reward of 3 episodes: mean {np.mean(returns):.2f}, standard deviation {np.std(returns, ddof=1):.2f}"
+        in log_text[-1]
+    )
 
 
 def test_it_is_the_same_each_time_and_another_with_another_seed(trained: Run, options: Options) -> None:

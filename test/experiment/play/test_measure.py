@@ -82,7 +82,7 @@ def test_which_checkpoint(folder: Path) -> None:
     kept = evaluate(folder, 2, all_sessions=True, checkpoint="600")
     assert [(p.session, p.frame) for p in kept.policies] == [(0, 600), (1, 600)]
     assert evaluate(kept.policies[1].checkpoint, 2) == kept.policies[1].returns
-    with pytest.raises(LabError, match=r"session \d has no checkpoint '500' \(kept at: 600, 1000\)$"):
+    with pytest.raises(LabError, match=r"session \d has no checkpoint '500' \(known: best, latest, 600, 1000\)$"):
         evaluate(folder, 2, checkpoint="500")
     with pytest.raises(LabError, match="unknown 'lates', did you mean 'latest'"):
         evaluate(folder, 2, checkpoint="lates")

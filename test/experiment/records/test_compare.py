@@ -54,6 +54,8 @@ def test_specs_of_one_name_are_told_apart(tmp_path):
     a, b = make_run(tmp_path, lr=0.1), make_run(tmp_path, lr=0.01)
     assert compare(folders(a, b)).labels == ["ppo_cartpole (lr=0.1)", "ppo_cartpole (lr=0.01)"]
     assert compare(folders(a, b), labels=["high", "low"]).labels == ["high", "low"]
+    nested = [make_run(tmp_path, schedule={"frame": n}) for n in (10, 20)]
+    assert compare(folders(*nested)).labels == ["ppo_cartpole (schedule.frame=10)", "ppo_cartpole (schedule.frame=20)"]
     with pytest.raises(LabError, match="2 runs, but 1 labels"):
         compare(folders(a, b), labels=["high"])
 

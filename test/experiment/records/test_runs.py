@@ -52,6 +52,8 @@ def test_latest_of_nothing(out: Path, tmp_path: Path) -> None:
         find_run("latest", tmp_path / "nowhere")
     with pytest.raises(LabError, match=r"no run of 'ppoo' .*did you mean 'ppo'\? \(runs of: a2c, ppo, ppo_zzz\)"):
         find_run("latest", out, "ppoo")
+    with pytest.raises(LabError, match=r"latest: no search among the \d runs in"):
+        find_run("latest", out, fits=lambda layout: False, kind="search")
 
 
 def test_a_run_by_its_folder_or_a_file_in_it(out: Path) -> None:
