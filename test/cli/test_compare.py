@@ -31,7 +31,7 @@ def test_many_methods_have_numbers(slm: Slm, folder: Path) -> None:
     for name in "abcd":
         make_run(folder / "data", name, [[10.0], [40.0]])
     lines = [line.rstrip() for line in slm("compare", "*").stdout.splitlines()]
-    at = lines.index("probability that a run of the row beats one of the column")
+    at = lines.index("P(row beats column)")
     assert lines[at + 1].split() == ["1", "2", "3", "4"]
     assert [line.split()[:2] for line in lines[at + 2 : at + 6]] == [["1", "a"], ["2", "b"], ["3", "c"], ["4", "d"]]
 
