@@ -198,7 +198,7 @@ def test_other_exceptions_keep_their_traceback(slm: Any, spec_file: Path, monkey
         ("frobnicate x", "error: 'frobnicate' is neither a command nor a spec file\n"),
         (
             "toy.json toy dev -s agent.algorithm.name=A2C",
-            "error: toy.json: toy\n  agent.algorithm.name: unknown algorithm 'A2C', did you mean 'ActorCritic'? ",
+            "error: toy.json: toy\n  agent.algorithm.name: unknown algorithm 'A2C', did you mean 'ActorCritic'?",
         ),
         (
             "ppo_cartpoll x",
