@@ -70,7 +70,7 @@ def test_an_update_is_epochs_over_all_transitions(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(algorithm.learner, "step", spy)
     with torch.no_grad():
-        algorithm.update(rollout(), 8)
+        algorithm.update(rollout())
     assert [len(rows) for rows in seen] == [3, 3, 2] * 3
     for epoch in range(3):
         assert sorted(i for rows in seen[3 * epoch : 3 * epoch + 3] for i in rows) == list(range(8))

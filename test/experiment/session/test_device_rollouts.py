@@ -128,13 +128,13 @@ def test_nothing_waits_inside_of_an_update() -> None:
     learner.defers_check = True
     batch = agent.memory.sample()
     with NoWaiting(), torch.no_grad():
-        stats = agent.algorithm.update(batch, 1)
+        stats = agent.algorithm.update(batch)
     agent._cpu = False
     agent.check(stats)
     learner.optims["net"].params.flat[3] = torch.inf
     learner._since = 0
     with torch.no_grad():
-        broken = agent.algorithm.update(batch, 2)
+        broken = agent.algorithm.update(batch)
     with pytest.raises(NonFiniteLoss, match=r"not finite \(loss nan"):
         agent.check(broken)
 
