@@ -73,7 +73,8 @@ def test_the_net_is_asked_also_where_the_first_actions_are_random(name, cls, mon
             "meta": {"version": 6},
         }
     )
-    assert build(spec).faults == ["RuntimeError: the parts do not fit"]
+    line = forward.__code__.co_firstlineno + 1
+    assert build(spec).faults == [f"RuntimeError: the parts do not fit ({__file__}, line {line}, in forward)"]
 
 
 def test_the_reason_of_an_idle_key_is_found_with_one_env(monkeypatch):
