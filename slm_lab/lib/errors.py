@@ -5,9 +5,6 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-_LIBRARIES = [path for name, path in sysconfig.get_paths().items() if name.endswith("lib")]
-_NOT_OF_USERS = tuple(f"{path}{os.sep}" for path in (Path(__file__).resolve().parents[1], *_LIBRARIES))
-
 
 class LabError(Exception):
     """Something the user can mend: the message says where, what was got and what is known."""
@@ -48,8 +45,10 @@ def first_line(error: BaseException) -> str:
 
 def place(error: BaseException) -> str:
     """Where code of a user raised it: file, line, function; "" where none of it is on the way to the error."""
+    libraries = [path for name, path in sysconfig.get_paths().items() if name.endswith("lib")]
+    others = tuple(f"{path}{os.sep}" for path in (Path(__file__).resolve().parents[1], *libraries))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(("<", *_NOT_OF_USERS)):
+        if not frame.filename.startswith(("<", *others)):
             function = "" if frame.name == "<module>" else f", in {frame.name}"
             return f"{frame.filename}, line {frame.lineno}{function}"
     return ""

@@ -105,6 +105,17 @@ def key_paths(data: Any, prefix: str = "") -> list[str]:
     return found
 
 
+def short_path(path: str) -> str:
+    """The end of a key path that says which key is meant.
+
+    >>> [short_path(f"agent.{key}") for key in ("algorithm.gamma", "algorithm.name", "net.lr_scheduler_spec.frame")]
+    ['gamma', 'algorithm.name', 'lr_scheduler_spec.frame']
+    """
+    parts = path.split(".")
+    alone = len(parts) <= (3 if parts[0] == "agent" else 2) and parts[-1] not in ("name", "type")
+    return ".".join(parts[-1:] if alone else parts[-2:])
+
+
 def short_env(name: str) -> str:
     """What a spec's name takes over from the variable `env`.
 

@@ -6,7 +6,7 @@ best method compared here). Scores of an env without a baseline are not normaliz
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
@@ -21,6 +21,7 @@ from slm_lab.experiment.records.curves import first_reached, moving_average
 from slm_lab.experiment.records.history import SCALARS, History, Session, Targets, check_metric, read_histories, score
 from slm_lab.experiment.records.statistics import FEW, Estimate
 from slm_lab.lib.errors import LabError
+from slm_lab.spec.variables import short_path
 
 AGGREGATES = {
     "iqm": statistics.iqm,
@@ -132,7 +133,7 @@ def compare(
     histories, left_out = read_histories(targets, out, strict=labels is not None)
     check_metric(metric, histories, SCALARS)
     notes: list[str] = []
-    longest = max(s.frames for h in histories for s in h.sessions)
+    longest = max((s.frames for h in histories for s in h.sessions), default=0)
     if at is not None and longest < at:
         raise LabError(f"--at: no run has reached {at:,} frames (the longest has {longest:,})")
     groups = group(histories, labels)
@@ -246,20 +247,9 @@ def _labels(histories: Sequence[History]) -> list[str]:
     for i, history in enumerate(histories):
         rivals = [spec_key(h) for h in histories if h.env == history.env and h.layout.name == names[i]]
         own = {k: spec_key(history).get(k) for k in differences(rivals)}
-        told = ", ".join(f"{_tail(k)}={_short(v)}" for k, v in list(own.items())[:3])
+        told = ", ".join(f"{short_path(k)}={_short(v)}" for k, v in list(own.items())[:3])
         labels.append(f"{names[i]} ({told})" if told else names[i])
     return labels if _tell_apart(histories, keys, labels) else [h.layout.root.name for h in histories]
-
-
-def _tail(path: str) -> str:
-    """The end of a key path that says which key is meant.
-
-    >>> _tail("agent.algorithm.gamma"), _tail("agent.algorithm.name"), _tail("agent.net.lr_scheduler_spec.frame")
-    ('gamma', 'algorithm.name', 'lr_scheduler_spec.frame')
-    """
-    parts = path.split(".")
-    alone = len(parts) <= (3 if parts[0] == "agent" else 2) and parts[-1] not in ("name", "type")
-    return ".".join(parts[-1:] if alone else parts[-2:])
 
 
 def _tell_apart(histories: Sequence[History], keys: Sequence[str], labels: Sequence[str]) -> bool:
@@ -327,10 +317,7 @@ def _notes(found: Comparison) -> list[str]:
             )
         frames = [min(s.frames, found.at) if found.at is not None else s.frames for s in m.sessions]
         if frames and min(frames) < 0.99 * max(frames):
-            notes.append(
-                f"{where}: sessions end at {min(frames):,} to {max(frames):,} frames; "
-                "use --at FRAMES to compare them at the same frame"
-            )
+            notes.append(f"{where}: sessions {_uneven(frames)}")
         if found.at is not None and frames and max(frames) < found.at:
             notes.append(f"{where}: ended at {max(frames):,} frames, before --at {found.at:,}: its last score counts")
         crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
@@ -344,13 +331,14 @@ def _notes(found: Comparison) -> list[str]:
     for env in found.envs:
         reached = {max((s.frames for s in m.sessions), default=0) for m in found.of(env)}
         if found.at is None and len(reached) > 1 and min(reached) < 0.99 * max(reached):
-            notes.append(
-                f"{env}: runs end at {min(reached):,} to {max(reached):,} frames; "
-                "use --at FRAMES to compare them at the same frame"
-            )
+            notes.append(f"{env}: runs {_uneven(reached)}")
     absent = [label for label in found.labels if found.references and label not in found.aggregates]
     notes += [f"{label} has no score in all envs: no aggregate" for label in absent]
     return notes
+
+
+def _uneven(frames: Collection[int]) -> str:
+    return f"end at {min(frames):,} to {max(frames):,} frames; use --at FRAMES to compare them at the same frame"
 
 
 def _crashed(count: int) -> str:
