@@ -50,7 +50,7 @@ class _Call:
     @property
     def form(self) -> tuple[object, ...]:
         """Calls of one program that have the same form can be made together."""
-        return self.moving, self.count, self.program.fits(self.tensors) or id(self)
+        return self.moving, self.count, self.program.fits(self) or id(self)
 
 
 @dataclass
@@ -78,6 +78,7 @@ class Batch:
         self._size = size
         self._members: list[_Member] = []
         self._programs: dict[str, _Program] = {}
+        self._fault: Exception | None = None
 
     def run(self, tasks: Sequence[Task[T]]) -> list[T]:
         """Run each task in its place, in a thread of its own; returns what they returned, in their order.
@@ -90,16 +91,15 @@ class Batch:
         errors: list[BaseException] = []
 
         def work(member: _Member, task: Task[T]) -> None:
-            member.turn.acquire()
-            member.streams.enter()
             try:
+                self._wait(member)
                 with compiling_by(functools.partial(self._compile, member)):
                     found[member.place] = task.run()
             except BaseException as e:  # noqa: BLE001  raised below
                 errors.append(e)
             finally:
                 member.done = True
-                if (following := self._next()) is not None:
+                if (following := self._following()) is not None:
                     following.turn.release()
 
         self._members = [_Member(place, task.progress) for place, task in enumerate(tasks)]
@@ -130,18 +130,34 @@ class Batch:
     def _meet(self, member: _Member, call: _Call) -> tuple[Tensor, ...]:
         """Wait for the others, and make the call with them."""
         member.call = call
-        following = self._next()
-        if following is not member and following is not None:
+        following = self._following()
+        if following is not member:
             member.streams.leave()
-            following.turn.release()
-            member.turn.acquire()
-            member.streams.enter()
+            if following is not None:
+                following.turn.release()
+            self._wait(member)
         if member.leads:
             together, member.leads = member.leads, []
             self._make(together)
         if call.error is not None:
             raise call.error
         return call.outs
+
+    def _wait(self, member: _Member) -> None:
+        member.turn.acquire()
+        if self._fault is not None:
+            raise RuntimeError("the tasks of a batch can't take turns any more") from self._fault
+        member.streams.enter()
+
+    def _following(self) -> _Member | None:
+        """See `_next`; if that fails, nobody waits any longer."""
+        try:
+            return self._next()
+        except Exception as e:  # noqa: BLE001  raised where each of them waits
+            self._fault = e
+            for member in self._members:
+                member.turn.release()
+            return None
 
     def _make(self, together: list[_Member]) -> None:
         calls = {m.place: m.call for m in together if m.call is not None}
@@ -213,20 +229,31 @@ class _Program:
     ) -> None:
         self.number, self._size, self._changed = number, size, changed_arguments(recording)
         self._fn, self._example, self._quick = fn, list(example), quick
+        self._form = self._form_of(_Call(self, self._example))
         self._shared = self._sharing(example)
         self._buffers: dict[tuple[object, ...], _Buffers] = {}
         self._alone: Compiled | None = None
         self._joint: Compiled | None = None
         try:
+            if len({t.dtype for t, shared in zip(example, self._shared, strict=True) if shared}) > 1:
+                raise CompileError("arguments of several types share memory")
             stacked = self._stacked(_Call(self, self._example))
             self._joint = compile_alone(lifted(recording), stacked.views, quick=quick)
         except CompileError as e:
             self._alone = compile_alone(fn, example, quick=quick)
             logger.info("sessions make this call one after the other: {}", e)
 
-    def fits(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether these share memory as those of the example do, so that they can be stacked."""
-        return self._sharing(tensors) == self._shared
+    def fits(self, call: _Call) -> bool:
+        """Whether the arguments are like those of the example, so that they can be stacked."""
+        return self._form_of(call) == self._form
+
+    def _form_of(self, call: _Call) -> list[tuple[object, ...]]:
+        """Of each argument its shape and type in one call, and how it shares memory."""
+        shared = self._sharing(call.tensors)
+        return [
+            (t.shape[int(i in call.moving) :], t.dtype, memory)
+            for i, (t, memory) in enumerate(zip(call.tensors, shared, strict=True))
+        ]
 
     def _sharing(self, tensors: Sequence[Tensor]) -> list[tuple[int, int] | None]:
         """Of each argument: None; where it shares memory that is written to, the first that does, and its elements."""
@@ -240,9 +267,12 @@ class _Program:
     def run(self, calls: Mapping[int, _Call]) -> None:
         """Make the calls of these places, all of one form; each gets its outputs."""
         first = next(iter(calls.values()))
-        if self._joint is None or not self.fits(first.tensors):
+        if self._joint is None or not self.fits(first):
             for call in calls.values():
-                call.outs = self._run_alone(call)
+                try:
+                    call.outs = self._run_alone(call)
+                except Exception as e:  # noqa: BLE001  its own
+                    call.error = e
             return
         stacked = self._stacked(first)
         for place, call in calls.items():

@@ -189,6 +189,25 @@ def test_an_error_of_a_call_reaches_all_of_its_tasks(monkeypatch: pytest.MonkeyP
     assert caught == ["the device is gone"] * 2
 
 
+def test_tasks_that_can_t_take_turns_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> int:
+        raise KeyError("progress")
+
+    with pytest.raises((KeyError, RuntimeError)):
+        Batch(2).run([Task(training(seed), lost) for seed in range(2)])
+
+
+def test_a_call_of_another_shape_is_made_alone() -> None:
+    def task(columns: int) -> Run:
+        def run() -> list[Tensor]:
+            step = compile_function(lambda x: (x * 2,), [torch.ones(3)], quick=True)
+            return [step(torch.ones(columns)[:3])[0], step(torch.ones(columns))[0][:3]]
+
+        return run
+
+    assert all(torch.equal(x, torch.full((3,), 2.0)) for found in together(task(3), task(4)) for x in found)
+
+
 def test_what_can_t_be_compiled_for_one_either(monkeypatch: pytest.MonkeyPatch) -> None:
     from slm_lab.lib import compile as door
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 """What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...}, {"kind": "episodes", "episodes":
-[...]} or {"kind": "log", "level": ..., "message": ...}."""
+[...]}, {"kind": "log", "level": ..., "message": ...}, and last {"kind": "end", "outcome": ...}."""
 
 _TOO_LARGE = re.compile(
     r"can't allocate memory|overflow when unpacking long|storage size calculation overflowed|array is too big"
@@ -60,12 +60,12 @@ def from_job(job: Job) -> list[Run]:
 
 def run_together(
     runs: Sequence[Run], *, report: Callable[[int, Event], None], stop: Callable[[], bool], forward: bool = True
-) -> list[Outcome]:
+) -> None:
     """Run the sessions of a process: one, or a batch.
 
     Args:
         runs: of one spec.
-        report: called with a session's index and its events.
+        report: called with a session's index and its events; the outcome of the last one is what `run_contained` gave.
         stop: see `run_contained`.
         forward: see `run_contained`.
     """
@@ -78,18 +78,23 @@ def run_together(
             frames[session] = event["row"]["frame"]
         report(session, event)
 
-    def start(run: Run) -> Outcome:
-        return run_contained(run, report=functools.partial(tell, run.session), stop=stop, forward=forward)
+    def start(run: Run) -> None:
+        report_one = functools.partial(tell, run.session)
+        # of a batch, one may begin when others were asked to stop already
+        outcome = None if stop() else run_contained(run, report=report_one, stop=stop, forward=forward)
+        report_one({"kind": "end", "outcome": outcome})
 
     if runs[0].batch == 1:
-        return [start(run) for run in runs]
+        for run in runs:
+            start(run)
+        return
     from slm_lab.lib.batch import Batch, Task  # not for those who have none
 
     tasks = [Task(functools.partial(start, run), functools.partial(frames.__getitem__, run.session)) for run in runs]
     gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # so that the first session to end does not put back what the others compute with
     with float32_products(gpu, tf32=runs[0].spec.meta.precision == "tf32"):
-        return Batch(runs[0].batch).run(tasks)
+        Batch(runs[0].batch).run(tasks)
 
 
 def run_contained(

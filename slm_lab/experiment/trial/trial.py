@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -167,8 +167,7 @@ class Trial:
         for runs in self._processes():
             if stop():
                 break
-            outcomes = run_together(runs, report=self._on_event, stop=stop, forward=False)
-            self._on_outcomes([run.session for run in runs], outcomes)
+            run_together(runs, report=self._on_event, stop=stop, forward=False)
 
     def _processes(self) -> list[list[Run]]:
         """The sessions of each process: one, or a batch."""
@@ -178,6 +177,8 @@ class Trial:
     def _run_in(self, pool: Pool, stop: Callable[[], bool]) -> None:
         def on_death(job: Job, reason: str, output: str) -> None:
             for session in job["sessions"]:
+                if session in self._outcomes:
+                    continue
                 file = self.layout.crash(self.trial, session)
                 write_crash(file, f"{reason}\n\n{output}")
                 if self.spec.meta.distributed:
@@ -190,7 +191,7 @@ class Trial:
         pool.run(
             [to_job(*runs) for runs in self._processes()],
             on_event=lambda job, told: self._on_event(*told),
-            on_done=lambda job, outcomes: self._on_outcomes(job["sessions"], outcomes),
+            on_done=lambda job, _: None,
             on_death=on_death,
             should_stop=stop,
         )
@@ -202,16 +203,14 @@ class Trial:
             self._callbacks.row(session, event["row"])
         elif event["kind"] == "episodes":
             self._callbacks.episodes(session, event["episodes"])
+        elif event["kind"] == "end":
+            self._on_outcome(session, event["outcome"])
         elif event["kind"] == "begin":
             self._progress.state(session, "starting")
         elif event["message"] not in self._said:
             # what is true of one session is mostly true of all: once is enough
             self._said.add(event["message"])
             logger.log(event["level"], "session {}: {}", session, event["message"])
-
-    def _on_outcomes(self, sessions: Sequence[int], outcomes: Sequence[Outcome]) -> None:
-        for session, outcome in zip(sessions, outcomes, strict=True):
-            self._on_outcome(session, outcome)
 
     def _on_outcome(self, session: int, outcome: Outcome) -> None:
         self._outcomes[session] = outcome

@@ -59,10 +59,8 @@ def main(fd: int) -> None:
             conn.send((kind, content))
 
     while (job := inbox.get()) is not None:
-        outcomes = run_together(
-            from_job(job), report=lambda session, event: send("event", (session, event)), stop=should_stop
-        )
-        send("done", outcomes)
+        run_together(from_job(job), report=lambda session, event: send("event", (session, event)), stop=should_stop)
+        send("done", None)
     # what a session left in cycles may have something to clean up; then out: to take down torch would last seconds
     gc.collect()
     sys.stdout.flush()

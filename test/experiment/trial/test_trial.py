@@ -362,16 +362,16 @@ def test_sessions_share_one_import_and_outlive_its_process(tiny: Tiny, options: 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the nursery imports nothing")
 def test_the_trials_of_a_process_share_one_import(tiny: Tiny, options: Options, tmp_path: Path) -> None:
-    found, done = [], []
+    found, seen = [], list[dict[str, Any]]()
     for name in ("one", "two"):
         layout = Layout.new(tmp_path, name)
         layout.make_folders()
         job = job_of(layout, tiny, options, 0)
         with Pool(1) as pool:
             found.append(pool._nursery)
-            pool.run([job], lambda *_: None, lambda job, outcomes: done.extend(outcomes), pytest.fail)
+            pool.run([job], lambda job, told: seen.append(told[1]), lambda *_: None, pytest.fail)
         assert pool.output == []
-    assert [type(outcome) for outcome in done] == [SessionResult] * 2
+    assert [type(event["outcome"]) for event in seen if event["kind"] == "end"] == [SessionResult] * 2
     assert found[0] is found[1]
     died = found[0].process
     died.kill()
