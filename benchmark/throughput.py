@@ -27,6 +27,8 @@ SESSIONS = 4
 """Of the whole-command comparison; two run at a time on every side."""
 COMMAND_FRAMES = 200_000
 COMMAND_SIDES = ("slm_lab", "base", "sb3")
+BATCH = "batch"
+"""This project with meta.batch_sessions; of the whole-command comparison alone."""
 
 
 def start(side: str, name: str, frames: int, seed: int, *, cache: Path | None, eager: bool = False) -> Any:
@@ -117,13 +119,16 @@ def time_command(side: str, frames: int, *, warm: Path | None) -> dict[str, Any]
     """
     with tempfile.TemporaryDirectory() as folder:
         spec = slm_lab_spec("W1", frames, sessions=SESSIONS)
+        if side == BATCH:
+            spec["meta"]["batch_sessions"] = True
         file = Path(folder) / "spec.json"
         file.write_text(json.dumps({spec.pop("name"): spec}))
         cache = warm or Path(folder) / "cache"
         begin = time.perf_counter()
-        if side in OWN:
+        if side in (*OWN, BATCH):
             env = {**os.environ, "SLM_LAB_CACHE": str(cache / side)}
-            command = [str(SIDES[side].python.with_name("slm-lab")), "run", str(file), "throughput_w1", "train"]
+            python = SIDES["slm_lab" if side == BATCH else side].python
+            command = [str(python.with_name("slm-lab")), "run", str(file), "throughput_w1", "train"]
             subprocess.run(
                 command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
@@ -137,10 +142,10 @@ def time_command(side: str, frames: int, *, warm: Path | None) -> dict[str, Any]
 def compare_commands(args: argparse.Namespace) -> dict[str, Any]:
     """Wall time of `slm-lab run` on four sessions, start included, against the same four seeds elsewhere."""
     frames = args.frames or COMMAND_FRAMES
-    sides = [side for side in args.sides if side in COMMAND_SIDES]
+    sides = [side for side in args.sides if side in COMMAND_SIDES] + [BATCH] * args.batch
     with tempfile.TemporaryDirectory() as cache:
         warm = Path(cache) if args.warm else None
-        for side in OWN if warm else ():
+        for side in set(sides).intersection((*OWN, BATCH)) if warm else ():
             time_command(side, frames, warm=warm)
         found = alternate(lambda side, _: time_command(side, frames, warm=warm), sides, args.rounds)
     return {
@@ -205,12 +210,13 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
-    parser.add_argument("--sides", nargs="+", choices=list(COMMANDS), default=list(COMMANDS), help="all by default")
+    parser.add_argument("--sides", nargs="*", choices=list(COMMANDS), default=list(COMMANDS), help="all by default")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side; the medians count")
     parser.add_argument("--eager", action="store_true", help="without compilation on our side")
     parser.add_argument("--cold", action="store_true", help="an empty cache of compiled graphs for each measurement")
     parser.add_argument("--command", action="store_true", help="time the whole command instead of the loop")
     parser.add_argument("--warm", action="store_true", help="with --command: compiled graphs are cached already")
+    parser.add_argument("--batch", action="store_true", help="with --command: beside it with meta.batch_sessions")
     parser.add_argument("--setup", action="store_true", help="make the environments of the sides, and nothing else")
     parser.add_argument("--frames", type=int, help="of our side (with --command: of all); for a quick look")
     parser.add_argument("--peer-frames", type=int, help="of the other sides")

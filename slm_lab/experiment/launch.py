@@ -190,7 +190,7 @@ def _work(
             stack.enter_context(beside(layout))
             request = stack.enter_context(StopRequest())
             stop = callbacks.with_stop(request.is_set)
-            workers = worker_count(spec, mode)
+            workers = worker_count(spec, mode, options.device)
             pool = stack.enter_context(Pool(workers, pass_fds=held)) if workers else None
             logger.info("{} {}: {}", mode.value, spec.name, layout.root)
             saved, sessions = "", 0

@@ -18,8 +18,9 @@ tensor is a constant.
 
 import pickle
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -36,7 +37,7 @@ from slm_lab.lib.files import hold
 from slm_lab.lib.graphs import Graphed
 from slm_lab.lib.native.build import Native, compile_library, compiler, digest, library_path, machine
 from slm_lab.lib.native.emit import emit
-from slm_lab.lib.native.record import Place, Recording, TensorFunction, Unrecordable, record
+from slm_lab.lib.native.record import Place, Recording, TensorFunction, Unrecordable, copied, record
 from slm_lab.lib.native.steps import Unsupported
 
 
@@ -81,6 +82,28 @@ def interrupt_compiler(frame: FrameType | None) -> None:
         frame = frame.f_back
 
 
+class Compiler(Protocol):
+    """Like `compile_function`."""
+
+    def __call__(self, fn: TensorFunction, example: Sequence[Tensor], *, quick: bool) -> Compiled:
+        """See compile_function."""
+        ...
+
+
+_here = threading.local()
+"""Of this thread, what compiles in it."""
+
+
+@contextmanager
+def compiling_by(make: Compiler) -> Iterator[None]:
+    """Inside, in this thread, `compile_function` is `make`."""
+    _here.make = make
+    try:
+        yield
+    finally:
+        del _here.make
+
+
 def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bool = False) -> Compiled:
     """Compile `fn` for arguments of exactly the shapes, strides and types of `example`.
 
@@ -95,6 +118,12 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bo
     Raises:
         CompileError: no C++ compiler, or the graph is refused
     """
+    make: Compiler = getattr(_here, "make", compile_alone)
+    return make(fn, example, quick=quick)
+
+
+def compile_alone(fn: TensorFunction, example: Sequence[Tensor], *, quick: bool = False) -> Compiled:
+    """As `compile_function`, whoever else may call it too."""
     try:
         recording = record(fn, example)
         if any(t.device.type != "cpu" for t in example):
@@ -133,7 +162,7 @@ def _native(recording: Recording) -> Compiled:
 
 
 def _ahead_of_time(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Compiled:
-    package = cache_folder() / f"{_key(graph, example)}.pt2"
+    package = cache_folder() / f"{graph_key(graph, example)}.pt2"
     if package.exists():
         try:
             return _load(package)
@@ -149,7 +178,7 @@ def _compile_in_place(recording: Recording, example: Sequence[Tensor]) -> Compil
     On a GPU the calls are launched as CUDA graphs.
     """
     compiled: TensorFunction = torch.compile(recording.graph, fullgraph=True, dynamic=False)
-    compiled(*[t.clone() for t in example])
+    compiled(*map(copied, example))
     return Launched(compiled, example[0].device, changed_arguments(recording))
 
 
@@ -213,7 +242,7 @@ class Launched(Called):
         return graph(*(rows.get(i, t) for i, t in enumerate(args)))
 
 
-def _key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
+def graph_key(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> str:
     """The graph, its arguments and whatever else the machine code depends on, hashed."""
     parts = [
         graph.code,
@@ -234,7 +263,7 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
             return
         with tempfile.TemporaryDirectory(dir=package.parent) as folder:
             job, out = Path(folder) / "job.pkl", Path(folder) / "out.pt2"
-            job.write_bytes(pickle.dumps((graph, [t.clone() for t in example])))
+            job.write_bytes(pickle.dumps((graph, [*map(copied, example)])))
             fault = compile_job(job, out, torch.get_num_threads(), package.parent.parent / "inductor")
             if fault is not None:
                 raise CompileError(fault)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.random import mtrand
 from numpy.typing import NDArray
 
 BLOCK = 128
@@ -100,6 +101,28 @@ def own_streams(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+
+
+class Streams:
+    """The global streams of python, numpy and torch (CPU) as one of several tasks in a process sees them."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._python = random.getstate()
+        # to put another generator in its place takes no time, to copy a state does
+        self._numpy: np.random.BitGenerator = np.random.MT19937(0)
+        self._torch, self._get, self._set = torch.get_rng_state(), torch.get_rng_state, torch.set_rng_state
+
+    def enter(self) -> None:
+        """Go on with them."""
+        random.setstate(self._python)
+        mtrand.set_bit_generator(self._numpy)
+        self._set(self._torch)
+
+    def leave(self) -> None:
+        """Keep them until the next `enter`."""
+        self._python, self._numpy, self._torch = random.getstate(), mtrand.get_bit_generator(), self._get()
 
 
 def seed_everything(seed: int) -> None:

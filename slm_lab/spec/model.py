@@ -279,6 +279,9 @@ class MetaSpec(SpecModel):
     """Where log rows go as well, by name, or as an object with a name and its keys: tensorboard, or a plug-in's."""
     random_seed: Natural | None = None
     """Sessions derive their seeds from it, and from trial and session index. None is 0."""
+    batch_sessions: Literal[False, True, "auto"] = False
+    """Compute the sessions of a trial together, in one process (one per GPU): a compiled call is made for all of them
+    at once, with one more leading dimension. Needs a tensor env. auto: if they run on a GPU."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Compile acting and updates. auto: in sessions of 10,000 frames or more what takes a second or two (small fully
     connected nets on a CPU), in sessions of 100,000 or more everything."""
@@ -310,6 +313,9 @@ class Spec(SpecModel):
     @model_validator(mode="after")
     def _can_be_distributed(self) -> Self:
         if self.meta.distributed:
+            if self.meta.batch_sessions:
+                why = "must be false where meta.distributed is set: those sessions are processes of their own"
+                raise wrong("meta.batch_sessions", self.meta.batch_sessions, why)
             name, able = self.agent.algorithm.name, having("algorithm", "on_policy")
             if name not in able:
                 why = f"{name} can't be distributed, on-policy algorithms can: {', '.join(able)}"

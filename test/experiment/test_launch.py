@@ -191,7 +191,7 @@ def test_a_stop_says_what_is_saved(
 ) -> None:
     begun = [SessionResult(0, 1, 1200, [], {}, stopped=True)]
     monkeypatch.setattr(launch.Trial, "run", lambda trial: TrialResult(0, {}, begun, [], stopped=True))
-    monkeypatch.setattr(launch, "worker_count", lambda spec, mode: 0)
+    monkeypatch.setattr(launch, "worker_count", lambda *args: 0)
     done = launch.run_spec(tiny(meta__max_session=4), Mode.TRAIN, options)
     told = "WARNING stopped; saved: session 1 at frame 1,200; sessions 0, 2, 3 as before this start; to resume:"
     assert any(line.startswith(f"{told} slm-lab run train@{done.folder}") for line in log_text)

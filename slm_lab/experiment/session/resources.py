@@ -140,6 +140,21 @@ def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count
     return device
 
 
+def batch_size(spec: Spec, device: str, cuda_count: int) -> int:
+    """Sessions of a trial that one process computes together: `meta.batch_sessions`.
+
+    Args:
+        spec: sets it
+        device: what the user said; as for `choose_device`
+        cuda_count: GPUs present; `cuda` shares the sessions out among them
+    """
+    setting, sessions = spec.meta.batch_sessions, spec.meta.max_session
+    chosen = choose_device(spec, device, 0, 0, cuda_count)
+    if chosen == "cpu":
+        return 1 if setting == "auto" else sessions
+    return sessions if device == chosen else -(-sessions // max(1, cuda_count))
+
+
 def search_shares(spec: Spec) -> tuple[int | None, float | None]:
     """Cores and GPUs that each trial of a search asks for; None: what suits it."""
     asked = spec.meta.search_resources
@@ -163,7 +178,7 @@ def take_device(run: "Run") -> str:
     import torch
 
     cuda = torch.cuda.device_count() if run.options.device != "cpu" else 0
-    device = choose_device(run.spec, run.options.device, run.session, run.options.cuda_offset, cuda)
+    device = choose_device(run.spec, run.options.device, run.session // run.batch, run.options.cuda_offset, cuda)
     share = memory_share(run.spec, run.cores) if run.mode == "search" else None
     if share is not None and device.startswith("cuda"):
         torch.cuda.set_per_process_memory_fraction(share, device)

@@ -13,7 +13,9 @@ from slm_lab.agent.memory.onpolicy import OnPolicyBatchReplay
 from slm_lab.env.base import VecEnv
 from slm_lab.env.device import DeviceVec
 from slm_lab.env.make import make_env
-from slm_lab.env.tensor import QUEUE, TensorVec
+from slm_lab.env.modes import prefers_tensor, tensor_class
+from slm_lab.env.names import find
+from slm_lab.env.tensor import QUEUE, TENSOR_ENVS, TensorVec
 from slm_lab.experiment.session.device_rollouts import DeviceRollouts
 from slm_lab.experiment.session.resources import thread_share, use_compile
 from slm_lab.experiment.session.run import Run
@@ -139,6 +141,16 @@ def plays_rollouts(spec: Spec, *, on_device: bool = False) -> bool:
         # they would step envs on a device through the host
         return False
     return bool(_acts_by_inputs(algorithm) and memory.fixed_size and plain)
+
+
+def why_no_batch(spec: Spec) -> str | None:
+    """What keeps the sessions of a trial from being computed together: only those of tensor envs are."""
+    found = find(spec.env.name)
+    if prefers_tensor(found, spec.env, whole=True):
+        return None
+    if tensor_class(found) is None:
+        return f"there is no tensor env for {found.id} (there is for: {', '.join(sorted(TENSOR_ENVS))})"
+    return f"needs env.vectorization 'tensor' here (got '{spec.env.vectorization}')"
 
 
 def _acts_by_inputs(algorithm: type[Algorithm]) -> bool:

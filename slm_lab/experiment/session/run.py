@@ -61,6 +61,8 @@ class Run:
     """That the trial may use, all its sessions together."""
     shared_fd: int | None = None
     """Number of the open file with what the sessions of a distributed trial have in common."""
+    batch: int = 1
+    """Sessions that its process computes together."""
     report_episodes: bool = False
     """Someone listens to each episode."""
 

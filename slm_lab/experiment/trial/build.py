@@ -18,6 +18,7 @@ from slm_lab.env.make import make_env
 from slm_lab.experiment.session import outlets, run, session
 from slm_lab.experiment.session.clock import eval_every
 from slm_lab.experiment.session.resources import search_shares, use_compile
+from slm_lab.experiment.session.rollouts import why_no_batch
 from slm_lab.experiment.trial import trial
 from slm_lab.experiment.trial.contain import out_of_memory
 from slm_lab.lib.cores import available_cores
@@ -66,6 +67,8 @@ def build(spec: Spec, shown: Shown | None = None) -> Built:
         spec: is watched; nothing of it is changed.
         shown: by the spec's env. No env is made then, and the keys of `env` count as far as the agent reads them.
     """
+    if spec.meta.batch_sessions is True and (why := why_no_batch(spec)):
+        return Built([f"meta.batch_sessions: {why}"])
     with watching(spec) as watch:
         try:
             if shown is not None:

@@ -1,9 +1,11 @@
 """Runs one session so that any failure is reported and recorded, and harms nothing else."""
 
+import functools
 import pickle
 import re
+import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from loguru import logger
 
+from slm_lab.agent.net.precision import float32_products
 from slm_lab.experiment.session import checkpoint
 from slm_lab.experiment.session.results import Crash, Outcome
 from slm_lab.experiment.session.run import Options, Run
@@ -24,11 +27,11 @@ from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.model import Spec
 
 if TYPE_CHECKING:
-    from loguru import Message
+    from loguru import Message, Record
 
 Event = dict[str, Any]
 """What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...}, {"kind": "episodes", "episodes":
-[...]} or {"kind": "log", "level": ..., "message": ...}."""
+[...]}, {"kind": "log", "level": ..., "message": ...}, and last {"kind": "end", "outcome": ...}."""
 
 _TOO_LARGE = re.compile(
     r"can't allocate memory|overflow when unpacking long|storage size calculation overflowed|array is too big"
@@ -39,19 +42,59 @@ _TOO_LARGE = re.compile(
 """What torch, numpy, CUDA and JAX say of sizes that no memory has, or that no 64 bits hold."""
 
 
-def to_job(run: Run) -> Job:
-    """The run as a worker is told of it.
+def to_job(*runs: Run) -> Job:
+    """Runs of one spec, which are run together, as a worker is told of them.
 
     The spec goes as the user wrote it: classes of plugins can't be unpickled before they are imported.
     """
-    rest = {key: value for key, value in vars(run).items() if key != "spec"}
-    return {"index": run.session, "spec": run.spec.to_dict(), "rest": pickle.dumps(rest)}
+    rest = [{key: value for key, value in vars(run).items() if key != "spec"} for run in runs]
+    return {"sessions": [run.session for run in runs], "spec": runs[0].spec.to_dict(), "rest": pickle.dumps(rest)}
 
 
-def from_job(job: Job) -> Run:
-    """The run that `to_job` packed."""
+def from_job(job: Job) -> list[Run]:
+    """The runs that `to_job` packed."""
     import_plugins(job["spec"]["meta"].get("plugins", []))
-    return Run(spec=Spec.model_validate(job["spec"]), **pickle.loads(job["rest"]))
+    spec = Spec.model_validate(job["spec"])
+    return [Run(spec=spec, **rest) for rest in pickle.loads(job["rest"])]
+
+
+def run_together(
+    runs: Sequence[Run], *, report: Callable[[int, Event], None], stop: Callable[[], bool], forward: bool = True
+) -> None:
+    """Run the sessions of a process: one, or a batch.
+
+    Args:
+        runs: of one spec.
+        report: called with a session's index and its events; the outcome of the last one is what `run_contained` gave.
+        stop: see `run_contained`.
+        forward: see `run_contained`.
+    """
+    if forward:
+        logger.remove()
+    frames = {run.session: 0 for run in runs}
+
+    def tell(session: int, event: Event) -> None:
+        if event["kind"] == "row":
+            frames[session] = event["row"]["frame"]
+        report(session, event)
+
+    def start(run: Run) -> None:
+        report_one = functools.partial(tell, run.session)
+        # of a batch, one may begin when others were asked to stop already
+        outcome = None if stop() else run_contained(run, report=report_one, stop=stop, forward=forward)
+        report_one({"kind": "end", "outcome": outcome})
+
+    if runs[0].batch == 1:
+        for run in runs:
+            start(run)
+        return
+    from slm_lab.lib.batch import Batch, Task  # not for those who have none
+
+    tasks = [Task(functools.partial(start, run), functools.partial(frames.__getitem__, run.session)) for run in runs]
+    gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # so that the first session to end does not put back what the others compute with
+    with float32_products(gpu, tf32=runs[0].spec.meta.precision == "tf32"):
+        Batch(runs[0].batch).run(tasks)
 
 
 def run_contained(
@@ -145,24 +188,36 @@ def _process() -> Iterator[None]:
 def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]:
     """The session's own log file, beside what the process logs anyway; or instead, where its warnings are reported."""
     with ExitStack() as stack:
+        # of several sessions in a process, each hears its own
+        thread = threading.get_ident() if run.batch > 1 else None
         if report is not None:
-            logger.remove()
 
             def forward(message: "Message") -> None:
                 record = message.record
                 report({"kind": "log", "level": record["level"].name, "message": record["message"]})
 
-            handler = logger.add(forward, level="WARNING", format="{message}", backtrace=False, diagnose=False)
+            hears = functools.partial(_is_of, thread)
+            handler = logger.add(
+                forward, level="WARNING", format="{message}", filter=hears, backtrace=False, diagnose=False
+            )
             stack.callback(logger.remove, handler)
-        stack.enter_context(log_file(run.layout.log(run.layout.s(run.trial, run.session)), run.options))
+        path = run.layout.log(run.layout.s(run.trial, run.session))
+        stack.enter_context(log_file(path, run.options, thread))
         yield
 
 
+def _is_of(thread: int | None, record: "Record") -> bool:
+    """Whether a message is of this thread; None: of any."""
+    return thread is None or record["thread"].id == thread
+
+
 @contextmanager
-def log_file(path: Path, options: Options) -> Iterator[None]:
-    """A log file, beside where the process logs anyway."""
-    level = check_level(options.log_level)
-    handler = logger.add(path, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
+def log_file(path: Path, options: Options, thread: int | None = None) -> Iterator[None]:
+    """A log file, beside where the process logs anyway; of what one thread logs, where one is named."""
+    level, hears = check_level(options.log_level), functools.partial(_is_of, thread)
+    handler = logger.add(
+        path, level=level, format=FILE_FORMAT, filter=hears, encoding="utf-8", backtrace=False, diagnose=False
+    )
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ _PATIENCE = 10.0
 """Seconds that a worker has to end when asked."""
 
 Job = dict[str, Any]
-"""What can be sent to a worker that has imported nothing yet; `index` says which one it is."""
+"""What can be sent to a worker that has imported nothing yet; `sessions` says whose it is."""
 
 
 class _Worker:
@@ -115,7 +115,7 @@ class Pool:
     def run(
         self,
         jobs: Sequence[Job],
-        on_event: Callable[[Job, dict[str, Any]], None],
+        on_event: Callable[[Job, Any], None],
         on_done: Callable[[Job, Any], None],
         on_death: Callable[[Job, str, str], None],
         should_stop: Callable[[], bool] = lambda: False,

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import torch
 from loguru import logger
 
 from slm_lab.agent.metrics import Row
@@ -15,10 +16,11 @@ from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.records.analysis import Metrics, save_trial, trial_metrics
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.commons import Commons
-from slm_lab.experiment.session.resources import parallel_sessions, thread_share
+from slm_lab.experiment.session.resources import batch_size, parallel_sessions, thread_share
 from slm_lab.experiment.session.results import Crash, Outcome, SessionResult, TrialResult
+from slm_lab.experiment.session.rollouts import why_no_batch
 from slm_lab.experiment.session.run import Mode, Options, Run
-from slm_lab.experiment.trial.contain import Event, run_contained, to_job, write_crash
+from slm_lab.experiment.trial.contain import Event, run_together, to_job, write_crash
 from slm_lab.experiment.trial.pool import Job, Pool
 from slm_lab.experiment.trial.progress import Progress
 from slm_lab.experiment.trial.stopping import StopRequest
@@ -35,14 +37,24 @@ def session_count(spec: Spec, mode: Mode) -> int:
     return 1 if mode is Mode.DEV else spec.meta.max_session
 
 
-def worker_count(spec: Spec, mode: Mode) -> int:
+def batch_of(spec: Spec, mode: Mode, device: str) -> int:
+    """Sessions that a process computes together; a single session, as in dev mode, is no batch."""
+    if session_count(spec, mode) == 1 or not spec.meta.batch_sessions or why_no_batch(spec) is not None:
+        return 1
+    return batch_size(spec, device, torch.cuda.device_count() if device != "cpu" else 0)
+
+
+def worker_count(spec: Spec, mode: Mode, device: str = "auto") -> int:
     """Processes that a trial's sessions run in; 0: a single session runs in the process of its trial.
 
     In a search it is 0 too: the trials have theirs.
     """
     if mode is Mode.SEARCH:
         return 0
-    return 0 if session_count(spec, mode) == 1 else pool_size(spec, available_cores())
+    sessions = session_count(spec, mode)
+    if sessions == 1:
+        return 0
+    return min(pool_size(spec, available_cores()), -(-sessions // batch_of(spec, mode, device)))
 
 
 def pool_size(spec: Spec, cores: int) -> int:
@@ -115,14 +127,16 @@ class Trial:
         self._callbacks = callbacks or Callbacks()
         cores = cores or available_cores()
         threads = thread_share(spec, cores)
+        batch = batch_of(spec, mode, options.device)
         self.runs = [
             Run(
                 *(spec, mode, layout, trial, session, threads, options, cores),
                 report_episodes=self._callbacks.wants_episodes,
+                batch=batch,
             )
             for session in range(session_count(spec, mode))
         ]
-        self._workers = worker_count(spec, mode)
+        self._workers = worker_count(spec, mode, options.device)
         self._outcomes: dict[int, Outcome] = {}
         self._said: set[str] = set()
         self._painter: ThreadPoolExecutor | None = None
@@ -150,28 +164,34 @@ class Trial:
             return self._finish()
 
     def _run_here(self, stop: Callable[[], bool]) -> None:
-        for run in self.runs:
+        for runs in self._processes():
             if stop():
                 break
-            report = functools.partial(self._on_event, run.session)
-            self._on_outcome(run.session, run_contained(run, report=report, stop=stop, forward=False))
+            run_together(runs, report=self._on_event, stop=stop, forward=False)
+
+    def _processes(self) -> list[list[Run]]:
+        """The sessions of each process: one, or a batch."""
+        size = self.runs[0].batch
+        return [self.runs[i : i + size] for i in range(0, len(self.runs), size)]
 
     def _run_in(self, pool: Pool, stop: Callable[[], bool]) -> None:
         def on_death(job: Job, reason: str, output: str) -> None:
-            file = self.layout.crash(self.trial, job["index"])
-            write_crash(file, f"{reason}\n\n{output}")
-            if self.spec.meta.distributed:
-                Commons(pool.shared_fd, job["index"], len(self.runs)).leave()
-            self._on_outcome(job["index"], Crash(job["index"], reason, file))
+            for session in job["sessions"]:
+                if session in self._outcomes:
+                    continue
+                file = self.layout.crash(self.trial, session)
+                write_crash(file, f"{reason}\n\n{output}")
+                if self.spec.meta.distributed:
+                    Commons(pool.shared_fd, session, len(self.runs)).leave()
+                self._on_outcome(session, Crash(session, reason, file))
 
-        runs = self.runs
         if self.spec.meta.distributed:
             os.ftruncate(pool.shared_fd, 0)
-            runs = [dataclasses.replace(run, shared_fd=pool.shared_fd) for run in runs]
+            self.runs = [dataclasses.replace(run, shared_fd=pool.shared_fd) for run in self.runs]
         pool.run(
-            [to_job(run) for run in runs],
-            on_event=lambda job, event: self._on_event(job["index"], event),
-            on_done=lambda job, outcome: self._on_outcome(job["index"], outcome),
+            [to_job(*runs) for runs in self._processes()],
+            on_event=lambda job, told: self._on_event(*told),
+            on_done=lambda job, _: None,
             on_death=on_death,
             should_stop=stop,
         )
@@ -183,6 +203,8 @@ class Trial:
             self._callbacks.row(session, event["row"])
         elif event["kind"] == "episodes":
             self._callbacks.episodes(session, event["episodes"])
+        elif event["kind"] == "end":
+            self._on_outcome(session, event["outcome"])
         elif event["kind"] == "begin":
             self._progress.state(session, "starting")
         elif event["message"] not in self._said:

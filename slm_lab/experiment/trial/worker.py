@@ -45,7 +45,7 @@ def main(fd: int) -> None:
 
     # what is imported stays: no collection need look through it, now or later
     gc.disable()
-    from slm_lab.experiment.trial.contain import from_job, run_contained  # heavy: the pipe is served meanwhile
+    from slm_lab.experiment.trial.contain import from_job, run_together  # heavy: the pipe is served meanwhile
 
     gc.freeze()
     gc.enable()
@@ -59,8 +59,8 @@ def main(fd: int) -> None:
             conn.send((kind, content))
 
     while (job := inbox.get()) is not None:
-        outcome = run_contained(from_job(job), report=lambda event: send("event", event), stop=should_stop)
-        send("done", outcome)
+        run_together(from_job(job), report=lambda session, event: send("event", (session, event)), stop=should_stop)
+        send("done", None)
     # what a session left in cycles may have something to clean up; then out: to take down torch would last seconds
     gc.collect()
     sys.stdout.flush()

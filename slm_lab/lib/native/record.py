@@ -131,13 +131,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.place(tensor)
 
 
+def copied(tensor: Tensor) -> Tensor:
+    """A copy with the same strides, also where there is something else between its elements."""
+    if 0 in tensor.stride():
+        return tensor.clone()
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
 def record(fn: TensorFunction, example: Sequence[Tensor]) -> Recording:
     """Run `fn` once on copies of `example`, writing down what it does.
 
     Raises:
         Unrecordable: it reads what is no argument
     """
-    args = [t.clone() for t in example]
+    args = [copied(t) for t in example]
     recorder = _Recorder(args)
     inputs = [recorder.place(t) for t in args]
     with recorder:

@@ -337,8 +337,8 @@ def test_sessions_share_one_import_and_outlive_its_process(tiny: Tiny, options: 
     with Pool(1) as pool:
         first = pool._nursery.process.pid
 
-        def on_event(job: Job, event: dict[str, Any]) -> None:
-            if event["kind"] == "begin" and job["index"] == 0:
+        def on_event(job: Job, told: tuple[int, dict[str, Any]]) -> None:
+            if told[0] == 0 and told[1]["kind"] == "begin":
                 # a process with threads can't be forked safely
                 assert len(list(Path(f"/proc/{first}/task").iterdir())) == 1
                 maps = Path(f"/proc/{first}/maps").read_text()
@@ -346,13 +346,15 @@ def test_sessions_share_one_import_and_outlive_its_process(tiny: Tiny, options: 
                 os.kill(first, signal.SIGKILL)
 
         jobs = [job_of(layout, tiny, options, session) for session in (0, 1)]
-        pool.run(jobs, on_event, lambda job, outcome: done.append(job["index"]), pytest.fail)
+        pool.run(jobs, on_event, lambda job, outcome: done.extend(job["sessions"]), pytest.fail)
         assert done == [0, 1]
         os.kill(pool._workers[0].process.pid or 0, signal.SIGKILL)
-        pool.run([job_of(layout, tiny, options, 2)], on_event, pytest.fail, lambda job, *why: done.append(job["index"]))
+        pool.run(
+            [job_of(layout, tiny, options, 2)], on_event, pytest.fail, lambda job, *why: done.extend(job["sessions"])
+        )
         pool.fill(1)
         pool.run(
-            [job_of(layout, tiny, options, 3)], on_event, lambda job, outcome: done.append(job["index"]), pytest.fail
+            [job_of(layout, tiny, options, 3)], on_event, lambda job, outcome: done.extend(job["sessions"]), pytest.fail
         )
         assert done == [0, 1, 2, 3]
         assert pool._nursery.process.pid != first
@@ -360,16 +362,16 @@ def test_sessions_share_one_import_and_outlive_its_process(tiny: Tiny, options: 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the nursery imports nothing")
 def test_the_trials_of_a_process_share_one_import(tiny: Tiny, options: Options, tmp_path: Path) -> None:
-    found, done = [], []
+    found, seen = [], list[dict[str, Any]]()
     for name in ("one", "two"):
         layout = Layout.new(tmp_path, name)
         layout.make_folders()
         job = job_of(layout, tiny, options, 0)
         with Pool(1) as pool:
             found.append(pool._nursery)
-            pool.run([job], lambda *_: None, lambda job, outcome: done.append(outcome), pytest.fail)
+            pool.run([job], lambda job, told: seen.append(told[1]), lambda *_: None, pytest.fail)
         assert pool.output == []
-    assert [type(outcome) for outcome in done] == [SessionResult] * 2
+    assert [type(event["outcome"]) for event in seen if event["kind"] == "end"] == [SessionResult] * 2
     assert found[0] is found[1]
     died = found[0].process
     died.kill()
@@ -383,7 +385,7 @@ def test_why_no_worker_was_born_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(nursery_module, "_START", "raise SystemExit('no torch here')")
     deaths: list[tuple[str, str]] = []
     with Pool(2) as pool:
-        pool.run([{"index": 0}, {"index": 1}], pytest.fail, pytest.fail, lambda job, *why: deaths.append(why))
+        pool.run([{"sessions": [0]}, {"sessions": [1]}], pytest.fail, pytest.fail, lambda job, *why: deaths.append(why))
     # each session has a file that says so
     assert deaths == [("its process ended with exit code 1", "no torch here\n")] * 2
     assert pool.output == ["no torch here\n"]
