@@ -199,7 +199,7 @@ def refused(recording: object) -> None:
 @needs_compiler
 def test_a_damaged_graph_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SLM_LAB_CACHE", str(tmp_path))
-    monkeypatch.setattr(compiler, "_key", lambda graph, example: "graph")
+    monkeypatch.setattr(compiler, "graph_key", lambda graph, example: "graph")
     monkeypatch.setattr(compiler, "_native", refused)
     made: list[Path] = []
 

@@ -146,6 +146,7 @@ ALGORITHMS["ppo_compiled"] = {
 SLOW = """
 import os, time
 from slm_lab.agent.agent import Agent
+from slm_lab.experiment.session.rollouts import Rollouts
 
 delay = float(os.environ.get("SLOW", 0))
 if delay:
@@ -155,7 +156,14 @@ if delay:
         time.sleep(delay)
         return observe(self, *args)
 
-    Agent.observe = slow_observe
+    # whole rollouts are played past the agent
+    play = Rollouts.play
+
+    def slow_play(self, steps):
+        time.sleep(delay * steps)
+        return play(self, steps)
+
+    Agent.observe, Rollouts.play = slow_observe, slow_play
 """
 FAMILIES: dict[str, dict[str, Any]] = {
     "classic control": {"name": "Acrobot-v1", "max_t": 60, "frame_op": "concat", "frame_op_len": 3},
