@@ -235,7 +235,8 @@ class _Program:
         self._alone: Compiled | None = None
         self._joint: Compiled | None = None
         try:
-            if len({t.dtype for t, shared in zip(example, self._shared, strict=True) if shared}) > 1:
+            types = {(shared[0], t.dtype) for t, shared in zip(example, self._shared, strict=True) if shared}
+            if len(types) > len({first for first, _ in types}):
                 raise CompileError("arguments of several types share memory")
             stacked = self._stacked(_Call(self, self._example))
             self._joint = compile_alone(lifted(recording), stacked.views, quick=quick)
@@ -248,12 +249,13 @@ class _Program:
         return self._form_of(call) == self._form
 
     def _form_of(self, call: _Call) -> list[tuple[object, ...]]:
-        """Of each argument its shape and type in one call, and how it shares memory."""
-        shared = self._sharing(call.tensors)
-        return [
-            (t.shape[int(i in call.moving) :], t.dtype, memory)
-            for i, (t, memory) in enumerate(zip(call.tensors, shared, strict=True))
-        ]
+        """Of each argument its shape and type in one call, and where in memory it is that it shares."""
+        form: list[tuple[object, ...]] = []
+        for i, (t, memory) in enumerate(zip(call.tensors, self._sharing(call.tensors), strict=True)):
+            d = int(i in call.moving)
+            place = None if memory is None else (memory, t.storage_offset(), t.stride()[d:])
+            form.append((t.shape[d:], t.dtype, place))
+        return form
 
     def _sharing(self, tensors: Sequence[Tensor]) -> list[tuple[int, int] | None]:
         """Of each argument: None; where it shares memory that is written to, the first that does, and its elements."""

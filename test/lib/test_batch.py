@@ -208,6 +208,19 @@ def test_a_call_of_another_shape_is_made_alone() -> None:
     assert all(torch.equal(x, torch.full((3,), 2.0)) for found in together(task(3), task(4)) for x in found)
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+def test_memory_is_shared_at_the_place_of_the_example_or_the_call_is_made_alone(offset: int) -> None:
+    def run() -> list[Tensor]:
+        table = torch.arange(8.0)
+        step = compile_function(lambda x, y: (x.add_(y),), [table[:2], table[4:6]], quick=True)
+        step(table[offset : offset + 2], table[4 + offset : 6 + offset])
+        return [table]
+
+    wanted = torch.arange(8.0)
+    wanted[offset : offset + 2] += wanted[4 + offset : 6 + offset]
+    assert all(torch.equal(found[0], wanted) for found in together(run, run))
+
+
 def test_what_can_t_be_compiled_for_one_either(monkeypatch: pytest.MonkeyPatch) -> None:
     from slm_lab.lib import compile as door
 

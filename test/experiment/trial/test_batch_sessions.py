@@ -78,10 +78,11 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(torch.equal(x, b[k]) if isinstance(x, torch.Tensor) else x == b[k] for k, x in a.items())
 
 
-def test_as_separate_sessions_and_exact_after_a_resumption(spec: Spec, tmp_path: Path) -> None:
+def test_as_separate_sessions_and_exact_after_a_resumption(spec: Spec, tmp_path: Path, log_text: list[str]) -> None:
     separate = spec.model_copy(update={"meta": spec.meta.model_copy(update={"batch_sessions": False})})
     apart, whole = (tables(run(s, tmp_path / str(i))) for i, s in enumerate((separate, spec)))
     assert len({str(found["total_reward"]) for found in whole}) == 3
+    assert not any("one after the other" in line for line in log_text)
     for a, b in zip(apart, whole, strict=True):
         assert a["frame"] == b["frame"]
         np.testing.assert_allclose(a["total_reward"], b["total_reward"])
