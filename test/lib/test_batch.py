@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slm_lab.lib.batch import Batch, Task
 from slm_lab.lib.compile import CompileError, compile_function
+from slm_lab.lib.stacked import Program
 
 pytestmark = pytest.mark.skipif(not any(shutil.which(c) for c in ("g++", "clang++")), reason="no C++ compiler")
 
@@ -88,10 +89,8 @@ def test_it_does_not_matter_who_takes_part() -> None:
 
 
 def test_calls_are_made_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    from slm_lab.lib import batch
-
-    sizes, run = [], batch._Program.run
-    monkeypatch.setattr(batch._Program, "run", lambda self, calls: (sizes.append(len(calls)), run(self, calls)))
+    sizes, run = [], Program.run
+    monkeypatch.setattr(Program, "run", lambda self, calls: (sizes.append(len(calls)), run(self, calls)))
     together(*(training(seed) for seed in range(3)))
     assert sizes == [3] * 6
     sizes.clear()
@@ -170,8 +169,6 @@ def test_errors_stay_with_their_task() -> None:
 
 
 def test_an_error_of_a_call_reaches_all_of_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from slm_lab.lib import batch
-
     def broken(self: object, calls: object) -> None:
         raise RuntimeError("the device is gone")
 
@@ -184,7 +181,7 @@ def test_an_error_of_a_call_reaches_all_of_its_tasks(monkeypatch: pytest.MonkeyP
             caught.append(str(e))
         return []
 
-    monkeypatch.setattr(batch._Program, "run", broken)
+    monkeypatch.setattr(Program, "run", broken)
     together(catches, catches)
     assert caught == ["the device is gone"] * 2
 
