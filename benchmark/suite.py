@@ -8,6 +8,7 @@ uv run benchmark/suite.py try classic --only CartPole-v1,DQN -s agent.net.optim_
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ import suite_curves
 import suite_jobs
 import suite_table
 import typer
-from suite_rows import FIRST_SCORING_SEED, Results, Suite, commit, sessions
+from suite_results import Results, commit, sessions
+from suite_rows import FIRST_SCORING_SEED, Suite
 
 from slm_lab.lib.errors import LabError
 
@@ -178,4 +180,6 @@ def main(call: Callable[[], Any] = app) -> None:
 
 
 if __name__ == "__main__":
+    # as an error does, it stops the sessions with it
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     main()

@@ -4,7 +4,8 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from suite_rows import Results, Row, Suite
+from suite_results import Results
+from suite_rows import Row, Suite
 
 from slm_lab.experiment.records.curves import Curve, average, moving_average
 from slm_lab.experiment.records.history import read_history

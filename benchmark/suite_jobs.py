@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import suite_rows
-from suite_rows import Result, Row
+import suite_results
+from suite_results import Result
+from suite_rows import Row
 
 PRELOAD = ["slm_lab.api", "slm_lab.experiment.session.session", "torch", "gymnasium"]
 """Imported once, before the processes of the sessions are forked."""
@@ -37,7 +39,7 @@ def job(row: Row, seed: int, out: Path, episodes: int, sets: dict[str, str] | No
     """How to measure one seed of a row."""
     sets = sets or {}
     row.check_packages()
-    prints = suite_rows.fingerprints(row.load(sets))
+    prints = suite_results.fingerprints(row.load(sets))
     return Job(row, seed, sets, episodes, out / f"{row.slug}_{seed}_{prints[0]}", prints)
 
 
@@ -145,9 +147,18 @@ def run(jobs: list[Job], parallel: int, ray_address: str | None = None) -> Itera
                     free.append(own)
                     error = future.exception()
                     yield job, f"{error}" if error is not None else future.result()
-        except BaseException:
+        except BaseException as e:
+            if not isinstance(e, KeyboardInterrupt):  # the terminal sends a Ctrl-C to the sessions, too
+                _interrupt(multiprocessing.active_children())
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _interrupt(sessions: list[multiprocessing.process.BaseProcess]) -> None:
+    """They save a checkpoint and end, as after a Ctrl-C."""
+    for session in sessions:
+        if session.pid is not None:
+            os.kill(session.pid, signal.SIGINT)
 
 
 def _run_on_ray(jobs: list[Job], address: str) -> Iterator[tuple[Job, dict[str, Any] | str]]:
@@ -173,7 +184,7 @@ def result(fields: dict[str, Any], job: Job, commit: str) -> Result:
     """A line for the CSV."""
     spec, code = job.prints
     packages = ", ".join(p.replace("==", " ") for p in job.row.packages)
-    return Result(**fields, **suite_rows.versions(), commit=commit, spec=spec, code=code, packages=packages)
+    return Result(**fields, **suite_results.versions(), commit=commit, spec=spec, code=code, packages=packages)
 
 
 def tidy(job: Job) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from suite_rows import Result, Results, Row, Suite
+from suite_results import Result, Results
+from suite_rows import Row, Suite
 
 from slm_lab.experiment.records.baselines import baselines
 from slm_lab.experiment.records.statistics import Estimate, estimate, iqm, mean, normalize

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import suite_curves
 import suite_table
 from pydantic import BaseModel
-from suite_rows import Result, Results, Row, Suite
+from suite_results import Result, Results
+from suite_rows import Row, Suite
 
 from slm_lab.experiment.graphs.draw import Line, draw_panels
 from slm_lab.lib.registry import lookup, names

@@ -1,5 +1,9 @@
 """Suites: which sessions they ask for, what counts as done, what the tables say."""
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +12,12 @@ import pytest
 import suite
 import suite_curves
 import suite_jobs
+import suite_results
 import suite_rows
 import suite_table
 import yaml
-from suite_rows import Result, Results, Row, Session, Suite
+from suite_results import Result, Results, Session
+from suite_rows import Row, Suite
 
 from slm_lab import api
 from slm_lab.experiment.records.statistics import Estimate
@@ -133,12 +139,12 @@ def test_a_result_replaces_that_of_its_seed(tmp_path: Path) -> None:
 
 def test_a_session_is_done_while_spec_and_code_are_those_of_its_result() -> None:
     row = Row(**ROW)  # type: ignore[arg-type]
-    spec, code = suite_rows.fingerprints(row.load())
+    spec, code = suite_results.fingerprints(row.load())
     session = Session(row, 1000, spec, code)
     assert session.state == "missing"
     assert replace(session, found=result(spec=spec, code=code)).state == "done"
     assert replace(session, found=result(spec=spec, code="other")).state == "changed"
-    other = suite_rows.fingerprints(row.load({"agent.algorithm.gamma": "0.9"}))
+    other = suite_results.fingerprints(row.load({"agent.algorithm.gamma": "0.9"}))
     assert other[0] != spec
     assert other[1] == code
 
@@ -149,7 +155,7 @@ def test_comments_and_docstrings_are_no_code(tmp_path: Path) -> None:
     seen = []
     for text in [*texts, "def f(x):\n    return x + 2\n"]:
         path.write_text(text)
-        seen.append(suite_rows._stripped(path))
+        seen.append(suite_results._stripped(path))
     assert seen[0] == seen[1] != seen[2]
 
 
@@ -243,6 +249,24 @@ def test_a_killed_session_goes_on(tmp_path: Path) -> None:
     np.testing.assert_allclose(curve, kept[1], rtol=1e-3)
     Results(plan.csv).add(result(1001, spec=job.prints[0]))
     assert suite_curves.row_curve(row, plan, tmp_path) is None
+
+
+def test_a_terminated_suite_stops_its_sessions_with_a_checkpoint(tmp_path: Path) -> None:
+    path = write(tmp_path, seeds=1, rows=[ROW | {"frames": 10_000_000}])
+    words = [sys.executable, suite.__file__, "run", str(path), "--parallel", "1", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tables := list(tmp_path.glob("out/**/*_df_train.csv"))) or len(tables[0].read_bytes().splitlines()) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    (table,) = tables
+    written = table.read_bytes()
+    time.sleep(1)
+    assert table.read_bytes() == written
+    assert list(tmp_path.glob("out/**/model/*"))
 
 
 def test_a_row_of_another_package_names_it_and_refuses_other_versions() -> None:
