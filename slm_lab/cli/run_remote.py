@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_lab.cli.modes import parse_mode
 from slm_lab.cli.report import is_core_only, show
-from slm_lab.cli.runs import check_folder, find_local_plugins
+from slm_lab.cli.runs import check_folder, find_local_plugins, new_folder
 from slm_lab.experiment.records.runs import git_commit
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
@@ -14,7 +14,7 @@ from slm_lab.lib.suggest import did_you_mean
 from slm_lab.remote.account import HUB, Account
 from slm_lab.remote.dstack import Dstack, DstackError
 from slm_lab.remote.ship import ARCHIVE, archive, pack, size
-from slm_lab.remote.task import SECRET, Task, check_name, new_folder, render, run_name
+from slm_lab.remote.task import SECRET, Task, check_name, render, run_name
 from slm_lab.spec.files import find_file
 from slm_lab.spec.load import read_file
 from slm_lab.spec.variables import apply_sets, short_env

@@ -34,12 +34,18 @@ def locate(word: str, out: Path) -> str | Path:
     raise LabError(f"{word}: no such run folder, neither here nor in {out}{hint}")
 
 
+def new_folder(spec_name: str) -> str:
+    """Name of a run folder that begins now."""
+    return f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
+
+
 def check_folder(folder: str, spec_name: str) -> None:
     """A name that is given to a run folder must be one that its run can be found by."""
     match = FOLDER_NAME.fullmatch(folder)
     if match is None or match["spec"] != spec_name:
-        example = f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
-        raise LabError(f"--folder: must be the spec's name and a time, such as {example} (got '{folder}')")
+        raise LabError(
+            f"--folder: must be the spec's name and a time, such as {new_folder(spec_name)} (got '{folder}')"
+        )
 
 
 def find_folder(word: str, out: Path) -> Path:

@@ -1,9 +1,16 @@
-"""What a failed request means: whether to retry, and its message, without token and signed addresses."""
+"""A failed request: trying it again, and what it means in words, without token and signed addresses."""
 
+import random
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from slm_lab.remote.account import Account
 
+T = TypeVar("T")
+FIRST, LONGEST = 1.0, 30.0
+"""Seconds of the first wait, and of the longest: each is twice the one before."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may be gone the next time."""
 _REFUSED, _FORBIDDEN = 401, 403
@@ -11,6 +18,32 @@ _REFUSED, _FORBIDDEN = 401, 403
 
 class DamagedError(Exception):
     """What came is not what was announced."""
+
+
+def retry(attempt: Callable[[], T], *, patience: float, told: Callable[[Exception, float], None]) -> T:
+    """The result of `attempt`, called again with growing waits while its error is one that passes.
+
+    Args:
+        attempt: may be called several times.
+        patience: seconds; no attempt begins later than that after the first.
+        told: called with the error and the seconds until the next attempt.
+
+    Raises:
+        Exception: the last one of `attempt`.
+    """
+    end = time.monotonic() + patience
+    wait = FIRST
+    while True:
+        try:
+            return attempt()
+        except Exception as e:
+            # many clients that failed at one moment must not come back at one moment
+            pause = wait * random.uniform(0.75, 1.25)
+            if not passes(e) or time.monotonic() + pause > end:
+                raise
+            told(e, pause)
+        time.sleep(pause)
+        wait = min(2 * wait, LONGEST)
 
 
 def status(error: BaseException) -> int | None:

@@ -4,14 +4,12 @@ import re
 import secrets
 import shlex
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.layout import TIMESTAMP
 from slm_lab.remote.dstack import NAME
 from slm_lab.remote.ship import ARCHIVE
 from slm_lab.spec.files import bundled_folder
@@ -78,11 +76,6 @@ def check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise LabError(f"-n: must be 2 to 41 of a-z, 0-9 and -, beginning with a letter (got '{name}')")
     return name
-
-
-def new_folder(spec_name: str) -> str:
-    """Name of a run folder that begins now."""
-    return f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
 
 
 def render(task: Task, name: str, *, gpu: bool, here: Path, archive: Path) -> str:

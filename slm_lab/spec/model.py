@@ -7,7 +7,6 @@ The models here hold what every algorithm, memory and net has in common. What on
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import pydash
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -44,7 +43,6 @@ __all__ = [
     "Unit",
     "UnitSchedule",
     "WrapperSpec",
-    "replace",
     "with_role_keys",
 ]
 
@@ -328,14 +326,3 @@ class Spec(SpecModel):
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, as plain JSON data."""
         return self.model_dump(mode="json", exclude_unset=True)
-
-
-def replace(spec: Spec, path: str, value: Any) -> Spec:
-    """A copy of the spec with the value at a dotted key path changed, checked again.
-
-    Example: `replace(spec, "agent.algorithm.gamma", 0.9)`.
-
-    Raises:
-        pydantic.ValidationError: the new value does not fit.
-    """
-    return Spec.model_validate(pydash.set_(spec.to_dict(), path, value))

@@ -16,10 +16,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slm_lab.cli.runs import new_folder
 from slm_lab.lib.errors import LabError
 from slm_lab.remote.dstack import LIMIT_VARIABLE, NAME, Dstack, DstackError
 from slm_lab.remote.ship import archive, pack
-from slm_lab.remote.task import Task, check_name, new_folder, render, run_name
+from slm_lab.remote.task import Task, check_name, render, run_name
 from slm_lab.spec.files import bundled_folder
 
 TASK = Task("a.json", "ppo", "train", "ppo_2026_01_31_120000", {"env": "CartPole-v1"}, repo="me/runs")
