@@ -22,7 +22,7 @@ from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.files import find_file
-from slm_lab.spec.load import read_file
+from slm_lab.spec.load import only_name, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.variables import short_env
 
@@ -298,12 +298,7 @@ def _run_name(request: Request, command: Command) -> str | None:
     """Name of the spec whose runs are meant; None: any."""
     if request.file is None:
         return None
-    name = request.name
-    if name is None:
-        specs = read_file(request.file)
-        if len(specs) != 1:
-            raise SpecError([f"which of the specs? {', '.join(specs) or 'there is none'}"], request.file)
-        name = next(iter(specs))
+    name = request.name or only_name(read_file(request.file), request.file)
     return f"{name}_{short_env(command.sets['env'])}" if "env" in command.sets else name
 
 

@@ -1,7 +1,7 @@
 """From a file to a checked spec."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,9 +126,7 @@ def load_spec(
         SpecError: all that is wrong, a line each.
     """
     found = load_specs(source, name, sets=sets, checker=checker)
-    if len(found) > 1:
-        names = ", ".join(spec.name for spec in found)
-        raise SpecError([f"stands for {len(found)} specs (spec_params): name one of {names}"], f"{source}: {name}")
+    refuse_sweep([spec.name for spec in found], f"{source}: {name}")
     return found[0]
 
 
@@ -150,11 +148,9 @@ def load_specs(
     where = "spec" if isinstance(source, dict) else str(source)
     file = SpecFile(_specs(plain_data(source, where), where, "spec")) if isinstance(source, dict) else open_file(source)
     if name is None:
-        if len(file.specs) != 1:
-            raise SpecError([f"which of the specs? {', '.join(file.specs) or 'there is none'}"], where)
-        name = next(iter(file.specs))
+        name = only_name(file.specs, where)
     found, sets = [], as_texts(sets or {})
-    for key, raw in _named(file, name, sets, where).items():
+    for key, raw in named(file, name, sets, where).items():
         checked = (checker or check)(raw, key, sets=sets)
         if checked.spec is None:
             raise SpecError(_open_faults(checked) + checked.faults, f"{where}: {key}")
@@ -168,8 +164,29 @@ def load_specs(
     return found
 
 
-def _named(file: SpecFile, name: str, sets: dict[str, str], where: str) -> dict[str, dict[str, Any]]:
-    """The raw specs that a name stands for."""
+def only_name(specs: Collection[str], where: str) -> str:
+    """The name of the only spec of a file.
+
+    Raises:
+        SpecError: it holds several, or none.
+    """
+    if len(specs) != 1:
+        raise SpecError([f"which of the specs? {', '.join(specs) or 'there is none'}"], where)
+    return next(iter(specs))
+
+
+def refuse_sweep(names: Collection[str], where: str) -> None:
+    """Refuse a name that stands for these specs, where there must be one."""
+    if len(names) > 1:
+        raise SpecError([f"stands for {len(names)} specs (spec_params): name one of {', '.join(names)}"], where)
+
+
+def named(file: SpecFile, name: str, sets: dict[str, str], where: str) -> dict[str, dict[str, Any]]:
+    """The raw specs that a name stands for: one, or those of a sweep.
+
+    Raises:
+        SpecError: there is no such spec.
+    """
     if name in file.specs:
         return sweep(file.specs[name], name, sets)
     swept = {key: raw for n, spec in file.specs.items() for key, raw in sweep(spec, n, sets).items()}
