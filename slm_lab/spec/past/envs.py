@@ -52,17 +52,7 @@ _BUMPED = {
 }
 """Ids whose version went up with small changes; the ones that old specs use."""
 
-_PLAIN_GAMES = (
-    "BeamRider",
-    "Breakout",
-    "Enduro",
-    "MsPacman",
-    "Pong",
-    "Qbert",
-    "Seaquest",
-    "SpaceInvaders",
-    "VideoPinball",
-)
+_PLAIN_GAMES = "BeamRider|Breakout|Enduro|MsPacman|Pong|Qbert|Seaquest|SpaceInvaders|VideoPinball"
 """Games whose plain ids (`VideoPinball-v0`) old specs use."""
 
 UNITY = "Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium"
@@ -110,7 +100,7 @@ def is_atari(env_id: str) -> bool:
     """
     return (
         env_id.startswith("ALE/")
-        or re.fullmatch(rf"\w+(NoFrameskip|Deterministic)-v\d|({'|'.join(_PLAIN_GAMES)})-v\d", env_id) is not None
+        or re.fullmatch(rf"\w+(NoFrameskip|Deterministic)-v\d|({_PLAIN_GAMES})-v\d", env_id) is not None
     )
 
 
