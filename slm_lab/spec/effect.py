@@ -27,6 +27,8 @@ _WHOLE = ("__dict__", "__pydantic_serializer__", "__iter__", "__reduce_ex__", "_
 _EXTRA = ("__pydantic_extra__", "model_extra")
 _FOREIGN = ("torch", "numpy", "gymnasium", "builtins", "pydantic", "loguru", "collections", "threading")
 """Packages whose objects keep no spec."""
+_EMPTY_CELL = types.CellType()
+"""What a closure holds of a name that has no value yet."""
 _lock = threading.RLock()
 _watches: "list[Watch | None]" = [None]
 """The last one is active."""
@@ -152,13 +154,9 @@ class Watch:
 def _hook(self: SpecModel, name: str) -> Any:
     watch = _watches[-1]
     if watch is not None:
-        if name in _WHOLE:
-            for key in type(self).model_fields:
-                watch.note(id(self), key)
-        if name in _WHOLE or name in _EXTRA:
-            for key in _own(self, "__pydantic_extra__") or {}:
-                watch.note(id(self), key)
-        watch.note(id(self), name)
+        extra = _own(self, "__pydantic_extra__") or {} if name in (*_WHOLE, *_EXTRA) else ()
+        for key in (name, *extra, *(type(self).model_fields if name in _WHOLE else ())):
+            watch.note(id(self), key)
     return object.__getattribute__(self, name)
 
 
@@ -241,21 +239,13 @@ def _models(model: SpecModel) -> Iterator[SpecModel]:
 
 def _values(owner: object) -> list[Any]:
     if isinstance(owner, types.FunctionType):
-        cells = [cell.cell_contents for cell in owner.__closure__ or () if not _is_empty(cell)]
+        cells = [cell.cell_contents for cell in owner.__closure__ or () if cell != _EMPTY_CELL]
         return [*cells, *(owner.__defaults__ or ())]
     if isinstance(owner, functools.partial):
         return [owner.func, *owner.args, *owner.keywords.values()]
     if isinstance(owner, types.MethodType):
         return [owner.__self__]
     return [*vars(owner).values()] if hasattr(owner, "__dict__") else []
-
-
-def _is_empty(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False
 
 
 def _objects(roots: tuple[object, ...]) -> Iterator[object]:

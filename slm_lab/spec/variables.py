@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slm_lab.lib.errors import SpecError
@@ -61,14 +61,16 @@ def variables(data: Any) -> dict[str, list[str]]:
 
 def fill(data: Any, values: dict[str, str]) -> Any:
     """A copy with each `${name}` that has a value replaced. Alone in its text it becomes what `parse_value` reads."""
-
-    def one(text: str) -> Any:
-        alone = VARIABLE.fullmatch(text)
-        if alone and alone[1] in values:
-            return parse_value(values[alone[1]])
-        return VARIABLE.sub(lambda m: values.get(m[1], m[0]), text)
-
-    return _map_texts(data, one)
+    if isinstance(data, dict):
+        return {key: fill(value, values) for key, value in data.items()}
+    if isinstance(data, list):
+        return [fill(value, values) for value in data]
+    if not isinstance(data, str):
+        return data
+    alone = VARIABLE.fullmatch(data)
+    if alone and alone[1] in values:
+        return parse_value(values[alone[1]])
+    return VARIABLE.sub(lambda m: values.get(m[1], m[0]), data)
 
 
 def apply_sets(spec: dict[str, Any], sets: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -155,13 +157,3 @@ def _texts(data: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(data, list):
         for i, value in enumerate(data):
             yield from _texts(value, f"{path}[{i}]")
-
-
-def _map_texts(data: Any, change: Callable[[str], Any]) -> Any:
-    if isinstance(data, str):
-        return change(data)
-    if isinstance(data, dict):
-        return {k: _map_texts(v, change) for k, v in data.items()}
-    if isinstance(data, list):
-        return [_map_texts(v, change) for v in data]
-    return data
