@@ -21,15 +21,10 @@ class DamagedError(Exception):
 
 
 def retry(attempt: Callable[[], T], *, patience: float, told: Callable[[Exception, float], None]) -> T:
-    """The result of `attempt`, called again with growing waits while its error is one that passes.
+    """The result of `attempt`, called again with growing waits while its error is one that passes; then it is raised.
 
-    Args:
-        attempt: may be called several times.
-        patience: seconds; no attempt begins later than that after the first.
-        told: called with the error and the seconds until the next attempt.
-
-    Raises:
-        Exception: the last one of `attempt`.
+    No attempt begins later than `patience` seconds after the first. `told` is called with the error and the seconds
+    until the next attempt.
     """
     end = time.monotonic() + patience
     wait = FIRST
@@ -69,11 +64,11 @@ def passes(error: Exception) -> bool:
     return bool(_names(error) & {"TransportError", "DamagedError"}) or "Consistency check failed" in str(error)
 
 
-def reason(error: Exception, account: Account, *, with_token: bool) -> str:
+def reason(error: Exception, account: Account) -> str:
     """What went wrong, in words that say what to do."""
     code, names = status(error), _names(error)
-    if "RepositoryNotFoundError" in names or (code == _REFUSED and not with_token):
-        private = "" if with_token else "; a private one needs HF_TOKEN"
+    if "RepositoryNotFoundError" in names or (code == _REFUSED and not account.token):
+        private = "" if account.token else "; a private one needs HF_TOKEN"
         return f"no dataset repository {account.repo} at {account.endpoint} that can be read (HF_REPO){private}"
     if code == _REFUSED:
         return f"{account.endpoint} refuses the token (401): is HF_TOKEN right, and not expired?"

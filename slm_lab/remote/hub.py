@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,10 +65,10 @@ class Hub:
             os.environ.setdefault(name, value)
         import huggingface_hub  # half a second: not for who only asks for help
 
-        self.account = account
+        # that of `hf auth login` too is hidden in what is told
+        self.account = account = replace(account, token=account.token or huggingface_hub.get_token())
         self._lib = huggingface_hub
-        self._token = account.token or huggingface_hub.get_token()
-        self._api = huggingface_hub.HfApi(endpoint=account.endpoint, token=self._token or False)
+        self._api = huggingface_hub.HfApi(endpoint=account.endpoint, token=account.token or False)
         self._where: dict[str, Any] = {"repo_id": account.repo, "repo_type": "dataset"}
         huggingface_hub.set_client_factory(self._client)
         importlib.import_module("huggingface_hub.utils").disable_progress_bars()
@@ -82,7 +82,7 @@ class Hub:
         Raises:
             HubError: no token, or it is refused.
         """
-        if not self._token:
+        if not self.account.token:
             raise HubError(
                 "HF_TOKEN is not set: an access token with write permission is needed. Make one at "
                 f"{self.account.endpoint}/settings/tokens and set it in the shell or in .env (never commit it); "
@@ -117,13 +117,9 @@ class Hub:
     def download(
         self, file: RemoteFile, revision: str, folder: Path, advance: Callable[[int], None] = lambda count: None
     ) -> Path:
-        """Fetch a file.
+        """Fetch one of `files`, whose path must be known to be harmless, to somewhere below a folder.
 
-        Args:
-            file: one of `files`; its path must be known to be harmless.
-            revision: it is of.
-            folder: the file is put somewhere below.
-            advance: called with the number of bytes that came.
+        `advance` is called with the number of bytes that came.
 
         Returns:
             Its path; size and hash are those the hub reports.
@@ -173,10 +169,8 @@ class Hub:
 
     def _call(self, what: str, attempt: Callable[[], T]) -> T:
         def told(error: Exception, wait: float) -> None:
-            logger.warning("hub: {}: {}; trying again in {:.0f} s", what, why(error), wait)
-
-        def why(error: Exception) -> str:
-            return failures.reason(error, self.account, with_token=bool(self._token))
+            why = failures.reason(error, self.account)
+            logger.warning("hub: {}: {}; trying again in {:.0f} s", what, why, wait)
 
         try:
             return failures.retry(attempt, patience=self.account.patience, told=told)
@@ -184,7 +178,7 @@ class Hub:
             if not failures.known(e):
                 raise
             kind = ConflictError if failures.status(e) == _CONFLICT else HubError
-            raise kind(f"hub: {what}: {why(e)}") from None
+            raise kind(f"hub: {what}: {failures.reason(e, self.account)}") from None
 
     def _client(self) -> Any:
         client = self._lib.utils._http.default_client_factory()

@@ -79,14 +79,9 @@ def check_name(name: str) -> str:
 
 
 def render(task: Task, name: str, *, gpu: bool, here: Path, archive: Path) -> str:
-    """The task's YAML.
+    """The YAML of a task with this name at dstack, and with the code in the file `archive`.
 
-    Args:
-        task: what is run.
-        name: of the run at dstack.
-        gpu: which template.
-        here: the working folder; a template in its `.dstack/` goes before the bundled one.
-        archive: file with the code.
+    A template in `.dstack/` of the working folder `here` goes before the bundled one.
 
     Raises:
         LabError: the template can't be used; a value that dstack would take for a variable of its own.

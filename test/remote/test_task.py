@@ -182,3 +182,11 @@ def test_answer_that_is_not_understood(monkeypatch: pytest.MonkeyPatch, tmp_path
         fake(tmp_path, script)
         with pytest.raises(DstackError, match=message):
             Dstack().runs()
+
+
+@pytest.mark.parametrize("plugin", ["", ".envs"])
+def test_what_is_no_module_does_not_travel(plugin: str, tmp_path: Path) -> None:
+    """Not the whole working folder, where no check of the spec came before."""
+    (tmp_path / "secret.txt").write_text("x")
+    with pytest.raises(LabError, match="must be names of Python modules"):
+        pack(tmp_path / "a.json", {"meta": {"plugins": [plugin]}}, tmp_path)
