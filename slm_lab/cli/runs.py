@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from slm_lab.cli.modes import LATEST
+from slm_lab.experiment.records.runs import LATEST, find_run, list_layouts
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import FOLDER_NAME, TIMESTAMP, Layout
 from slm_lab.lib.suggest import did_you_mean
@@ -26,8 +26,6 @@ def locate(word: str, out: Path) -> str | Path:
         return word
     if inside.exists():
         return inside
-    from slm_lab.experiment.records.runs import list_layouts
-
     known = [LATEST, *(p.name for p in (out.iterdir() if out.is_dir() else ()))]
     of_spec = [layout.root.name for layout in list_layouts(out) if layout.name == word]
     hint = f", did you mean '{of_spec[-1]}'?" if of_spec else did_you_mean(Path(word).name, known)
@@ -50,8 +48,6 @@ def check_folder(folder: str, spec_name: str) -> None:
 
 def find_folder(word: str, out: Path) -> Path:
     """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name."""
-    from slm_lab.experiment.records.runs import find_run, list_layouts
-
     finished = [x.root for x in list_layouts(out) if x.name == word and x.trial_metrics(0).exists()]
     if finished and not Path(word).exists():
         return finished[-1]

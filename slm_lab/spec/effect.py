@@ -44,7 +44,7 @@ class Watch:
         """id of a model made from others -> the model itself, so that the id stays its own; key -> where it is from"""
         self.overruled: dict[tuple[int, str], str] = {}
         self.yielded: dict[tuple[int, str], str] = {}
-        self._models = {id(model) for model in _models(spec)}
+        self._models = {id(model) for _, model in _models(spec)}
         self.misread: set[str] = set()
         """Attributes that code reads of models which lack them."""
 
@@ -57,16 +57,17 @@ class Watch:
 
     def yielding(self) -> dict[str, str]:
         """Key paths that were given and have no effect because another key is meant to come before them."""
-        places = {place: path for path, place in _places(self._spec, "")}
+        places = {(id(m), key): f"{prefix}{key}" for prefix, m in _models(self._spec) for key in m.model_fields_set}
         return {places[place]: why for place, why in self.yielded.items() if place in places}
 
     def note(self, model_id: int, key: str) -> None:
         """The key of a model was read."""
-        if model_id in self.sources:
-            source = self.sources[model_id][1].get(key)
-            if source is not None:
-                self._read.add(source)
-        self._read.add((model_id, key))
+        self._read |= {(model_id, key), self.origin(model_id, key)}
+
+    def origin(self, model_id: int, key: str) -> tuple[int, str]:
+        """The key of the spec that this one of a model was made from; itself where it was not."""
+        made = self.sources.get(model_id)
+        return made[1].get(key, (model_id, key)) if made else (model_id, key)
 
     def note_later_reads(self, *roots: object) -> None:
         """Count the keys that the methods of these objects, and of all that hang on them, may still read.
@@ -209,9 +210,7 @@ def overruled(model: SpecModel, key: str, why: str, *, meant: bool = False) -> N
     """
     watch = _watches[-1]
     if watch is not None:
-        origins = watch.sources[id(model)][1] if id(model) in watch.sources else {}
-        place = origins.get(key, (id(model), key))
-        (watch.yielded if meant else watch.overruled)[place] = why
+        (watch.yielded if meant else watch.overruled)[watch.origin(id(model), key)] = why
 
 
 def _own(model: BaseModel, name: str) -> Any:
@@ -222,19 +221,12 @@ def _given(model: BaseModel) -> dict[str, Any]:
     return {**_own(model, "__dict__"), **(_own(model, "__pydantic_extra__") or {})}
 
 
-def _places(model: SpecModel, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]:
+def _models(model: SpecModel, prefix: str = "") -> Iterator[tuple[str, SpecModel]]:
+    """A model and all inside it, each with what its key paths begin with."""
+    yield prefix, model
     for key, value in _own(model, "__dict__").items():
-        if key in model.model_fields_set:
-            yield f"{prefix}{key}", (id(model), key)
-            if isinstance(value, SpecModel):
-                yield from _places(value, f"{prefix}{key}.")
-
-
-def _models(model: SpecModel) -> Iterator[SpecModel]:
-    yield model
-    for value in _own(model, "__dict__").values():
         if isinstance(value, SpecModel):
-            yield from _models(value)
+            yield from _models(value, f"{prefix}{key}.")
 
 
 def _values(owner: object) -> list[Any]:

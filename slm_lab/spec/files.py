@@ -44,6 +44,11 @@ def find_file(path: str | Path) -> Path:
     raise SpecError([_why_no_file(path)], str(path))
 
 
+def is_yaml(path: Path) -> bool:
+    """Whether a file is YAML, by its name."""
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
 def expand(path: str | Path) -> Path:
     """The path with ~ replaced; as it is where that can't be done."""
     try:
@@ -110,8 +115,7 @@ def holds_specs(path: Path) -> bool:
     except (OSError, SpecError):
         return True
     try:
-        parse = parse_yaml if path.suffix.lower() in (".yaml", ".yml") else parse_json
-        data = parse(text, str(path))
+        data = parse_yaml(text, str(path)) if is_yaml(path) else parse_json(text, str(path))
     except SpecError:
         return "agent" in text
     parts = {"agent", "env", "meta"}

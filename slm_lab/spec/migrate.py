@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from slm_lab.spec.past import common, keys, search, v4, v5
+from slm_lab.spec.past import common, keys, v4, v5
 from slm_lab.spec.past.draft import Data, Draft, Step
 from slm_lab.spec.variables import fill, variables
 
@@ -30,7 +30,7 @@ _COMMON: tuple[Step, ...] = (
     common.recur,
     common.distribute,
     common.complete_net,
-    search.modernize,
+    keys.modernize_search,
     common.keep_number_of_updates,
     v5.join_nets,
     keys.drop_dead,

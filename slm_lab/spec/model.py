@@ -11,36 +11,39 @@ from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, create_m
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import having, lookup
-from slm_lab.spec.basics import Count, Natural, NonNegative, Positive, Real, SpecModel, Unit, by_name, wrong
+from slm_lab.spec.basics import (
+    Count,
+    Natural,
+    NonNegative,
+    NonNegativeSchedule,
+    Positive,
+    Real,
+    ScheduleSpec,
+    SpecModel,
+    Unit,
+    UnitSchedule,
+    by_name,
+    wrong,
+)
 from slm_lab.spec.effect import given, passed_on
 from slm_lab.spec.env import EnvSpec
 from slm_lab.spec.meta import MetaSpec, SinkSpec
-from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
 
+# what is defined elsewhere: who writes a class imports all that its Spec needs from here
 __all__ = [
-    "AgentSpec",
-    "AlgorithmSpec",
     "Count",
     "EnvSpec",
-    "LossSpec",
-    "LrSchedulerSpec",
-    "MemorySpec",
     "MetaSpec",
     "Natural",
-    "NetSpec",
     "NonNegative",
     "NonNegativeSchedule",
-    "OpenSpec",
-    "OptimSpec",
     "Positive",
     "Real",
     "ScheduleSpec",
     "SinkSpec",
-    "Spec",
     "SpecModel",
     "Unit",
     "UnitSchedule",
-    "with_role_keys",
 ]
 
 

@@ -20,10 +20,10 @@ MAX_VALUES = 100_000
 
 # possessive, and the closing quote optional: linear on any text, an unclosed string runs to the end
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^\s",:\[\]{}]+|\S', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What UTF-8 can't write."""
 _NOT_JSON = {"NaN", "Infinity", "-Infinity"}
-_BOMS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16"} | {
-    codecs.BOM_UTF16_BE: "UTF-16"
-}
+_BOMS = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 
 
 def decode(data: bytes, where: str) -> str:
@@ -34,8 +34,8 @@ def decode(data: bytes, where: str) -> str:
     """
     if len(data) > MAX_BYTES:
         raise SpecError([f"too large for a spec file ({len(data)} bytes)"], where)
-    for bom, encoding in _BOMS.items():
-        if data.startswith(bom):
+    for encoding, boms in _BOMS.items():
+        if data.startswith(boms):
             raise SpecError([f"is {encoding} text, must be UTF-8"], where)
     try:
         return data.decode("utf-8-sig")
@@ -47,11 +47,7 @@ def decode(data: bytes, where: str) -> str:
 def parse_json(text: str, where: str, twice: list[tuple[str, str]] | None = None) -> Any:
     """JSON that may have a comma before a closing bracket. `where` begins the error messages.
 
-    Args:
-        text: of the file
-        where: begins the error messages
-        twice: keys given twice are told here, each with the outermost key it is under, and the last one counts;
-            None: they are errors
+    Keys given twice are errors; or told in `twice`, each with the outermost key it is under, and the last one counts.
 
     Raises:
         SpecError: syntax error (file:line:column), key given twice (each with its line), NaN or Infinity, a number too
@@ -83,9 +79,6 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     try:
         loader = _Loader(text)
-    except yaml.YAMLError as e:
-        _yaml_error(e, where)
-    try:
         data = loader.get_single_data()
     except yaml.YAMLError as e:
         _yaml_error(e, where)
@@ -94,8 +87,6 @@ def parse_yaml(text: str, where: str) -> Any:
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as e:
         # PyYAML's own constructors raise these for tags that do not fit their value
         raise SpecError([f"a value that can't be read: {e}"], where) from None
-    finally:
-        loader.dispose()
     if loader.faults:
         raise SpecError(loader.faults, where)
     return plain_data(data, where)
@@ -122,14 +113,14 @@ def plain_data(data: Any, where: str) -> Any:
             for key in value:
                 if not isinstance(key, str):
                     faults.append(f"{_at(path)}key {key!r} must be text: put it in quotes")
-                elif not _writable(key):
+                elif _SURROGATE.search(key):
                     faults.append(f"{_at(path)}key {key!r} is not valid Unicode")
             return {k: copy(v, f"{path}.{k}" if path else str(k), depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [copy(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
         if isinstance(value, float) and not math.isfinite(value):
             faults.append(f"{_at(path)}must be finite (got {value})")
-        elif isinstance(value, str) and not _writable(value):
+        elif isinstance(value, str) and _SURROGATE.search(value):
             faults.append(f"{_at(path)}{value!r} is not valid Unicode")
         elif not isinstance(value, str | int | float | bool | None):
             faults.append(f"{_at(path)}must be a number, text, true, false, null, a list or an object (got {value!r})")
@@ -143,14 +134,6 @@ def plain_data(data: Any, where: str) -> Any:
 
 def _at(path: str) -> str:
     return f"{path}: " if path else ""
-
-
-def _writable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _finite(text: str) -> float:

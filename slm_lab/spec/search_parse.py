@@ -38,15 +38,9 @@ def parse_search(spec: Spec) -> list[Axis]:
         raise SpecError(
             ['search: missing, such as "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]}'], spec.name
         )
-    faults: list[str] = []
-    axes = []
-    for path, value in leaves(spec.search):
-        found = _axis(path, value)
-        if isinstance(found, Axis):
-            axes.append(found)
-        else:
-            faults.append(found)
-    axes.sort(key=lambda axis: axis.path)
+    found = [_axis(path, value) for path, value in leaves(spec.search)]
+    axes = sorted((axis for axis in found if isinstance(axis, Axis)), key=lambda axis: axis.path)
+    faults = [fault for fault in found if isinstance(fault, str)]
     faults += _overlaps(axes)
     for axis in axes:
         faults += _unknown_path(spec, axis) or _wrong_values(spec, axis)

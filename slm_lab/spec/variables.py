@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slm_lab.lib.errors import SpecError
-from slm_lab.lib.suggest import did_you_mean, nearest
+from slm_lab.lib.suggest import did_you_mean
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SECTIONS = ("agent", "env", "meta", "search")
@@ -88,7 +88,7 @@ def apply_sets(spec: dict[str, Any], sets: dict[str, str]) -> tuple[dict[str, An
             else:
                 faults.append(f"-s {key}: must be a JSON object (got {text!r})")
         elif "." not in key:
-            faults.append(_unknown_variable(key, sorted(known)))
+            faults.append(f"-s {key}: {_why_no_variable(key, sorted(known))}")
         elif key.partition(".")[0] not in _SECTIONS:
             near = did_you_mean(key, [*key_paths(spec), *known])
             faults.append(f"-s {key}: no such key path{near}")
@@ -127,12 +127,10 @@ def short_env(name: str) -> str:
     return re.split("[/:]", name)[-1].partition("-")[0].lower()
 
 
-def _unknown_variable(key: str, known: list[str]) -> str:
+def _why_no_variable(key: str, known: list[str]) -> str:
     if not known:
-        return f"-s {key}: this spec has no variables (to set a key, give its whole path, such as env.max_frame)"
-    near = nearest(key, known)
-    hint = f", did you mean '{near}'?" if near else ""
-    return f"-s {key}: no ${{{key}}} in this spec{hint} (variables: {', '.join(known)})"
+        return "this spec has no variables (to set a key, give its whole path, such as env.max_frame)"
+    return f"no ${{{key}}} in this spec{did_you_mean(key, known)} (variables: {', '.join(known)})"
 
 
 def _set(data: dict[str, Any], path: list[str], value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 import re
 
+from slm_lab.spec.variables import VARIABLE
+
 _OTHER_BODY = "the robot and the reward differ: scores can't be compared"
 _SKIP = "4 frames are skipped, instead of 2 to 5 at random"
 _STICKY = "actions now stick with probability 0.25, unless env.repeat_action_probability says otherwise"
@@ -67,8 +69,6 @@ _GONE = (
     (r"SLM.(Pavlovian|Sensorimotor).*", "its code was never part of SLM-Lab"),
     (rf"Roboschool(?!(?:{_TASK})-).*", "Roboschool is no longer maintained, and gymnasium has no such robot"),
 )
-_VARIABLE = re.compile(r"\$\{\w+\}")
-
 MANY_JOINTS = re.compile(
     rf"(?:Roboschool)?(?!Inverted)(?:{_TASK})(?:(?:Py)?BulletEnv)?-v\d|BipedalWalker\w*-v\d|LunarLanderContinuous-v\d"
 )
@@ -89,7 +89,7 @@ def why_gone(env_id: str) -> str | None:
 
 def is_open(env_id: str) -> bool:
     """Whether the id holds a variable without a value."""
-    return _VARIABLE.search(env_id) is not None
+    return VARIABLE.search(env_id) is not None
 
 
 def is_atari(env_id: str) -> bool:

@@ -75,9 +75,8 @@ def _other(draft: Draft) -> None:
 def _drop_normalize_state(draft: Draft) -> None:
     if draft.env.pop("normalize_state", None):
         draft.env["normalize_obs"] = True
-        draft.note(
-            "env.normalize_state", "now normalize_obs: each element by its own mean and deviation, not all by one"
-        )
+        told = "now normalize_obs: each element by its own mean and deviation, not all by one"
+        draft.note("env.normalize_state", told)
 
 
 def agent(draft: Draft) -> None:
@@ -92,10 +91,8 @@ def agent(draft: Draft) -> None:
         _soft_actor_critic(draft)
     greedy = algorithm.get("action_policy") == "epsilon_greedy"
     if greedy and name not in ACTOR_CRITICS and algorithm.get("action_pdtype") in ("default", "Categorical", None):
-        draft.note(
-            "agent.algorithm.action_policy",
-            "epsilon_greedy takes the best action; without action_pdtype Argmax it drew from softmax(Q)",
-        )
+        told = "epsilon_greedy takes the best action; without action_pdtype Argmax it drew from softmax(Q)"
+        draft.note("agent.algorithm.action_policy", told)
     many = MANY_JOINTS.fullmatch(text(draft.env.get("name")))
     if many and name in (*ACTOR_CRITICS, "Reinforce") and algorithm.get("action_pdtype") in ("default", None):
         told = "MultivariateNormal, as by default it was: the net gives variances"
