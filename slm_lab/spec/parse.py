@@ -19,7 +19,10 @@ MAX_DEPTH = 50
 MAX_VALUES = 100_000
 
 # possessive, and the closing quote optional: linear on any text, an unclosed string runs to the end
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^\s",:\[\]{}]+|\S', re.DOTALL)
+_STRING = r'"(?:[^"\\]|\\.)*+"?'
+_TOKEN = re.compile(_STRING + r'|[^\s",:\[\]{}]+|\S', re.DOTALL)
+_TRAILING_COMMA = re.compile(rf"({_STRING}|(?:\A|[\[{{:,])\s*,)|,(?=\s*[\]}}])", re.DOTALL)
+"""Or, as its group, a text, or a comma that has nothing before it, which stays an error."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """What UTF-8 can't write."""
 _NOT_JSON = {"NaN", "Infinity", "-Infinity"}
@@ -53,7 +56,8 @@ def parse_json(text: str, where: str, twice: list[tuple[str, str]] | None = None
         SpecError: syntax error (file:line:column), key given twice (each with its line), NaN or Infinity, a number too
             large.
     """
-    clean, faults, repeated = _scan(text)
+    clean = _TRAILING_COMMA.sub(lambda match: match[1] or " ", text)  # as long as it was: places stay
+    faults, repeated = _scan(text)
     if twice is None:
         faults = [*(fault for _, fault in repeated), *faults]
     else:
@@ -143,17 +147,13 @@ def _finite(text: str) -> float:
     return value
 
 
-def _scan(text: str) -> tuple[str, list[str], list[tuple[str, str]]]:
-    """The text with each trailing comma made a blank, so that places stay; and what json.loads does not report.
-
-    Keys given twice come last, each with the outermost key it is under.
-    """
-    out, faults = list(text), []
+def _scan(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """What json.loads does not report: faults; and keys given twice, each with the outermost key it is under."""
+    faults: list[str] = []
     twice: list[tuple[str, str]] = []
     outermost = ""
     keys: list[set[str] | None] = []  # of the open objects; None stands for an open list
-    last: re.Match[str] | None = None
-    before = ""
+    last = ""
     line, seen = 1, 0
     for token in _TOKEN.finditer(text):
         word = token[0]
@@ -161,20 +161,17 @@ def _scan(text: str) -> tuple[str, list[str], list[tuple[str, str]]]:
         if word in ("{", "["):
             keys.append(set() if word == "{" else None)
         elif word in ("}", "]"):
-            if keys:
-                keys.pop()
-            if last is not None and last[0] == "," and before not in ("", "{", "[", ",", ":"):
-                out[last.start()] = " "
-        elif word == ":" and last is not None and last[0].startswith('"') and keys and keys[-1] is not None:
-            key = _unquote(last[0])
+            del keys[-1:]
+        elif word == ":" and last.startswith('"') and keys and keys[-1] is not None:
+            key = _unquote(last)
             outermost = key if len(keys) == 1 else outermost
             if key in keys[-1]:
                 twice.append((outermost, f"line {line}: key '{key}' is given twice"))
             keys[-1].add(key)
         elif word in _NOT_JSON:
             faults.append(f"line {line}: {word} is not a number that a spec can hold")
-        before, last = (last[0] if last else ""), token
-    return "".join(out), faults, twice
+        last = word
+    return faults, twice
 
 
 def _unquote(token: str) -> str:
