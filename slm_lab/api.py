@@ -15,7 +15,7 @@ belongs in a module that its `meta.plugins` names.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ def run(  # noqa: PLR0913  what a run can be asked for
         start_from=None if start_from is None else str(start_from),
         progress=progress and not quiet,
     )
-    with _console(quiet):
+    adopt_console()
+    with silenced() if quiet else nullcontext():
         return launch.run_spec(loaded, Mode(mode), options, callbacks=Callbacks(on_row, on_episode, should_stop))
 
 
@@ -145,14 +146,9 @@ def resume(
         LabError: no such run; it can't be read; another process is working on it.
     """
     options = Options(out=Path(out).expanduser(), progress=progress and not quiet)
-    with _console(quiet):
-        return launch.resume(target, options, sets=sets, callbacks=Callbacks(on_row, on_episode, should_stop))
-
-
-def _console(quiet: bool) -> AbstractContextManager[None]:
-    """Where the log goes meanwhile."""
     adopt_console()
-    return silenced() if quiet else nullcontext()
+    with silenced() if quiet else nullcontext():
+        return launch.resume(target, options, sets=sets, callbacks=Callbacks(on_row, on_episode, should_stop))
 
 
 def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "cpu") -> Policy:

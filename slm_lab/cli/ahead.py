@@ -18,15 +18,7 @@ from slm_lab.spec.variables import apply_sets
 
 
 def start_ahead(file: str, name: str | None, sets: Mapping[str, str], options: Options, mode: str) -> None:
-    """Start what the spec, not yet checked, will probably need.
-
-    Args:
-        file: of specs.
-        name: of the spec; None: the first.
-        sets: of the command line.
-        options: of the command line.
-        mode: of the run.
-    """
+    """Start what the spec of this name (None: the first), not yet checked, will probably need."""
     specs = read_file(file)
     raw = specs.get(name or next(iter(specs), ""))
     # the trials of a search are other processes
@@ -45,14 +37,7 @@ def start_ahead(file: str, name: str | None, sets: Mapping[str, str], options: O
 
 
 def start_sessions_ahead(target: str | Path, out: Path, name: str | None, *, changed: bool) -> None:
-    """Start what the sessions of a resumed run will need.
-
-    Args:
-        target: the run, as for `resume`.
-        out: where `latest` looks.
-        name: of the spec; None: any.
-        changed: whether keys are set, so that a completed run is resumed too.
-    """
+    """Start what the sessions of a resumed run will need; `changed`: keys are set, a completed run goes on too."""
     # what is wrong with the run is for `resume` to report
     with suppress(LabError, OSError, ValueError, LookupError, TypeError):
         layout = find_run(target, out, name, fits=lambda x: not is_search(x))

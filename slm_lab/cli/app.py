@@ -5,6 +5,7 @@ Their bodies are imported when a command runs, so that `--help` does not wait fo
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,36 @@ from typer.core import TyperGroup
 from slm_lab import __version__
 from slm_lab.cli import options
 from slm_lab.cli.options import AsJson, LogLevel, Out, Pattern, Sets
-from slm_lab.cli.route import route
 from slm_lab.cli.views import add_views
 
 BROKEN_PIPE = 141
 """What a shell reports of a program that SIGPIPE ended."""
 INTERRUPTED = 130
+
+
+def route(args: list[str], commands: Collection[str], own: Collection[str], with_value: Collection[str]) -> list[str]:
+    """The arguments with a command at their beginning: `SPEC_FILE SPEC_NAME MODE` is `run SPEC_FILE SPEC_NAME MODE`.
+
+    Args:
+        args: as typed, options anywhere
+        commands: names of the commands
+        own: options of `slm-lab` itself, such as --version; a line that begins with one is left as it is
+        with_value: options of the commands whose value is the next word
+
+    >>> route(["-s", "env=CartPole-v1", "spec.json", "name", "dev"], ["run", "plot"], ["--help"], ["-s"])
+    ['run', '-s', 'env=CartPole-v1', 'spec.json', 'name', 'dev']
+    """
+    if not args:
+        return ["--help"]
+    if args[0] in own:
+        return args
+    i = 0
+    while i < len(args) and args[i] != "--":
+        word = args[i]
+        if not word.startswith("-"):
+            return [word, *args[:i], *args[i + 1 :]] if word in commands else ["run", *args]
+        i += 2 if word in with_value else 1
+    return ["run", *args]
 
 
 class Group(TyperGroup):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
@@ -15,19 +16,9 @@ WIDE = 3
 """Methods whose names fit beside each other as headers of columns; more of them have numbers."""
 
 
-def main(
-    words: Sequence[str],
-    out: Path,
-    *,
-    metric: str,
-    at: int | None,
-    target: float | None,
-    labels: list[str] | None,
-    as_json: bool,
-) -> None:
-    """Print scores with intervals."""
-    folders = [layout.root for layout in find_all(words, out)]
-    found = compare(folders, metric=metric, at=at, target=target, labels=labels)
+def main(words: Sequence[str], out: Path, *, as_json: bool, **settings: Any) -> None:
+    """Print scores with intervals; the settings are those of `records.compare`."""
+    found = compare([layout.root for layout in find_all(words, out)], **settings)
     if as_json:
         print_json(to_json(found))
         return

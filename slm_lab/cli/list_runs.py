@@ -12,6 +12,7 @@ from slm_lab.experiment.records.describe import RunLine, describe
 from slm_lab.experiment.records.runs import list_layouts
 from slm_lab.lib.layout import fitting
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.remote.card import number
 
 _COLOURS = {"completed": "green", "running": "cyan", "stopped": "yellow", "killed": "yellow", "crashed": "bold red"}
 
@@ -29,9 +30,8 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
     table = make_table(("folder", "spec", "env", "algorithm"), ("sessions", "frames", "total_reward_ma"))
     table.add_column("status")
     for line in lines:
-        score = "" if line.total_reward_ma is None else f"{line.total_reward_ma:.2f}"
-        numbers = [str(line.sessions), "" if line.frames is None else f"{line.frames:,}"]
-        words = [line.name, line.spec, line.env or "?", line.algorithm or "?", *numbers, score]
+        numbers = map(number, (line.sessions, line.frames, line.total_reward_ma))
+        words = [line.name, line.spec, line.env or "?", line.algorithm or "?", *numbers]
         table.add_row(*map(Text, words), _status(line))
     if fits(table):
         print_table(table)
@@ -40,10 +40,9 @@ def main(out: Path, pattern: str, *, as_json: bool) -> None:
     for line in lines:
         # the name alone on its line, so that it can be copied; nothing is broken
         console.print(Text(line.name), soft_wrap=True)
-        score = "" if line.total_reward_ma is None else f"  {line.total_reward_ma:.2f}"
-        frames = "" if line.frames is None else f"  {line.frames:,} frames"
+        frames = "" if line.frames is None else f"  {number(line.frames)} frames"
         count = f"  {line.sessions} session{'s' * (line.sessions != 1)}"
-        told = Text.assemble("  ", _status(line), count, frames, score)
+        told = Text.assemble("  ", _status(line), count, frames, f"  {number(line.total_reward_ma)}".rstrip())
         console.print(told, soft_wrap=True)
 
 

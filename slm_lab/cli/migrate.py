@@ -5,12 +5,10 @@ from typing import Any
 
 from slm_lab.cli.report import is_core_only, show
 from slm_lab.lib.errors import LabError, SpecError
-from slm_lab.spec.files import find_file, spec_files
+from slm_lab.spec.files import find_file, is_yaml, spec_files
 from slm_lab.spec.load import SpecFile, open_file
 from slm_lab.spec.migrate import Migrated, migrate, sweep
 from slm_lab.spec.past.rewrite import json_text, yaml_text
-
-YAML = (".yaml", ".yml")
 
 
 def main(old: Path, new: Path | None) -> int:
@@ -54,10 +52,9 @@ def _migrate_file(path: Path, target: Path | None) -> int:
     text = _text(path, file, specs)
     if target is None:
         print(text, end="")
-    elif target.suffix in YAML and path.suffix not in YAML:
-        raise LabError(f"{target}: {path} is JSON, and is written as JSON")
-    elif path.suffix in YAML and target.suffix not in YAML:
-        raise LabError(f"{target}: {path} is YAML, and is written as YAML")
+    elif is_yaml(target) != is_yaml(path):
+        kind = "YAML" if is_yaml(path) else "JSON"
+        raise LabError(f"{target}: {path} is {kind}, and is written as {kind}")
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -88,4 +85,4 @@ def _text(path: Path, file: SpecFile, specs: dict[str, dict[str, Any]]) -> str:
     else:  # one bare spec
         [made] = specs.values()
         new = made if len(made) != 1 else {k: v for k, v in content.items() if k[:1] == "$"} | next(iter(made.values()))
-    return yaml_text(file.text, content, new) if path.suffix in YAML else json_text(new) + "\n"
+    return yaml_text(file.text, content, new) if is_yaml(path) else json_text(new) + "\n"

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm_lab.experiment.records.runs import LATEST
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.parse import decode, parse_json
 
 MODES = ("dev", "train", "search", "enjoy")
 DEFAULT_FILE, DEFAULT_NAME, DEFAULT_MODE = "ppo/ppo_cartpole.json", "ppo_cartpole", "train"
-LATEST = "latest"
 
 MEANT = {
     "evaluate": "eval",

@@ -12,11 +12,10 @@ LINES = 40
 
 
 def profiled(run: Callable[[], RunResult]) -> tuple[RunResult, Path]:
-    """Run under cProfile. Only what runs in this process is seen: a dev run is all in it.
+    """Run under cProfile, which sees this process only: a dev run is all in it.
 
     Returns:
-        What the run gave; and the folder `profiler/` in its run folder, with `profile.pstats` for tools and
-        `profile.txt` to read.
+        What the run gave; `profiler/` in its run folder, with `profile.pstats` for tools and `profile.txt` to read.
     """
     profile = cProfile.Profile()
     with profile:

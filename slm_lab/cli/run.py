@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_lab.cli.ahead import start_ahead, start_sessions_ahead
-from slm_lab.cli.modes import LATEST, MODES, Request, parse_words, read_job
+from slm_lab.cli.modes import MODES, Request, parse_words, read_job
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
+from slm_lab.experiment.records.runs import LATEST, find_run
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.files import find_file
-from slm_lab.spec.load import read_file
+from slm_lab.spec.load import only_name, read_file
 from slm_lab.spec.model import Spec
 from slm_lab.spec.variables import short_env
 
@@ -155,8 +156,7 @@ def _requests(command: Command) -> tuple[list[Request], list[str]]:
 
 def _prepare_all(requests: list[Request], faults: list[str], command: Command) -> list[Task]:
     tasks: list[Task] = []
-    errors = [f"  {fault}" for fault in faults]
-    known = len(errors)
+    errors = []
     for request in requests:
         try:
             tasks += _prepare(request, command)
@@ -164,10 +164,10 @@ def _prepare_all(requests: list[Request], faults: list[str], command: Command) -
             if command.job is None:
                 raise
             errors.append(str(e))
-    if faults and len(errors) == known:
-        raise SpecError(faults, str(command.job))
     if errors:
-        raise LabError("\n".join([f"{command.job}: nothing was run", *errors]))
+        raise LabError("\n".join([f"{command.job}: nothing was run", *(f"  {fault}" for fault in faults), *errors]))
+    if faults:
+        raise SpecError(faults, str(command.job))
     return tasks
 
 
@@ -182,8 +182,12 @@ def _prepare(request: Request, command: Command) -> list[Task]:
             show("note", "a resumed run keeps its seed: --seed does not change it", "yellow")
         if options.start_from is not None:
             raise LabError("--from is where a new run starts from; a resumed run has its own weights")
-        return [lambda: _resume(request, command)]
+        target = locate(request.target, options.out)
+        return [functools.partial(_uploaded, command, functools.partial(_resume, request, target))]
     specs = _load(request, command)
+    for spec in specs:
+        if command.folder is not None:
+            check_folder(command.folder, spec.name)
     if request.mode == "search":
         from slm_lab.experiment.trial.check import require_search
 
@@ -193,7 +197,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
         show("note", "--profile: runs in dev mode", "yellow")
     if request.mode != "search" and options.ray_address is not None and "RAY_ADDRESS" not in os.environ:
         raise LabError("--ray-address belongs to the mode search")
-    return [functools.partial(_train, spec, request.mode, command) for spec in specs]
+    return [functools.partial(_uploaded, command, functools.partial(_train, spec, request.mode)) for spec in specs]
 
 
 def _load(request: Request, command: Command) -> list[Spec]:
@@ -220,13 +224,7 @@ def _find(file: str, command: Command) -> None:
         raise e
 
 
-def _train(spec: Spec, mode: str, command: Command) -> int:
-    if command.folder is not None:
-        check_folder(command.folder, spec.name)
-    return _uploaded(command, lambda upload: _begin(spec, mode, command, upload))
-
-
-def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> "RunResult":
+def _train(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> "RunResult":
     """Run a spec; or resume the run folder that was named, if it exists here or on the hub."""
     from slm_lab.cli.profile import profiled
     from slm_lab.experiment.launch import resume, run_spec
@@ -246,10 +244,10 @@ def _begin(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> 
     return result
 
 
-def _uploaded(command: Command, work: "Callable[[Upload | None], RunResult]") -> int:
+def _uploaded(command: Command, work: "Callable[[Command, Upload | None], RunResult]") -> int:
     """Exit code of a run, uploaded if that was asked for; also after a crash, an interrupt or SIGTERM."""
     if not command.upload:
-        return _tell(work(None), command)
+        return _tell(work(command, None), command)
     from slm_lab.cli.upload import Upload
     from slm_lab.experiment.trial.stopping import StopRequest
 
@@ -258,31 +256,25 @@ def _uploaded(command: Command, work: "Callable[[Upload | None], RunResult]") ->
         upload = Upload(command.upload_every)
         if stop.is_set():
             return INTERRUPTED
-        result = work(upload)
+        result = work(command, upload)
         good = upload.finish(result.folder)
     code = _tell(result, command)
     return code if good else CRASHED
 
 
-def _resume(request: Request, command: Command) -> int:
-    target = locate(request.target or LATEST, command.options.out)
-    search = request.mode == "search"
+def _resume(request: Request, target: str | Path, command: Command, upload: "Upload | None") -> "RunResult":
+    name, search = _run_name(request, command), request.mode == "search"
     if not search:
-        start_sessions_ahead(target, command.options.out, _run_name(request, command), changed=bool(command.sets))
+        start_sessions_ahead(target, command.options.out, name, changed=bool(command.sets))
     from slm_lab.experiment.launch import resume  # imports torch
 
-    def work(upload: "Upload | None") -> "RunResult":
-        beside = nullcontext if upload is None else upload.beside
-        sets = {key: value for key, value in command.sets.items() if key != "env"}
-        name = _run_name(request, command)
-        return resume(target, command.options, name, sets=sets, search=search, beside=beside)
-
-    return _uploaded(command, work)
+    beside = nullcontext if upload is None else upload.beside
+    sets = {key: value for key, value in command.sets.items() if key != "env"}
+    return resume(target, command.options, name, sets=sets, search=search, beside=beside)
 
 
 def _enjoy(request: Request, command: Command) -> int:
     from slm_lab.experiment.launch import enjoy
-    from slm_lab.experiment.records.runs import find_run
 
     out = command.options.out
     target: str | Path = locate(request.target or LATEST, out)
@@ -298,12 +290,7 @@ def _run_name(request: Request, command: Command) -> str | None:
     """Name of the spec whose runs are meant; None: any."""
     if request.file is None:
         return None
-    name = request.name
-    if name is None:
-        specs = read_file(request.file)
-        if len(specs) != 1:
-            raise SpecError([f"which of the specs? {', '.join(specs) or 'there is none'}"], request.file)
-        name = next(iter(specs))
+    name = request.name or only_name(read_file(request.file), request.file)
     return f"{name}_{short_env(command.sets['env'])}" if "env" in command.sets else name
 
 

@@ -6,17 +6,16 @@ from typing import Any
 
 from slm_lab.cli.modes import parse_mode
 from slm_lab.cli.report import is_core_only, show
-from slm_lab.cli.runs import check_folder, find_local_plugins
+from slm_lab.cli.runs import check_folder, find_local_plugins, new_folder
 from slm_lab.experiment.records.runs import git_commit
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
-from slm_lab.lib.suggest import did_you_mean
 from slm_lab.remote.account import HUB, Account
 from slm_lab.remote.dstack import Dstack, DstackError
 from slm_lab.remote.ship import ARCHIVE, archive, pack, size
-from slm_lab.remote.task import SECRET, Task, check_name, new_folder, render, run_name
+from slm_lab.remote.task import SECRET, Task, check_name, render, run_name
 from slm_lab.spec.files import find_file
-from slm_lab.spec.load import read_file
+from slm_lab.spec.load import named, open_file, refuse_sweep
 from slm_lab.spec.variables import apply_sets, short_env
 
 
@@ -32,26 +31,14 @@ def main(
     dry_run: bool,
     upload: bool,
 ) -> None:
-    """Submit a run, or print what would be submitted.
-
-    Args:
-        file: as for `run`.
-        spec: its name in the file.
-        mode_word: train, search or dev.
-        sets: as for `run`.
-        name: at dstack; None: the spec's name and the time.
-        folder: run folder to resume; None: a new one.
-        gpu: whether the machine is to have one.
-        dry_run: print the task's YAML.
-        upload: the results to the hub.
-    """
+    """Submit a run, or print what would be submitted. `name` is that at dstack, `folder` the run folder to resume."""
     setup()
     find_local_plugins()
     mode, target = parse_mode(mode_word, ("dev", "train", "search"))
     if mode == "enjoy" or target is not None:
         raise LabError(f"mode '{mode_word}': run-remote knows train, search and dev; to resume a run: --folder")
     path = find_file(file)
-    raw = _raw(path, spec, sets)
+    raw = _checked(path, spec, sets, mode)
     spec_name = f"{spec}_{short_env(sets['env'])}" if "env" in sets else spec
     folder = folder or new_folder(spec_name)
     check_folder(folder, spec_name)
@@ -92,19 +79,20 @@ def _submit(temp: Path, text: str, name: str, *, needs_secret: bool) -> None:
     dstack.submit(file, name)
 
 
-def _raw(path: Path, name: str, sets: dict[str, str]) -> dict[str, Any]:
-    """The spec, checked as far as can be here: in full where what trains is installed."""
-    specs = read_file(path)
-    if name not in specs:
-        listed = f"in this file: {', '.join(specs)}" if specs else "the file holds none"
-        raise SpecError([f"no spec '{name}'{did_you_mean(name, specs)} ({listed})"], str(path))
-    filled, faults = apply_sets(specs[name], sets)
+def _checked(path: Path, name: str, sets: dict[str, str], mode: str) -> dict[str, Any]:
+    """The spec with variables filled in, checked as far as can be here: in full where what trains is installed."""
+    found = named(open_file(path), name, sets, str(path))
+    refuse_sweep(found, f"{path}: {name}")
+    [raw] = found.values()
+    filled, faults = apply_sets(raw, sets)
     if faults:
         raise SpecError(faults, f"{path}: {name}")
     try:
-        from slm_lab.experiment.trial.check import load_specs
+        from slm_lab.experiment.trial.check import load_specs, require_search
 
-        load_specs(path, name, sets=sets)
+        [spec] = load_specs(path, name, sets=sets, search=mode != "search")
+        if mode == "search":
+            require_search(spec, "auto", cluster=True)
     except ModuleNotFoundError as e:
         if not is_core_only(e):
             raise

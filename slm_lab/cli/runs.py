@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from slm_lab.cli.modes import LATEST
+from slm_lab.experiment.records.runs import LATEST, find_run, list_layouts
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import FOLDER_NAME, TIMESTAMP, Layout
 from slm_lab.lib.suggest import did_you_mean
@@ -26,26 +26,28 @@ def locate(word: str, out: Path) -> str | Path:
         return word
     if inside.exists():
         return inside
-    from slm_lab.experiment.records.runs import list_layouts
-
     known = [LATEST, *(p.name for p in (out.iterdir() if out.is_dir() else ()))]
     of_spec = [layout.root.name for layout in list_layouts(out) if layout.name == word]
     hint = f", did you mean '{of_spec[-1]}'?" if of_spec else did_you_mean(Path(word).name, known)
     raise LabError(f"{word}: no such run folder, neither here nor in {out}{hint}")
 
 
+def new_folder(spec_name: str) -> str:
+    """Name of a run folder that begins now."""
+    return f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
+
+
 def check_folder(folder: str, spec_name: str) -> None:
     """A name that is given to a run folder must be one that its run can be found by."""
     match = FOLDER_NAME.fullmatch(folder)
     if match is None or match["spec"] != spec_name:
-        example = f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
-        raise LabError(f"--folder: must be the spec's name and a time, such as {example} (got '{folder}')")
+        raise LabError(
+            f"--folder: must be the spec's name and a time, such as {new_folder(spec_name)} (got '{folder}')"
+        )
 
 
 def find_folder(word: str, out: Path) -> Path:
     """A run folder by path, by its name inside `out`, or the latest finished run of a spec by the spec's name."""
-    from slm_lab.experiment.records.runs import find_run, list_layouts
-
     finished = [x.root for x in list_layouts(out) if x.name == word and x.trial_metrics(0).exists()]
     if finished and not Path(word).exists():
         return finished[-1]

@@ -17,10 +17,9 @@ from slm_lab.remote.push import push, uploads
 
 
 class Upload:
-    """The hub as a run needs it. Made before the run, so that faults of the account are reported before the training.
+    """The hub as a run needs it, with `every` minutes between two uploads.
 
-    Args:
-        every: minutes between two uploads.
+    Made before the run, so that faults of the account are reported before the training.
     """
 
     def __init__(self, every: float) -> None:
@@ -32,13 +31,11 @@ class Upload:
         """Uploads now and then, as long as it is entered."""
         return uploads(lambda: push(self._hub, layout), self._every)
 
-    def fetch(self, name: str, out: Path) -> bool:
-        """Bring a run folder here that is on the hub; whether there is one."""
-        if name not in self._hub.folders(FOLDER, self._hub.head()):
-            return False
-        pull(self._hub, name, out, Progress(disable=True))
-        logger.info("{} comes from {}", name, self._hub.account.repo)
-        return True
+    def fetch(self, name: str, out: Path) -> None:
+        """Bring a run folder here, if it is on the hub."""
+        if name in self._hub.folders(FOLDER, self._hub.head()):
+            pull(self._hub, name, out, Progress(disable=True))
+            logger.info("{} comes from {}", name, self._hub.account.repo)
 
     def finish(self, root: Path) -> bool:
         """Upload what there is at the end; whether that went well."""

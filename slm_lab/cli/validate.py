@@ -12,7 +12,7 @@ from slm_lab.cli.report import make_table, print_json, print_table
 from slm_lab.cli.runs import find_local_plugins
 from slm_lab.experiment.trial.check import check_spec
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.files import bundled_folder, expand, find_file, holds_specs, spec_files
+from slm_lab.spec.files import bundled_folder, expand, holds_specs, spec_files
 from slm_lab.spec.load import open_file, read_file
 from slm_lab.spec.migrate import sweep
 from slm_lab.spec.variables import variables
@@ -41,8 +41,13 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
         Exit code: 2 where a spec can't run or be searched, or there is none.
     """
     find_local_plugins()
-    known = {name for path in paths for name in _variables(path)}
-    verdicts = [verdict for path in paths for verdict in verdicts_of(path, sets, known)]
+    files = [(path, _files(path)) for path in paths]
+    known = {name for _, found in files for file in found for name in _variables(file)}
+    verdicts: list[Verdict] = []
+    for path, found in files:
+        verdicts += [verdict for file in found for verdict in _file_verdicts(file, sets, known)]
+        if not found:
+            verdicts.append(Verdict(str(path), None, FAILS, ["no spec file in this folder"]))
     if as_json:
         print_json([asdict(v) for v in verdicts])
     else:
@@ -50,23 +55,8 @@ def main(paths: list[Path], sets: dict[str, str], *, as_json: bool) -> int:
     return 0 if verdicts and all(v.status in (RUNS, MIGRATES) for v in verdicts) else 2
 
 
-def verdicts_of(path: Path, sets: dict[str, str], known: Collection[str] = ()) -> Iterator[Verdict]:
-    """The verdicts on all specs of a file, or of the files of a folder.
-
-    Args:
-        path: as `find_file` takes it; or a folder, `specs/...` also for the bundled ones
-        sets: dotted key paths are used everywhere
-        known: variables of which some spec is known to have each: used where it has. Any other is a fault.
-    """
-    files = _files(path)
-    if not files:
-        yield Verdict(str(path), None, FAILS, ["no spec file in this folder"])
-    for file in files:
-        yield from _file_verdicts(file, sets, known)
-
-
 def _files(path: Path) -> list[Path]:
-    """The file itself; or those in a folder that look as if they held specs."""
+    """The file itself; or those in a folder, `specs/...` also for the bundled ones, that look as if they held specs."""
     folder = expand(path)
     if not folder.exists() and path.parts[:1] == ("specs",):
         folder = bundled_folder().joinpath(*path.parts[1:])
@@ -74,16 +64,15 @@ def _files(path: Path) -> list[Path]:
 
 
 def _variables(path: Path) -> set[str]:
-    found: set[str] = set()
-    for file in _files(path):
-        with suppress(SpecError):
-            found |= {name for raw in read_file(find_file(file)).values() for name in variables(raw)}
-    return found
+    with suppress(SpecError):
+        return {name for raw in read_file(path).values() for name in variables(raw)}
+    return set()
 
 
 def _file_verdicts(path: Path, sets: dict[str, str], known: Collection[str]) -> Iterator[Verdict]:
+    """The verdicts on all specs of a file; of `sets`, a variable that only others have is no fault of a spec."""
     try:
-        file = open_file(find_file(path))
+        file = open_file(path)
     except SpecError as e:
         place = e.source.removeprefix(str(path)).lstrip(":")
         yield Verdict(str(path), None, FAILS, [f"{place}: {fault}" if place else fault for fault in e.faults])

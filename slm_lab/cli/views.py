@@ -1,5 +1,6 @@
 """The commands that show the results of runs. The bodies are imported when a command runs."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,9 +79,14 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
     out: Out = Path("data"),
 ) -> None:
     """Write one HTML page about a run, a search or several runs. It works offline."""
-    from slm_lab.cli.make_report import main
+    from slm_lab.cli.runs import find_all, find_local_plugins
+    from slm_lab.experiment.report import write
+    from slm_lab.lib.log import setup
 
-    settings = {
+    setup("WARNING")
+    find_local_plugins()
+    found = find_all(runs, out)
+    settings: dict[str, Any] = {
         "video": not no_video,
         "evaluate": episodes,
         "metric": metric,
@@ -88,7 +94,24 @@ def report(  # noqa: PLR0913, PLR0917  a parameter is an option
         "target": target,
         "labels": split_words(legends),
     }
-    main(runs, out, output, open_it=open_it, watch_every=every if watch else None, **settings)
+    if watch:
+        path = write.watch(found, output, every=every, on_first=_open_page if open_it else None, **settings)
+    else:
+        path = write.report([layout.root for layout in found], output, **settings)
+    typer.echo(path)
+    if open_it and not watch:
+        _open_page(path)
+
+
+def _open_page(path: Path) -> None:
+    import webbrowser
+
+    from slm_lab.lib.errors import LabError
+
+    with suppress(webbrowser.Error):
+        if webbrowser.open(path.resolve().as_uri()):
+            return
+    raise LabError(f"--open: no browser was found here; the page is {path.resolve()}")
 
 
 def compare(
@@ -126,10 +149,26 @@ def evaluate(  # noqa: PLR0917  a parameter is an option
     out: Out = Path("data"),
 ) -> None:
     """Evaluate a trained policy: mean total_reward over many episodes with its 95 % interval."""
-    from slm_lab.cli.evaluate import main
+    from slm_lab.cli.report import make_table, print_json, print_table, show_notes
+    from slm_lab.cli.runs import find_local_plugins, locate
+    from slm_lab.experiment.play.measure import evaluate
+    from slm_lab.experiment.records.wording import coarse
+    from slm_lab.lib.log import setup
 
+    setup("WARNING")
+    find_local_plugins()
     settings: dict[str, Any] = {"num_envs": num_envs, "stochastic": stochastic, "seed": seed, "device": device}
-    main(run, episodes, out, which=checkpoint, all_sessions=all_sessions, as_json=as_json, **settings)
+    found = evaluate(locate(run, out), episodes, out=out, checkpoint=checkpoint, all_sessions=all_sessions, **settings)
+    if as_json:
+        print_json({**found.to_dict(), "which": checkpoint, **settings})
+        return
+    (first, *others), rows = found.table()
+    table = make_table([first], others)
+    for row in rows:
+        table.add_row(*row, style="bold" if row[0] == "all" else None)
+    print_table(table)
+    if len(rows) > 1 and (note := coarse(len(found.policies))):
+        show_notes([note.strip()])
 
 
 def export(

@@ -29,9 +29,7 @@ class Account:
     def read(cls, folder: Path | None = None, environ: Mapping[str, str] | None = None) -> "Account":
         """HF_REPO, HF_TOKEN, HF_ENDPOINT, SLM_LAB_HUB_TIMEOUT and SLM_LAB_HUB_PATIENCE.
 
-        Args:
-            folder: its `.env` is read; the working folder by default.
-            environ: wins over `.env`; the process's by default.
+        The `.env` is that of a folder, by default the working one; `environ`, by default the process's, wins over it.
 
         Raises:
             LabError: HF_REPO is missing or not of the form owner/name; a number is none.

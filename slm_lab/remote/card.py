@@ -35,11 +35,7 @@ slm-lab enjoy@data/NAME     # watch it play
 
 
 def repo_card(old: str | None, entries: Iterable[RunLine]) -> str | None:
-    """The card with a table of the runs.
-
-    Args:
-        old: the card as it is; what somebody wrote around the table stays. None: there is none.
-        entries: the runs, oldest first.
+    """The card with a table of the runs, oldest first. What somebody wrote around the table of the `old` card stays.
 
     Returns:
         None where somebody has taken the table's place out: the card is theirs then.
@@ -56,10 +52,9 @@ def repo_card(old: str | None, entries: Iterable[RunLine]) -> str | None:
     table = "\n".join([_BEGIN, "", *rows, "", _END])
     if old is None or not old.strip():
         return f"{_HEAD}{table}\n"
-    if _BEGIN not in old or _END not in old:
-        return None
     before, _, rest = old.partition(_BEGIN)
-    return before + table + rest.partition(_END)[2]
+    _, end, after = rest.partition(_END)
+    return before + table + after if end else None
 
 
 def run_readme(

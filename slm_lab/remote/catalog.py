@@ -20,8 +20,6 @@ from slm_lab.remote.hub import Hub
 from slm_lab.remote.names import FOLDER, is_run_name
 
 FILE = "runs.jsonl"
-
-
 Catalog = dict[str, RunLine]
 _LINE = TypeAdapter(RunLine)
 
@@ -40,7 +38,9 @@ def parse(text: str) -> Catalog:
     for line in text.splitlines():
         with suppress(ValidationError):
             one = _LINE.validate_json(line, strict=True)
-            if is_run_name(one.name) and one.name.startswith(f"{one.spec}_") and _is_clean(one):
+            # a control character in a text could write anything to a terminal
+            clean = all(text.isprintable() for text in vars(one).values() if isinstance(text, str))
+            if clean and is_run_name(one.name) and one.name.startswith(f"{one.spec}_"):
                 found[one.name] = one
     return found
 
@@ -71,16 +71,16 @@ def _look(hub: Hub, revision: str, name: str) -> RunLine:
     folder = f"{FOLDER}/{name}/{spec_name}"
     spec = loads(hub.read(f"{folder}_spec.json", revision))
     scalars = loads(hub.read(f"{folder}_t0_trial_metrics_scalar.json", revision))
-    values = {
-        "name": name,
-        "spec": spec_name,
-        "env": get(spec, "env", "name"),
-        "algorithm": get(spec, "agent", "algorithm", "name"),
-        "total_reward_ma": get(scalars, "total_reward_ma"),
-        "frames": get(scalars, "frame"),
-        "sessions": get(spec, "meta", "max_session"),
-    }
-    return parse(json.dumps(values)).get(name) or RunLine(name, spec_name)
+    line = RunLine(
+        name,
+        spec_name,
+        env=get(spec, "env", "name"),
+        algorithm=get(spec, "agent", "algorithm", "name"),
+        total_reward_ma=get(scalars, "total_reward_ma"),
+        frames=get(scalars, "frame"),
+        sessions=get(spec, "meta", "max_session"),
+    )
+    return parse(dump({name: line})).get(name) or RunLine(name, spec_name)
 
 
 def loads(text: str | None) -> Any:
@@ -89,8 +89,3 @@ def loads(text: str | None) -> Any:
         return json.loads(text or "null")
     except ValueError:
         return None
-
-
-def _is_clean(one: RunLine) -> bool:
-    """Whether its texts hold no control characters."""
-    return all(text.isprintable() for text in vars(one).values() if isinstance(text, str))

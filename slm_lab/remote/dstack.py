@@ -27,6 +27,7 @@ TIMEOUT = 300.0
 CONFIRMED = 30.0
 """Seconds within which a submitted run must be listed."""
 _FINISHED = frozenset({"done", "failed", "terminated"})
+"""Statuses of a run that neither has nor waits for a machine."""
 _INSTALL = "`uv tool install dstack`, or `pip install 'slm-lab[dstack]'`"
 
 
@@ -40,14 +41,8 @@ class RemoteRun:
 
     status: str
     submitted: str
-    """Time."""
     reason: str = ""
     """Why it ended."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it still has, or waits for, a machine."""
-        return self.status not in _FINISHED
 
 
 def upload_limit() -> int:
@@ -88,7 +83,7 @@ class Dstack:
             DstackError: one is active, which dstack would replace without a word.
         """
         run = self.runs().get(name)
-        if run is not None and run.active:
+        if run is not None and run.status not in _FINISHED:
             raise DstackError(
                 f"dstack: a run '{name}' is {run.status}; it is not replaced. Take another name (-n), or end it first: "
                 f"dstack stop {name}"

@@ -1,9 +1,16 @@
-"""What a failed request means: whether to retry, and its message, without token and signed addresses."""
+"""A failed request: trying it again, and what it means in words, without token and signed addresses."""
 
+import random
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from slm_lab.remote.account import Account
 
+T = TypeVar("T")
+FIRST, LONGEST = 1.0, 30.0
+"""Seconds of the first wait, and of the longest: each is twice the one before."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may be gone the next time."""
 _REFUSED, _FORBIDDEN = 401, 403
@@ -11,6 +18,27 @@ _REFUSED, _FORBIDDEN = 401, 403
 
 class DamagedError(Exception):
     """What came is not what was announced."""
+
+
+def retry(attempt: Callable[[], T], *, patience: float, told: Callable[[Exception, float], None]) -> T:
+    """The result of `attempt`, called again with growing waits while its error is one that passes; then it is raised.
+
+    No attempt begins later than `patience` seconds after the first. `told` is called with the error and the seconds
+    until the next attempt.
+    """
+    end = time.monotonic() + patience
+    wait = FIRST
+    while True:
+        try:
+            return attempt()
+        except Exception as e:
+            # many clients that failed at one moment must not come back at one moment
+            pause = wait * random.uniform(0.75, 1.25)
+            if not passes(e) or time.monotonic() + pause > end:
+                raise
+            told(e, pause)
+        time.sleep(pause)
+        wait = min(2 * wait, LONGEST)
 
 
 def status(error: BaseException) -> int | None:
@@ -36,11 +64,11 @@ def passes(error: Exception) -> bool:
     return bool(_names(error) & {"TransportError", "DamagedError"}) or "Consistency check failed" in str(error)
 
 
-def reason(error: Exception, account: Account, *, with_token: bool) -> str:
+def reason(error: Exception, account: Account) -> str:
     """What went wrong, in words that say what to do."""
     code, names = status(error), _names(error)
-    if "RepositoryNotFoundError" in names or (code == _REFUSED and not with_token):
-        private = "" if with_token else "; a private one needs HF_TOKEN"
+    if "RepositoryNotFoundError" in names or (code == _REFUSED and not account.token):
+        private = "" if account.token else "; a private one needs HF_TOKEN"
         return f"no dataset repository {account.repo} at {account.endpoint} that can be read (HF_REPO){private}"
     if code == _REFUSED:
         return f"{account.endpoint} refuses the token (401): is HF_TOKEN right, and not expired?"

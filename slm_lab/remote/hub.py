@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,6 @@ from loguru import logger
 from slm_lab.lib.errors import LabError
 from slm_lab.remote import failures
 from slm_lab.remote.account import Account
-from slm_lab.remote.retry import retry
 
 T = TypeVar("T")
 _CONFLICT = 412
@@ -55,9 +54,7 @@ def digest(path: Path, like: str) -> str:
     """Hash of a file, of the kind that another one is: SHA-256 (64 digits) or git's SHA-1 of a blob (40)."""
     sha = hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
+        return hashlib.file_digest(file, lambda: sha).hexdigest()
 
 
 class Hub:
@@ -68,10 +65,10 @@ class Hub:
             os.environ.setdefault(name, value)
         import huggingface_hub  # half a second: not for who only asks for help
 
-        self.account = account
+        # that of `hf auth login` too is hidden in what is told
+        self.account = account = replace(account, token=account.token or huggingface_hub.get_token())
         self._lib = huggingface_hub
-        self._token = account.token or huggingface_hub.get_token()
-        self._api = huggingface_hub.HfApi(endpoint=account.endpoint, token=self._token or False)
+        self._api = huggingface_hub.HfApi(endpoint=account.endpoint, token=account.token or False)
         self._where: dict[str, Any] = {"repo_id": account.repo, "repo_type": "dataset"}
         huggingface_hub.set_client_factory(self._client)
         importlib.import_module("huggingface_hub.utils").disable_progress_bars()
@@ -85,7 +82,7 @@ class Hub:
         Raises:
             HubError: no token, or it is refused.
         """
-        if not self._token:
+        if not self.account.token:
             raise HubError(
                 "HF_TOKEN is not set: an access token with write permission is needed. Make one at "
                 f"{self.account.endpoint}/settings/tokens and set it in the shell or in .env (never commit it); "
@@ -113,28 +110,16 @@ class Hub:
 
     def read(self, path: str, revision: str) -> str | None:
         """The text of a small file; None where there is none."""
-        missing = self._lib.errors.EntryNotFoundError
-
-        def fetch(folder: str) -> str | None:
-            try:
-                found = self._fetch(path, revision, folder)
-            except missing:
-                return None
-            return Path(found).read_text(encoding="utf-8", errors="replace")
-
         with tempfile.TemporaryDirectory() as folder:
-            return self._call(f"reading {path}", lambda: fetch(folder))
+            found = self._look_for(f"reading {path}", lambda: self._fetch(path, revision, folder))
+            return None if found is None else Path(found).read_text(encoding="utf-8", errors="replace")
 
     def download(
         self, file: RemoteFile, revision: str, folder: Path, advance: Callable[[int], None] = lambda count: None
     ) -> Path:
-        """Fetch a file.
+        """Fetch one of `files`, whose path must be known to be harmless, to somewhere below a folder.
 
-        Args:
-            file: one of `files`; its path must be known to be harmless.
-            revision: it is of.
-            folder: the file is put somewhere below.
-            advance: called with the number of bytes that came.
+        `advance` is called with the number of bytes that came.
 
         Returns:
             Its path; size and hash are those the hub reports.
@@ -165,35 +150,35 @@ class Hub:
         self._call("uploading", send)
 
     def _tree(self, path: str, revision: str, recursive: bool) -> list[Any]:
-        missing = self._lib.errors.EntryNotFoundError
-
-        def fetch() -> list[Any]:
-            try:
-                return list(
-                    self._api.list_repo_tree(**self._where, path_in_repo=path, recursive=recursive, revision=revision)
-                )
-            except missing:
-                return []
-
-        return self._call(f"listing {path}", fetch)
+        options = {**self._where, "path_in_repo": path, "recursive": recursive, "revision": revision}
+        return self._look_for(f"listing {path}", lambda: list(self._api.list_repo_tree(**options))) or []
 
     def _fetch(self, path: str, revision: str, folder: str, **options: Any) -> str:
         return self._api.hf_hub_download(**self._where, filename=path, revision=revision, local_dir=folder, **options)
 
+    def _look_for(self, what: str, attempt: Callable[[], T]) -> T | None:
+        """As `_call`; None where the repository has no such file or folder."""
+
+        def look() -> T | None:
+            try:
+                return attempt()
+            except self._lib.errors.EntryNotFoundError:
+                return None
+
+        return self._call(what, look)
+
     def _call(self, what: str, attempt: Callable[[], T]) -> T:
         def told(error: Exception, wait: float) -> None:
-            logger.warning("hub: {}: {}; trying again in {:.0f} s", what, why(error), wait)
-
-        def why(error: Exception) -> str:
-            return failures.reason(error, self.account, with_token=bool(self._token))
+            why = failures.reason(error, self.account)
+            logger.warning("hub: {}: {}; trying again in {:.0f} s", what, why, wait)
 
         try:
-            return retry(attempt, failures.passes, patience=self.account.patience, told=told)
+            return failures.retry(attempt, patience=self.account.patience, told=told)
         except Exception as e:
             if not failures.known(e):
                 raise
             kind = ConflictError if failures.status(e) == _CONFLICT else HubError
-            raise kind(f"hub: {what}: {why(e)}") from None
+            raise kind(f"hub: {what}: {failures.reason(e, self.account)}") from None
 
     def _client(self) -> Any:
         client = self._lib.utils._http.default_client_factory()

@@ -26,20 +26,14 @@ from slm_lab.remote.names import FOLDER, is_run_file, is_run_name
 
 MARK = ".pulled.json"
 """In a run folder: what it was when it was pulled."""
-
 THREADS = 4
 """Files that come at the same time."""
 
 
 def pull(hub: Hub, name: str, out: Path, progress: Progress, *, force: bool = False) -> Path:
-    """Make a run folder the same as on the hub. Files that are only here stay.
+    """Make a run folder in `out` the same as on the hub. Files that are only here stay.
 
-    Args:
-        hub: the repository.
-        name: of the run folder.
-        out: folder to put it in.
-        progress: gets a task: the bytes that come.
-        force: overwrite what was changed here.
+    `progress` gets a task, the bytes that come; with `force`, what was changed here is overwritten.
 
     Raises:
         LabError: no such run, changed here, in use, or it could not be fetched. What was fetched until then stays; the

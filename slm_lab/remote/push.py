@@ -66,11 +66,8 @@ def push(hub: Hub, layout: Layout) -> str:
 def uploads(upload: Callable[[], object], every: float) -> Iterator[None]:
     """Upload now and then while the block is at work.
 
-    A failure is told and tried again the next time; only what is uploaded at the end must not fail.
-
-    Args:
-        upload: does it.
-        every: seconds from the end of one to the next.
+    A failure is told and tried again the next time; only what is uploaded at the end must not fail. `every`: seconds
+    from the end of one to the next.
     """
     end = threading.Event()
 

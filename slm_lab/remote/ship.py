@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pydash
+
 from slm_lab.lib.errors import LabError
 from slm_lab.remote.dstack import LIMIT_VARIABLE, upload_limit
 from slm_lab.spec.files import bundled_folder
@@ -21,12 +23,7 @@ _LARGEST = 5
 
 
 def pack(spec_file: Path, raw: dict[str, Any], folder: Path) -> dict[str, Path]:
-    """What a job needs.
-
-    Args:
-        spec_file: travels as `job/<its name>`.
-        raw: the spec as in the file; its `meta.plugins` are looked for in `folder`.
-        folder: the working folder.
+    """What a job needs. The file of the spec travels as `job/<its name>`; its plugins are looked for in a folder.
 
     Returns:
         {path in the archive: file}
@@ -35,11 +32,14 @@ def pack(spec_file: Path, raw: dict[str, Any], folder: Path) -> dict[str, Path]:
         LabError: a plugin that is not in the working folder.
     """
     files = {_LOCK: bundled_folder().parent / _LOCK, f"job/{spec_file.name}": spec_file}
-    files |= {f"slm_lab/{p.relative_to(_PACKAGE).as_posix()}": p for p in _code(_PACKAGE) if _is_code(p)}
-    meta = raw.get("meta")
-    plugins = meta.get("plugins") if isinstance(meta, dict) else None
+    own = {p.relative_to(_PACKAGE): p for p in _code(_PACKAGE) if p.suffix in _CODE}
+    # the bundled specs are in the wheel's package; the job brings its own
+    files |= {f"slm_lab/{inner.as_posix()}": p for inner, p in own.items() if inner.parts[0] != "specs"}
+    plugins = pydash.get(raw, "meta.plugins")
     for plugin in plugins if isinstance(plugins, list) else ():
         top = str(plugin).partition(".")[0]
+        if not top.isidentifier():  # the folder itself would travel for an empty one
+            raise LabError(f"meta.plugins: must be names of Python modules (got {plugin!r})")
         module, package = folder / f"{top}.py", folder / top
         if module.is_file():
             files[module.name] = module
@@ -96,8 +96,3 @@ def _code(folder: Path) -> Iterable[Path]:
         linked = any(p.is_symlink() for p in (path, *path.parents) if folder in p.parents)
         if path.is_file() and not left_out and not linked:
             yield path
-
-
-def _is_code(path: Path) -> bool:
-    # the bundled specs are in the wheel's package; the job brings its own
-    return path.suffix in _CODE and path.relative_to(_PACKAGE).parts[0] != "specs"

@@ -56,7 +56,7 @@ def travelling(root: Path) -> list[str]:
 def _hold(path: Path, copy: Path) -> bool:
     with suppress(FileNotFoundError):  # it may go at any moment
         if path.suffix in _REPLACED:
-            with suppress(PermissionError, NotImplementedError):
+            with suppress(OSError, NotImplementedError):  # many file systems have no links
                 os.link(path, copy, follow_symlinks=False)
         if not copy.exists():
             shutil.copyfile(path, copy, follow_symlinks=False)

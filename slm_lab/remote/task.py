@@ -4,14 +4,12 @@ import re
 import secrets
 import shlex
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.layout import TIMESTAMP
 from slm_lab.remote.dstack import NAME
 from slm_lab.remote.ship import ARCHIVE
 from slm_lab.spec.files import bundled_folder
@@ -80,20 +78,10 @@ def check_name(name: str) -> str:
     return name
 
 
-def new_folder(spec_name: str) -> str:
-    """Name of a run folder that begins now."""
-    return f"{spec_name}_{datetime.now().strftime(TIMESTAMP)}"
-
-
 def render(task: Task, name: str, *, gpu: bool, here: Path, archive: Path) -> str:
-    """The task's YAML.
+    """The YAML of a task with this name at dstack, and with the code in the file `archive`.
 
-    Args:
-        task: what is run.
-        name: of the run at dstack.
-        gpu: which template.
-        here: the working folder; a template in its `.dstack/` goes before the bundled one.
-        archive: file with the code.
+    A template in `.dstack/` of the working folder `here` goes before the bundled one.
 
     Raises:
         LabError: the template can't be used; a value that dstack would take for a variable of its own.

@@ -27,6 +27,8 @@ _WHOLE = ("__dict__", "__pydantic_serializer__", "__iter__", "__reduce_ex__", "_
 _EXTRA = ("__pydantic_extra__", "model_extra")
 _FOREIGN = ("torch", "numpy", "gymnasium", "builtins", "pydantic", "loguru", "collections", "threading")
 """Packages whose objects keep no spec."""
+_EMPTY_CELL = types.CellType()
+"""What a closure holds of a name that has no value yet."""
 _lock = threading.RLock()
 _watches: "list[Watch | None]" = [None]
 """The last one is active."""
@@ -42,7 +44,7 @@ class Watch:
         """id of a model made from others -> the model itself, so that the id stays its own; key -> where it is from"""
         self.overruled: dict[tuple[int, str], str] = {}
         self.yielded: dict[tuple[int, str], str] = {}
-        self._models = {id(model) for model in _models(spec)}
+        self._models = {id(model) for _, model in _models(spec)}
         self.misread: set[str] = set()
         """Attributes that code reads of models which lack them."""
 
@@ -55,16 +57,17 @@ class Watch:
 
     def yielding(self) -> dict[str, str]:
         """Key paths that were given and have no effect because another key is meant to come before them."""
-        places = {place: path for path, place in _places(self._spec, "")}
+        places = {(id(m), key): f"{prefix}{key}" for prefix, m in _models(self._spec) for key in m.model_fields_set}
         return {places[place]: why for place, why in self.yielded.items() if place in places}
 
     def note(self, model_id: int, key: str) -> None:
         """The key of a model was read."""
-        if model_id in self.sources:
-            source = self.sources[model_id][1].get(key)
-            if source is not None:
-                self._read.add(source)
-        self._read.add((model_id, key))
+        self._read |= {(model_id, key), self.origin(model_id, key)}
+
+    def origin(self, model_id: int, key: str) -> tuple[int, str]:
+        """The key of the spec that this one of a model was made from; itself where it was not."""
+        made = self.sources.get(model_id)
+        return made[1].get(key, (model_id, key)) if made else (model_id, key)
 
     def note_later_reads(self, *roots: object) -> None:
         """Count the keys that the methods of these objects, and of all that hang on them, may still read.
@@ -152,13 +155,9 @@ class Watch:
 def _hook(self: SpecModel, name: str) -> Any:
     watch = _watches[-1]
     if watch is not None:
-        if name in _WHOLE:
-            for key in type(self).model_fields:
-                watch.note(id(self), key)
-        if name in _WHOLE or name in _EXTRA:
-            for key in _own(self, "__pydantic_extra__") or {}:
-                watch.note(id(self), key)
-        watch.note(id(self), name)
+        extra = _own(self, "__pydantic_extra__") or {} if name in (*_WHOLE, *_EXTRA) else ()
+        for key in (name, *extra, *(type(self).model_fields if name in _WHOLE else ())):
+            watch.note(id(self), key)
     return object.__getattribute__(self, name)
 
 
@@ -211,9 +210,7 @@ def overruled(model: SpecModel, key: str, why: str, *, meant: bool = False) -> N
     """
     watch = _watches[-1]
     if watch is not None:
-        origins = watch.sources[id(model)][1] if id(model) in watch.sources else {}
-        place = origins.get(key, (id(model), key))
-        (watch.yielded if meant else watch.overruled)[place] = why
+        (watch.yielded if meant else watch.overruled)[watch.origin(id(model), key)] = why
 
 
 def _own(model: BaseModel, name: str) -> Any:
@@ -224,38 +221,23 @@ def _given(model: BaseModel) -> dict[str, Any]:
     return {**_own(model, "__dict__"), **(_own(model, "__pydantic_extra__") or {})}
 
 
-def _places(model: SpecModel, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]:
+def _models(model: SpecModel, prefix: str = "") -> Iterator[tuple[str, SpecModel]]:
+    """A model and all inside it, each with what its key paths begin with."""
+    yield prefix, model
     for key, value in _own(model, "__dict__").items():
-        if key in model.model_fields_set:
-            yield f"{prefix}{key}", (id(model), key)
-            if isinstance(value, SpecModel):
-                yield from _places(value, f"{prefix}{key}.")
-
-
-def _models(model: SpecModel) -> Iterator[SpecModel]:
-    yield model
-    for value in _own(model, "__dict__").values():
         if isinstance(value, SpecModel):
-            yield from _models(value)
+            yield from _models(value, f"{prefix}{key}.")
 
 
 def _values(owner: object) -> list[Any]:
     if isinstance(owner, types.FunctionType):
-        cells = [cell.cell_contents for cell in owner.__closure__ or () if not _is_empty(cell)]
+        cells = [cell.cell_contents for cell in owner.__closure__ or () if cell != _EMPTY_CELL]
         return [*cells, *(owner.__defaults__ or ())]
     if isinstance(owner, functools.partial):
         return [owner.func, *owner.args, *owner.keywords.values()]
     if isinstance(owner, types.MethodType):
         return [owner.__self__]
     return [*vars(owner).values()] if hasattr(owner, "__dict__") else []
-
-
-def _is_empty(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False
 
 
 def _objects(roots: tuple[object, ...]) -> Iterator[object]:

@@ -198,13 +198,7 @@ def _locate(root: type[BaseModel], loc: Place) -> tuple[Place, type[BaseModel] |
 
 def _unwrap(kind: Any) -> Any:
     """Without Annotated; `X | None` is X, which pydantic gives no member name."""
-    while True:
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-            continue
-        if get_origin(kind) in (Union, UnionType):
-            members = [m for m in get_args(kind) if m is not NoneType]
-            if len(members) == 1:
-                kind = members[0]
-                continue
-        return kind
+    if get_origin(kind) is Annotated:
+        return _unwrap(get_args(kind)[0])
+    members = [m for m in get_args(kind) if m is not NoneType]
+    return _unwrap(members[0]) if get_origin(kind) in (Union, UnionType) and len(members) == 1 else kind

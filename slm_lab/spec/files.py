@@ -44,6 +44,11 @@ def find_file(path: str | Path) -> Path:
     raise SpecError([_why_no_file(path)], str(path))
 
 
+def is_yaml(path: Path) -> bool:
+    """Whether a file is YAML, by its name."""
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
 def expand(path: str | Path) -> Path:
     """The path with ~ replaced; as it is where that can't be done."""
     try:
@@ -110,8 +115,7 @@ def holds_specs(path: Path) -> bool:
     except (OSError, SpecError):
         return True
     try:
-        parse = parse_yaml if path.suffix.lower() in (".yaml", ".yml") else parse_json
-        data = parse(text, str(path))
+        data = parse_yaml(text, str(path)) if is_yaml(path) else parse_json(text, str(path))
     except SpecError:
         return "agent" in text
     parts = {"agent", "env", "meta"}
@@ -124,15 +128,10 @@ def _bundled_name(path: Path) -> str:
 
 def _near_files(path: Path) -> str:
     """A hint at the file name most like the path: beside where it would be, or among the bundled ones."""
-    known = {_bundled_name(p): _bundled_name(p) for p in bundled_files()}
-    try:
-        beside = [p for p in path.parent.iterdir() if p.suffix in SUFFIXES and p.name[0] not in "._"]
-    except (OSError, ValueError):
-        beside = []
-    known |= {p.as_posix(): p.as_posix() for p in beside}
+    known = [_bundled_name(p) for p in bundled_files()]
+    with suppress(OSError, ValueError):
+        known += [p.as_posix() for p in path.parent.iterdir() if p.suffix in SUFFIXES and p.name[0] not in "._"]
+    by_name = {Path(name).name: name for name in known}
     near = nearest(path.as_posix(), known, cutoff=0.75)
-    if near is None:
-        by_name = {Path(k).name: v for k, v in known.items()}
-        name = nearest(path.name, by_name, cutoff=0.75)
-        near = by_name[name] if name else None
+    near = near or by_name.get(nearest(path.name, by_name, cutoff=0.75) or "")
     return f", did you mean '{near}'?" if near else ""

@@ -1,12 +1,13 @@
 """From a file to a checked spec."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pydash
 from pydantic import ValidationError
 
 from slm_lab.lib.errors import LabError, SpecError
@@ -14,7 +15,7 @@ from slm_lab.lib.log import note
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.explain import Fault, explain
-from slm_lab.spec.files import SUFFIXES, find_file
+from slm_lab.spec.files import SUFFIXES, find_file, is_yaml
 from slm_lab.spec.migrate import migrate, sweep, version_of
 from slm_lab.spec.model import EnvSpec, Spec
 from slm_lab.spec.parse import decode, parse_json, parse_yaml, plain_data
@@ -84,7 +85,7 @@ def open_file(path: str | Path) -> SpecFile:
         raise SpecError([f"can't be read: {e.strerror}"], str(path)) from None
     text = decode(data, str(path))
     stem = path.stem.removesuffix("_spec")
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if is_yaml(path):
         content = parse_yaml(text, str(path))
         return SpecFile(_specs(content, str(path), stem), {}, content, text)
     twice: list[tuple[str, str]] = []
@@ -126,9 +127,7 @@ def load_spec(
         SpecError: all that is wrong, a line each.
     """
     found = load_specs(source, name, sets=sets, checker=checker)
-    if len(found) > 1:
-        names = ", ".join(spec.name for spec in found)
-        raise SpecError([f"stands for {len(found)} specs (spec_params): name one of {names}"], f"{source}: {name}")
+    refuse_sweep([spec.name for spec in found], f"{source}: {name}")
     return found[0]
 
 
@@ -139,22 +138,16 @@ def load_specs(
     sets: dict[str, Any] | None = None,
     checker: Checker | None = None,
 ) -> list[Spec]:
-    """All that a name stands for: one spec; or those of a sweep, which version 4 wrote as `spec_params`.
+    """As `load_spec`, all that a name stands for: one spec, or those of a sweep (`spec_params` of version 4).
 
-    Args:
-        source: as for `load_spec`, and so are the others
-        name: of a spec; or of one in a sweep, the values after the name
-        sets: a variable that is given here is not swept over
-        checker: in place of `check`
+    One spec of a sweep is named with its values after the name. A variable that `sets` gives is not swept over.
     """
     where = "spec" if isinstance(source, dict) else str(source)
     file = SpecFile(_specs(plain_data(source, where), where, "spec")) if isinstance(source, dict) else open_file(source)
     if name is None:
-        if len(file.specs) != 1:
-            raise SpecError([f"which of the specs? {', '.join(file.specs) or 'there is none'}"], where)
-        name = next(iter(file.specs))
+        name = only_name(file.specs, where)
     found, sets = [], as_texts(sets or {})
-    for key, raw in _named(file, name, sets, where).items():
+    for key, raw in named(file, name, sets, where).items():
         checked = (checker or check)(raw, key, sets=sets)
         if checked.spec is None:
             raise SpecError(_open_faults(checked) + checked.faults, f"{where}: {key}")
@@ -168,8 +161,29 @@ def load_specs(
     return found
 
 
-def _named(file: SpecFile, name: str, sets: dict[str, str], where: str) -> dict[str, dict[str, Any]]:
-    """The raw specs that a name stands for."""
+def only_name(specs: Collection[str], where: str) -> str:
+    """The name of the only spec of a file.
+
+    Raises:
+        SpecError: it holds several, or none.
+    """
+    if len(specs) != 1:
+        raise SpecError([f"which of the specs? {', '.join(specs) or 'there is none'}"], where)
+    return next(iter(specs))
+
+
+def refuse_sweep(names: Collection[str], where: str) -> None:
+    """Refuse a name that stands for these specs, where there must be one."""
+    if len(names) > 1:
+        raise SpecError([f"stands for {len(names)} specs (spec_params): name one of {', '.join(names)}"], where)
+
+
+def named(file: SpecFile, name: str, sets: dict[str, str], where: str) -> dict[str, dict[str, Any]]:
+    """The raw specs that a name stands for: one, or those of a sweep.
+
+    Raises:
+        SpecError: there is no such spec.
+    """
     if name in file.specs:
         return sweep(file.specs[name], name, sets)
     swept = {key: raw for n, spec in file.specs.items() for key, raw in sweep(spec, n, sets).items()}
@@ -184,13 +198,8 @@ def check(
 ) -> Checked:
     """Fill in and check one raw spec by itself, without building anything; nothing is raised.
 
-    Where variables have no value, the rest is checked all the same.
-
-    Args:
-        raw: the spec as in its file
-        name: its name there
-        sets: as for `load_spec`
-        check_env: tells what is wrong with the env, so that its faults are listed with the others
+    Where variables have no value, the rest is checked all the same. `check_env` tells what is wrong with the env, so
+    that its faults are listed with the others.
     """
     filled, faults = apply_sets({**raw, "name": name}, sets or {})
     if sets and "env" in sets and "env" in variables(raw):
@@ -203,9 +212,9 @@ def check(
     filled = migrated.spec
     missing = variables(filled)
     open_paths = {path for paths in missing.values() for path in paths}
-    imported = True
     try:
         import_plugins(_plugins(filled))
+        imported = True
     except LabError as e:
         faults.append(str(e))
         imported = False
@@ -264,10 +273,9 @@ def _whole_path(fault: str, data: dict[str, Any]) -> str:
 
 
 def _plugins(data: dict[str, Any]) -> list[str]:
-    meta = data.get("meta")
-    listed = meta.get("plugins") if isinstance(meta, dict) else None
-    names = listed if isinstance(listed, list) else []
-    return [n for n in names if isinstance(n, str) and all(part.isidentifier() for part in n.split("."))]
+    listed = pydash.get(data, "meta.plugins")
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [name for name in names if all(part.isidentifier() for part in name.split("."))]
 
 
 def _env(data: dict[str, Any]) -> EnvSpec | None:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from slm_lab.spec.past import common, critics, keys, search, updates, v4, v5
+from slm_lab.spec.past import common, keys, v4, v5
 from slm_lab.spec.past.draft import Data, Draft, Step
 from slm_lab.spec.variables import fill, variables
 
@@ -30,9 +30,9 @@ _COMMON: tuple[Step, ...] = (
     common.recur,
     common.distribute,
     common.complete_net,
-    search.modernize,
-    updates.keep_number,
-    critics.join_nets,
+    keys.modernize_search,
+    common.keep_number_of_updates,
+    v5.join_nets,
     keys.drop_dead,
 )
 STEPS: dict[Version, tuple[Step, ...]] = {
@@ -87,9 +87,12 @@ def migrate(raw: Data) -> Migrated:
     draft = Draft(copy.deepcopy(raw))
     for step in STEPS[version_of(raw)]:
         draft.take(step)
-    return (
-        Migrated(common.mark(draft.spec, CURRENT), list(dict.fromkeys(draft.notes))) if draft.notes else Migrated(raw)
-    )
+    if not draft.notes:
+        return Migrated(raw)
+    # marked, so that nothing in it is taken for an old one again
+    if isinstance(draft.spec.get("meta"), dict):
+        draft.spec["meta"]["version"] = CURRENT
+    return Migrated(draft.spec, list(dict.fromkeys(draft.notes)))
 
 
 def sweep(raw: Data, name: str, given: Collection[str] = ()) -> dict[str, Data]:

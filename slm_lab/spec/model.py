@@ -7,63 +7,50 @@ The models here hold what every algorithm, memory and net has in common. What on
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import pydash
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from slm_lab.lib.registry import having, lookup
-from slm_lab.spec.basics import NUMBER, Count, Natural, NonNegative, Positive, Real, SpecModel, Unit, wrong
+from slm_lab.spec.basics import (
+    Count,
+    Natural,
+    NonNegative,
+    NonNegativeSchedule,
+    Positive,
+    Real,
+    ScheduleSpec,
+    SpecModel,
+    Unit,
+    UnitSchedule,
+    by_name,
+    wrong,
+)
 from slm_lab.spec.effect import given, passed_on
-from slm_lab.spec.env import EnvSpec, WrapperSpec
-from slm_lab.spec.named import Nested, by_name
-from slm_lab.spec.schedule import NonNegativeSchedule, ScheduleSpec, UnitSchedule
-from slm_lab.spec.search_keys import SearchResourcesSpec, SearchSchedulerSpec
+from slm_lab.spec.env import EnvSpec
+from slm_lab.spec.meta import MetaSpec, SinkSpec
 
+# what is defined elsewhere: who writes a class imports all that its Spec needs from here
 __all__ = [
-    "AgentSpec",
-    "AlgorithmSpec",
     "Count",
     "EnvSpec",
-    "LossSpec",
-    "LrSchedulerSpec",
-    "MemorySpec",
     "MetaSpec",
     "Natural",
-    "Nested",
-    "NetSpec",
     "NonNegative",
     "NonNegativeSchedule",
-    "OpenSpec",
-    "OptimSpec",
     "Positive",
     "Real",
     "ScheduleSpec",
     "SinkSpec",
-    "Spec",
     "SpecModel",
     "Unit",
     "UnitSchedule",
-    "WrapperSpec",
-    "replace",
-    "with_role_keys",
 ]
-
-
-def _switch(value: Any) -> Any:
-    # YAML 1.1 reads `on` and `off` as true and false
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def _file_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][\w.+=-]{0,99}", value, re.ASCII):
         why = "must be 1 to 100 letters, digits and _ - + = . (it names the run's folder), a letter or digit first"
         raise PydanticCustomError("file_name", why)
-    return value
-
-
-def _module_name(value: str) -> str:
-    if not all(part.isidentifier() for part in value.split(".")):
-        raise PydanticCustomError("module", "must be the name of a Python module, such as my_package.my_module")
     return value
 
 
@@ -239,66 +226,6 @@ class AgentSpec(SpecModel):
         return self
 
 
-class SinkSpec(SpecModel):
-    """Keys that every sink has: something outside the run folder that gets a copy of each log row."""
-
-    name: str
-
-
-class MetaSpec(SpecModel):
-    """How it is run and measured."""
-
-    version: Literal[6] | None = None
-    """Version of the spec's format. None: recognized by its form, which may be that of SLM-Lab 4 or 5."""
-    distributed: Literal[False, "shared", "synced"] = False
-    """The sessions of a trial learn together, each a process, on one set of parameters in the memory they share (A3C);
-    max_frame counts the frames of all. shared: they compute with the parameters themselves. synced: each computes with
-    a copy, renewed after each of its steps. On the CPU, for on-policy algorithms."""
-    max_session: Annotated[int, Field(ge=1, le=1000), NUMBER] = 1
-    """Sessions (seeds) of a trial."""
-    max_trial: Count | None = None
-    """Trials of a search."""
-    log_frequency: Count = 10_000
-    """Frames between log rows."""
-    eval_frequency: Count = 10_000
-    """Frames between evaluations, where rigorous_eval asks for them."""
-    rigorous_eval: Natural = 0
-    """Episodes of each evaluation, on envs of its own; 0: none."""
-    checkpoint_interval: NonNegative = 2.0
-    """Least seconds between two checkpoints on disk; the end of a session is always saved. 0: one at every log row."""
-    keep_checkpoints: Natural = 0
-    """Policies kept along the way, at the log rows that reach 1/N, 2/N ... of max_frame; 0: none. The latest and the
-    best are kept in any case."""
-    sinks: list[
-        Annotated[
-            SerializeAsAny[SinkSpec],
-            by_name("sink", "name", SinkSpec),
-            BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
-        ]
-    ] = Field(default_factory=list)
-    """Where log rows go as well, by name, or as an object with a name and its keys: tensorboard, or a plug-in's."""
-    random_seed: Natural | None = None
-    """Sessions derive their seeds from it, and from trial and session index. None is 0."""
-    batch_sessions: Literal[False, True, "auto"] = False
-    """Compute the sessions of a trial together, in one process (one per GPU): a compiled call is made for all of them
-    at once, with one more leading dimension. Needs a tensor env. auto: if they run on a GPU."""
-    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
-    """Compile acting and updates. auto: in sessions of 10,000 frames or more what takes a second or two (small fully
-    connected nets on a CPU), in sessions of 100,000 or more everything."""
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """bf16: updates take matrix products and convolutions in bfloat16, where the CPU or GPU has it. Parameters,
-    optimizer, losses and the outputs of the nets stay float32, and actions are chosen in float32. tf32: products and
-    convolutions of an NVIDIA GPU, in acting too, round their float32 factors to 10 bits of mantissa."""
-    plugins: list[Annotated[str, AfterValidator(_module_name)]] = Field(default_factory=list)
-    """Modules to import first: they may register algorithms, memories, nets and gymnasium envs."""
-    search_resources: SearchResourcesSpec | None = None
-    """Of each trial of a search."""
-    search_scheduler: SearchSchedulerSpec | None = None
-    """Stops poor trials of a search early; None: every trial runs to its end."""
-    search_max_session: Count | None = None
-    """Sessions of a trial in a search; None: max_session. With a search_scheduler it must be 1."""
-
-
 class Spec(SpecModel):
     """One experiment."""
 
@@ -328,14 +255,3 @@ class Spec(SpecModel):
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, as plain JSON data."""
         return self.model_dump(mode="json", exclude_unset=True)
-
-
-def replace(spec: Spec, path: str, value: Any) -> Spec:
-    """A copy of the spec with the value at a dotted key path changed, checked again.
-
-    Example: `replace(spec, "agent.algorithm.gamma", 0.9)`.
-
-    Raises:
-        pydantic.ValidationError: the new value does not fit.
-    """
-    return Spec.model_validate(pydash.set_(spec.to_dict(), path, value))

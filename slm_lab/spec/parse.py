@@ -19,11 +19,14 @@ MAX_DEPTH = 50
 MAX_VALUES = 100_000
 
 # possessive, and the closing quote optional: linear on any text, an unclosed string runs to the end
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^\s",:\[\]{}]+|\S', re.DOTALL)
+_STRING = r'"(?:[^"\\]|\\.)*+"?'
+_TOKEN = re.compile(_STRING + r'|[^\s",:\[\]{}]+|\S', re.DOTALL)
+_TRAILING_COMMA = re.compile(rf"({_STRING}|(?:\A|[\[{{:,])\s*,)|,(?=\s*[\]}}])", re.DOTALL)
+"""Or, as its group, a text, or a comma that has nothing before it, which stays an error."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What UTF-8 can't write."""
 _NOT_JSON = {"NaN", "Infinity", "-Infinity"}
-_BOMS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16"} | {
-    codecs.BOM_UTF16_BE: "UTF-16"
-}
+_BOMS = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 
 
 def decode(data: bytes, where: str) -> str:
@@ -34,8 +37,8 @@ def decode(data: bytes, where: str) -> str:
     """
     if len(data) > MAX_BYTES:
         raise SpecError([f"too large for a spec file ({len(data)} bytes)"], where)
-    for bom, encoding in _BOMS.items():
-        if data.startswith(bom):
+    for encoding, boms in _BOMS.items():
+        if data.startswith(boms):
             raise SpecError([f"is {encoding} text, must be UTF-8"], where)
     try:
         return data.decode("utf-8-sig")
@@ -47,17 +50,14 @@ def decode(data: bytes, where: str) -> str:
 def parse_json(text: str, where: str, twice: list[tuple[str, str]] | None = None) -> Any:
     """JSON that may have a comma before a closing bracket. `where` begins the error messages.
 
-    Args:
-        text: of the file
-        where: begins the error messages
-        twice: keys given twice are told here, each with the outermost key it is under, and the last one counts;
-            None: they are errors
+    Keys given twice are errors; or told in `twice`, each with the outermost key it is under, and the last one counts.
 
     Raises:
         SpecError: syntax error (file:line:column), key given twice (each with its line), NaN or Infinity, a number too
             large.
     """
-    clean, faults, repeated = _scan(text)
+    clean = _TRAILING_COMMA.sub(lambda match: match[1] or " ", text)  # as long as it was: places stay
+    faults, repeated = _scan(text)
     if twice is None:
         faults = [*(fault for _, fault in repeated), *faults]
     else:
@@ -83,9 +83,6 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     try:
         loader = _Loader(text)
-    except yaml.YAMLError as e:
-        _yaml_error(e, where)
-    try:
         data = loader.get_single_data()
     except yaml.YAMLError as e:
         _yaml_error(e, where)
@@ -94,8 +91,6 @@ def parse_yaml(text: str, where: str) -> Any:
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as e:
         # PyYAML's own constructors raise these for tags that do not fit their value
         raise SpecError([f"a value that can't be read: {e}"], where) from None
-    finally:
-        loader.dispose()
     if loader.faults:
         raise SpecError(loader.faults, where)
     return plain_data(data, where)
@@ -122,14 +117,14 @@ def plain_data(data: Any, where: str) -> Any:
             for key in value:
                 if not isinstance(key, str):
                     faults.append(f"{_at(path)}key {key!r} must be text: put it in quotes")
-                elif not _writable(key):
+                elif _SURROGATE.search(key):
                     faults.append(f"{_at(path)}key {key!r} is not valid Unicode")
             return {k: copy(v, f"{path}.{k}" if path else str(k), depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [copy(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
         if isinstance(value, float) and not math.isfinite(value):
             faults.append(f"{_at(path)}must be finite (got {value})")
-        elif isinstance(value, str) and not _writable(value):
+        elif isinstance(value, str) and _SURROGATE.search(value):
             faults.append(f"{_at(path)}{value!r} is not valid Unicode")
         elif not isinstance(value, str | int | float | bool | None):
             faults.append(f"{_at(path)}must be a number, text, true, false, null, a list or an object (got {value!r})")
@@ -145,14 +140,6 @@ def _at(path: str) -> str:
     return f"{path}: " if path else ""
 
 
-def _writable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -160,17 +147,13 @@ def _finite(text: str) -> float:
     return value
 
 
-def _scan(text: str) -> tuple[str, list[str], list[tuple[str, str]]]:
-    """The text with each trailing comma made a blank, so that places stay; and what json.loads does not report.
-
-    Keys given twice come last, each with the outermost key it is under.
-    """
-    out, faults = list(text), []
+def _scan(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """What json.loads does not report: faults; and keys given twice, each with the outermost key it is under."""
+    faults: list[str] = []
     twice: list[tuple[str, str]] = []
     outermost = ""
     keys: list[set[str] | None] = []  # of the open objects; None stands for an open list
-    last: re.Match[str] | None = None
-    before = ""
+    last = ""
     line, seen = 1, 0
     for token in _TOKEN.finditer(text):
         word = token[0]
@@ -178,20 +161,17 @@ def _scan(text: str) -> tuple[str, list[str], list[tuple[str, str]]]:
         if word in ("{", "["):
             keys.append(set() if word == "{" else None)
         elif word in ("}", "]"):
-            if keys:
-                keys.pop()
-            if last is not None and last[0] == "," and before not in ("", "{", "[", ",", ":"):
-                out[last.start()] = " "
-        elif word == ":" and last is not None and last[0].startswith('"') and keys and keys[-1] is not None:
-            key = _unquote(last[0])
+            del keys[-1:]
+        elif word == ":" and last.startswith('"') and keys and keys[-1] is not None:
+            key = _unquote(last)
             outermost = key if len(keys) == 1 else outermost
             if key in keys[-1]:
                 twice.append((outermost, f"line {line}: key '{key}' is given twice"))
             keys[-1].add(key)
         elif word in _NOT_JSON:
             faults.append(f"line {line}: {word} is not a number that a spec can hold")
-        before, last = (last[0] if last else ""), token
-    return "".join(out), faults, twice
+        last = word
+    return faults, twice
 
 
 def _unquote(token: str) -> str:

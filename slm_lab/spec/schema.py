@@ -19,6 +19,7 @@ _NAMED: tuple[tuple[str, str, str], ...] = (
     ("net", "type", "NetSpec"),
     ("sink", "name", "SinkSpec"),
 )
+_MODE: Literal["validation"] = "validation"
 _VARIABLE = {"type": "string", "pattern": r"^\$\{\w+\}$", "description": "Filled in with -s name=value."}
 
 
@@ -26,20 +27,21 @@ def file_schema() -> Schema:
     """The schema of a whole spec file: an object of specs, or one bare spec."""
     classes = {kind: {name: lookup(kind, name).Spec for name in names(kind)} for kind, _, _ in _NAMED}
     models: list[type[BaseModel]] = [Spec, *(model for known in classes.values() for model in known.values())]
-    pairs: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for model in dict.fromkeys(models)
-    ]
+    pairs = [(model, _MODE) for model in dict.fromkeys(models)]
     refs, made = models_json_schema(pairs, ref_template="#/$defs/{model}")
     defs: dict[str, Schema] = made["$defs"]
     for kind, key, base in _NAMED:
-        choices = {name: refs[model, "validation"] for name, model in classes[kind].items()}
+        choices = {name: refs[model, _MODE] for name, model in classes[kind].items()}
         defs[base] = _by_name(key, choices, f"{kind.capitalize()}, chosen by '{key}'.")
     # a sink without keys may be given by its name alone
     sinks: Schema = defs["MetaSpec"]["properties"]["sinks"]
     sinks["items"] = {"anyOf": [{"type": "string"}, sinks["items"]]}
     for model in models:
         if issubclass(model, NetSpec):
-            _drop_role_defaults(defs[str(refs[model, "validation"]["$ref"]).rpartition("/")[2]])
+            definition = defs[str(refs[model, _MODE]["$ref"]).rpartition("/")[2]]
+            for key, schema in definition["properties"].items():
+                if key.partition("_")[0] in NetSpec.roles:
+                    schema.pop("default", None)
     defs["Spec"]["required"].remove("name")
     defs["Variable"] = dict(_VARIABLE)
     for name, definition in defs.items():
@@ -74,12 +76,6 @@ def _by_name(key: str, choices: dict[str, Schema], description: str) -> Schema:
             for name, ref in choices.items()
         ],
     }
-
-
-def _drop_role_defaults(definition: Schema) -> None:
-    for key, schema in definition["properties"].items():
-        if key.partition("_")[0] in NetSpec.roles:
-            schema.pop("default", None)
 
 
 def _allow_variables(schema: Any) -> Any:

@@ -38,15 +38,9 @@ def parse_search(spec: Spec) -> list[Axis]:
         raise SpecError(
             ['search: missing, such as "search": {"agent.algorithm.lr__loguniform": [1e-4, 1e-2]}'], spec.name
         )
-    faults: list[str] = []
-    axes = []
-    for path, value in leaves(spec.search):
-        found = _axis(path, value)
-        if isinstance(found, Axis):
-            axes.append(found)
-        else:
-            faults.append(found)
-    axes.sort(key=lambda axis: axis.path)
+    found = [_axis(path, value) for path, value in leaves(spec.search)]
+    axes = sorted((axis for axis in found if isinstance(axis, Axis)), key=lambda axis: axis.path)
+    faults = [fault for fault in found if isinstance(fault, str)]
     faults += _overlaps(axes)
     for axis in axes:
         faults += _unknown_path(spec, axis) or _wrong_values(spec, axis)
@@ -149,32 +143,32 @@ def _overlaps(axes: Sequence[Axis]) -> Iterator[str]:
 
 def _unknown_path(spec: Spec, axis: Axis) -> list[str]:
     """A fault where the path names nothing: no key of the model, and none that the spec itself wrote."""
-    if axis.path.startswith(_OWN) or axis.path.split(".")[0] in _OWN:
+    if axis.path.startswith(_OWN):
         return [f"search.{axis.key}: '{axis.path}' can't be searched"]
     node: Any = spec
     for part in axis.path.split("."):
-        if isinstance(node, BaseModel) and (part in type(node).model_fields or part in (node.model_extra or {})):
-            node = getattr(node, part)
-        elif isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list | tuple) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif node is not None:
+        inside = _inside(node)
+        if part not in inside and node is not None:
             near = nearest(axis.path, _paths(spec, ""), cutoff=0.75)
             hint = f", did you mean '{near}'?" if near else ""
             return [f"search.{axis.key}: '{axis.path}' names nothing in the spec{hint}"]
+        node = inside.get(part)
     return []
+
+
+def _inside(node: Any) -> dict[str, Any]:
+    """What a node holds: of a model all keys that it could have, of a list its indices."""
+    if isinstance(node, BaseModel):
+        return {key: getattr(node, key) for key in (*type(node).model_fields, *(node.model_extra or {}))}
+    if isinstance(node, list | tuple):
+        return {str(i): item for i, item in enumerate(node)}
+    return node if isinstance(node, dict) else {}
 
 
 def _paths(node: Any, prefix: str) -> list[str]:
     """Key paths that the spec has or could have."""
-    if isinstance(node, BaseModel):
-        keys = [*type(node).model_fields, *(node.model_extra or {})]
-        items = [(key, getattr(node, key)) for key in keys]
-    else:
-        items = [*node.items()] if isinstance(node, dict) else []
     found = []
-    for key, value in items:
+    for key, value in _inside(node).items():
         path = f"{prefix}.{key}" if prefix else key
         if not path.startswith("search"):
             found += [path, *_paths(value, path)]

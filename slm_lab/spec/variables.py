@@ -3,11 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slm_lab.lib.errors import SpecError
-from slm_lab.lib.suggest import did_you_mean, nearest
+from slm_lab.lib.suggest import did_you_mean
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SECTIONS = ("agent", "env", "meta", "search")
@@ -61,14 +61,16 @@ def variables(data: Any) -> dict[str, list[str]]:
 
 def fill(data: Any, values: dict[str, str]) -> Any:
     """A copy with each `${name}` that has a value replaced. Alone in its text it becomes what `parse_value` reads."""
-
-    def one(text: str) -> Any:
-        alone = VARIABLE.fullmatch(text)
-        if alone and alone[1] in values:
-            return parse_value(values[alone[1]])
-        return VARIABLE.sub(lambda m: values.get(m[1], m[0]), text)
-
-    return _map_texts(data, one)
+    if isinstance(data, dict):
+        return {key: fill(value, values) for key, value in data.items()}
+    if isinstance(data, list):
+        return [fill(value, values) for value in data]
+    if not isinstance(data, str):
+        return data
+    alone = VARIABLE.fullmatch(data)
+    if alone and alone[1] in values:
+        return parse_value(values[alone[1]])
+    return VARIABLE.sub(lambda m: values.get(m[1], m[0]), data)
 
 
 def apply_sets(spec: dict[str, Any], sets: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -86,7 +88,7 @@ def apply_sets(spec: dict[str, Any], sets: dict[str, str]) -> tuple[dict[str, An
             else:
                 faults.append(f"-s {key}: must be a JSON object (got {text!r})")
         elif "." not in key:
-            faults.append(_unknown_variable(key, sorted(known)))
+            faults.append(f"-s {key}: {_why_no_variable(key, sorted(known))}")
         elif key.partition(".")[0] not in _SECTIONS:
             near = did_you_mean(key, [*key_paths(spec), *known])
             faults.append(f"-s {key}: no such key path{near}")
@@ -125,12 +127,10 @@ def short_env(name: str) -> str:
     return re.split("[/:]", name)[-1].partition("-")[0].lower()
 
 
-def _unknown_variable(key: str, known: list[str]) -> str:
+def _why_no_variable(key: str, known: list[str]) -> str:
     if not known:
-        return f"-s {key}: this spec has no variables (to set a key, give its whole path, such as env.max_frame)"
-    near = nearest(key, known)
-    hint = f", did you mean '{near}'?" if near else ""
-    return f"-s {key}: no ${{{key}}} in this spec{hint} (variables: {', '.join(known)})"
+        return "this spec has no variables (to set a key, give its whole path, such as env.max_frame)"
+    return f"no ${{{key}}} in this spec{did_you_mean(key, known)} (variables: {', '.join(known)})"
 
 
 def _set(data: dict[str, Any], path: list[str], value: Any) -> bool:
@@ -155,13 +155,3 @@ def _texts(data: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(data, list):
         for i, value in enumerate(data):
             yield from _texts(value, f"{path}[{i}]")
-
-
-def _map_texts(data: Any, change: Callable[[str], Any]) -> Any:
-    if isinstance(data, str):
-        return change(data)
-    if isinstance(data, dict):
-        return {k: _map_texts(v, change) for k, v in data.items()}
-    if isinstance(data, list):
-        return [_map_texts(v, change) for v in data]
-    return data

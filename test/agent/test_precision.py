@@ -10,6 +10,7 @@ import pytest
 import torch
 from loguru import logger
 from support.agents import ALGORITHMS, BOX, DISCRETE, Chance, make_info, make_spec
+from support.specs import replace
 from torch import Tensor, nn
 
 from slm_lab.agent import agent as agent_module
@@ -20,7 +21,7 @@ from slm_lab.agent.net.precision import reduced, why_not_bf16
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup
 from slm_lab.spec.load import load_spec
-from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.model import Spec
 from slm_lab.types import ActionSpace, EnvInfo
 
 CPU = torch.device("cpu")

@@ -88,12 +88,13 @@ two:
 """
 
 
-def test_yaml_keeps_its_comments(slm: Any, folder: Path) -> None:
-    (folder / "old.yaml").write_text(YAML)
-    done = slm("migrate", "old.yaml", "-o", "new.yaml")
+@pytest.mark.parametrize("old", ["old.yaml", "old.YML"])
+def test_yaml_keeps_its_comments(slm: Any, folder: Path, old: str) -> None:
+    (folder / old).write_text(YAML)
+    done = slm("migrate", old, "-o", "new.yaml")
     assert done.exit_code == 0
     assert (folder / "new.yaml").read_text().splitlines() == NEW.splitlines()
-    assert "note: old.yaml: one: agent.net.optim_spec.name: GlobalAdam is Adam\n" in done.stderr
+    assert f"note: {old}: one: agent.net.optim_spec.name: GlobalAdam is Adam\n" in done.stderr
     [one, two] = json.loads(slm("validate", "--json", "new.yaml").stdout)
     assert (one["status"], one["notes"]) == ("runs", ["needs -s frames=..."])
     assert (two["status"], two["notes"]) == ("runs", [])

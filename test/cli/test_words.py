@@ -6,9 +6,8 @@ import pytest
 import typer
 from typer.testing import Result
 
-from slm_lab.cli.app import app
+from slm_lab.cli.app import app, route
 from slm_lab.cli.modes import DEFAULT_FILE, DEFAULT_NAME, MODES, Request, parse_mode, parse_words
-from slm_lab.cli.route import route
 from slm_lab.experiment.session.run import Mode
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.files import find_file

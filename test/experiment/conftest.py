@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from loguru import logger
-from support.specs import TINY
+from support.specs import TINY, replace
 
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
-from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.model import Spec
 
 
 @pytest.fixture(scope="session")

@@ -102,3 +102,8 @@ def test_file_that_is_not_what_was_announced(connect: Connect, hub: Hub, server:
     server.objects[file.digest] = b"evil"
     with pytest.raises(HubError, match="not what the hub announced"):
         connect(patience=0.0).download(file, head, tmp_path)
+
+
+def test_the_token_of_a_login_is_hidden_too(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_of_a_login")
+    assert connect(token=None).account.hide("refused: hf_of_a_login") == "refused: ***"

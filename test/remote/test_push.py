@@ -1,6 +1,8 @@
 """What is pushed, and what is not."""
 
+import errno
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from slm_lab.experiment.records.describe import RunLine
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog
+from slm_lab.remote.card import repo_card
 from slm_lab.remote.hub import Hub, HubError
 from slm_lab.remote.names import is_run_file
 from slm_lab.remote.push import push, uploads
@@ -180,3 +183,21 @@ def test_uploads_beside_work_survive_a_failure(log: list[str]) -> None:
     time.sleep(0.1)
     assert len(calls) == count
     assert any("not uploaded, will be tried again: the hub is away" in line for line in log)
+
+
+def test_a_card_whose_marks_are_in_the_wrong_order_is_somebodys() -> None:
+    """Nothing that stands below the table's place is lost."""
+    card = repo_card(None, [])
+    assert card is not None
+    begin, end = [line for line in card.splitlines() if line.startswith("<!--")]
+    assert repo_card(f"{begin} old {end} below", []) == f"{card[card.index(begin) :].rstrip()} below"
+    assert repo_card(f"{end} {begin} below", []) is None
+
+
+def test_a_file_system_without_links(run: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*args: object, **options: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    with snapshot(run.root) as files:
+        assert files.keys() == {*travelling(run.root)}

@@ -16,10 +16,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slm_lab.cli.runs import new_folder
 from slm_lab.lib.errors import LabError
 from slm_lab.remote.dstack import LIMIT_VARIABLE, NAME, Dstack, DstackError
 from slm_lab.remote.ship import archive, pack
-from slm_lab.remote.task import Task, check_name, new_folder, render, run_name
+from slm_lab.remote.task import Task, check_name, render, run_name
 from slm_lab.spec.files import bundled_folder
 
 TASK = Task("a.json", "ppo", "train", "ppo_2026_01_31_120000", {"env": "CartPole-v1"}, repo="me/runs")
@@ -181,3 +182,11 @@ def test_answer_that_is_not_understood(monkeypatch: pytest.MonkeyPatch, tmp_path
         fake(tmp_path, script)
         with pytest.raises(DstackError, match=message):
             Dstack().runs()
+
+
+@pytest.mark.parametrize("plugin", ["", ".envs"])
+def test_what_is_no_module_does_not_travel(plugin: str, tmp_path: Path) -> None:
+    """Not the whole working folder, where no check of the spec came before."""
+    (tmp_path / "secret.txt").write_text("x")
+    with pytest.raises(LabError, match="must be names of Python modules"):
+        pack(tmp_path / "a.json", {"meta": {"plugins": [plugin]}}, tmp_path)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.forked import Forked
+from support.specs import replace
 
 from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
@@ -25,7 +26,7 @@ from slm_lab.lib.cores import available_cores
 from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.load import load_spec
-from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.model import Spec
 
 MAX_FRAME = 3000
 DECAY: dict[str, Any] = {"name": "linear_decay", "start_val": 0.05, "end_val": 0.0, "end_step": MAX_FRAME}

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.specs import replace
 
 from slm_lab.lib.registry import lookup
 from slm_lab.spec.files import bundled_files
 from slm_lab.spec.load import load_spec, read_file
-from slm_lab.spec.model import NetSpec, Spec, replace
+from slm_lab.spec.model import NetSpec, Spec
 from slm_lab.spec.variables import variables
 
 SETS = {"env": "CartPole-v1", "max_frame": "1e6"}

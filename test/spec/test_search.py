@@ -4,10 +4,11 @@ import math
 from typing import Any
 
 import pytest
+from support.specs import replace
 
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import load_spec
-from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.model import Spec
 from slm_lab.spec.search import DISTRIBUTIONS, Axis, Domain, apply, grid
 from slm_lab.spec.search_parse import parse_search
 

@@ -1,6 +1,10 @@
-"""A spec whose run takes a fraction of a second."""
+"""A spec whose run takes a fraction of a second, and a way to change one."""
 
 from typing import Any
+
+import pydash
+
+from slm_lab.spec.model import Spec
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -19,3 +23,8 @@ TINY: dict[str, Any] = {
     "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": 1000},
     "meta": {"max_session": 1, "log_frequency": 200, "checkpoint_interval": 0, "compile": "off"},
 }
+
+
+def replace(spec: Spec, path: str, value: Any) -> Spec:
+    """A copy of the spec with the value at a dotted key path changed, checked again."""
+    return Spec.model_validate(pydash.set_(spec.to_dict(), path, value))

@@ -12,6 +12,7 @@ REMEMBERING = ("Random", "Reinforce", "ActorCritic", "PPO", "SARSA")
 """Algorithms that learn from their own rollouts alone."""
 SCHEDULES = ("clip_eps_spec", "entropy_coef_spec", "explore_var_spec")
 WHOLE_EPISODES = ("OnPolicyReplay", "OnPolicyCrossEntropy")
+PIXELS_AS_THEY_WERE = "false, as by default it was: pixels from 0 to 255 (now: from 0 to 1)"
 
 
 def refuse(draft: Draft) -> None:
@@ -49,8 +50,7 @@ def rename_env(draft: Draft) -> None:
     if "repeat_action_probability" in draft.env:
         remark = ""
     if new_id != env_id and not is_open(env_id):
-        draft.env["name"] = new_id
-        draft.note("env.name", f"'{env_id}' is now '{new_id}'" + (f"; {remark}" if remark else ""))
+        draft.put("env.name", new_id, f"'{env_id}' is now '{new_id}'" + (f"; {remark}" if remark else ""))
 
 
 def correct_schedules(draft: Draft) -> None:
@@ -76,12 +76,12 @@ def _correct_schedule(draft: Draft, path: str, schedule: Data) -> None:
         return
     if last <= first or start == end:
         value = end if last <= first else start
-        draft.algorithm[path.rpartition(".")[2]] = {"name": "no_decay", "start_val": value}
-        draft.note(path, f"no_decay at {value:g}: {kind} had nothing to change over time")
+        constant = {"name": "no_decay", "start_val": value}
+        draft.put(path, constant, f"no_decay at {value:g}: {kind} had nothing to change over time")
     elif end == 0:
         if path.endswith("explore_var_spec") and draft.algorithm.get("action_policy") == "boltzmann":
-            draft.algorithm["explore_var_spec"] = {"name": "no_decay", "start_val": start}
-            draft.note(path, f"no_decay at {start:g}, as it was: a temperature can't decay to 0")
+            constant = {"name": "no_decay", "start_val": start}
+            draft.put(path, constant, f"no_decay at {start:g}, as it was: a temperature can't decay to 0")
         else:
             draft.note(path, f"really decays to 0; it stayed at start_val {start:g}")
     elif end > start:
@@ -93,22 +93,21 @@ def _correct_schedule(draft: Draft, path: str, schedule: Data) -> None:
 def correct_policy(draft: Draft) -> None:
     """How actions are chosen."""
     algorithm = draft.algorithm
-    name, path = algorithm.get("name"), "agent.algorithm.action_policy"
+    name, path, pdtype = algorithm.get("name"), "agent.algorithm.action_policy", algorithm.get("action_pdtype")
     policy = text(algorithm.get("action_policy"))
     if policy.startswith("multi_"):
-        algorithm["action_policy"] = policy = policy.removeprefix("multi_")
-        draft.note(path, f"{policy}: there is one body only")
+        policy = policy.removeprefix("multi_")
+        draft.put(path, policy, f"{policy}: there is one body only")
     if name in POLICIES and policy not in ("default", ""):
-        algorithm["action_policy"] = "default"
-        draft.note(path, f"default: {name} learns from draws of its own policy, '{policy}' made them those of another")
-    if name in POLICIES and algorithm.get("action_pdtype") == "NormalTanh":
-        algorithm["action_pdtype"] = "Normal"
-        draft.note("agent.algorithm.action_pdtype", "Normal: NormalTanh was never part of SLM-Lab")
+        why = f"{name} learns from draws of its own policy, '{policy}' made them those of another"
+        draft.put(path, "default", f"default: {why}")
+    if name in POLICIES and pdtype == "NormalTanh":
+        draft.put("agent.algorithm.action_pdtype", "Normal", "Normal: NormalTanh was never part of SLM-Lab")
     if name in ACTION_VALUES:
-        if policy == "boltzmann" and algorithm.get("action_pdtype") == "Argmax":
-            algorithm["action_pdtype"] = "Categorical"
-            draft.note("agent.algorithm.action_pdtype", "Categorical: with Argmax, boltzmann never explored")
-        elif algorithm.get("action_pdtype") not in (None, "default", "Argmax", "Categorical"):
+        if policy == "boltzmann" and pdtype == "Argmax":
+            why = "with Argmax, boltzmann never explored"
+            draft.put("agent.algorithm.action_pdtype", "Categorical", f"Categorical: {why}")
+        elif pdtype not in (None, "default", "Argmax", "Categorical"):
             draft.drop("agent.algorithm", "action_pdtype")
         if policy == "random":
             raise Gone(f"{path}: 'random' belongs to the algorithm Random")
@@ -116,17 +115,14 @@ def correct_policy(draft: Draft) -> None:
 
 def correct_agent(draft: Draft) -> None:
     """Corrected defects of single algorithms and memories."""
-    algorithm, memory, n = draft.algorithm, draft.memory, draft.num_envs
-    name = algorithm.get("name")
+    name, memory, n = draft.algorithm.get("name"), draft.memory, draft.num_envs
     if name == "DQNBase":
-        algorithm["name"] = name = "DQN"
-        draft.note("agent.algorithm.name", "DQNBase is DQN")
+        draft.put("agent.algorithm.name", "DQN", "DQNBase is DQN")
     if name in ("PPO", "PPOSIL"):
         _correct_ppo(draft, n)
     if name in ("SIL", "PPOSIL"):
-        draft.note(
-            "agent.algorithm.name", f"{name} imitates returns of whole episodes; they were summed over random batches"
-        )
+        told = f"{name} imitates returns of whole episodes; they were summed over random batches"
+        draft.note("agent.algorithm.name", told)
     if memory.get("name") in WHOLE_EPISODES and n > 1:
         draft.note("agent.memory.name", f"{memory['name']} works with several envs now; it never gave a batch")
 
@@ -134,40 +130,36 @@ def correct_agent(draft: Draft) -> None:
 def _correct_ppo(draft: Draft, n: int) -> None:
     algorithm = draft.algorithm
     if algorithm.get("minibatch_size") is None and "time_horizon" in algorithm:
-        algorithm["minibatch_size"] = size = -(-4 // n) * n
-        draft.note("agent.algorithm.minibatch_size", f"{size}, as by default it was 4, rounded up to whole envs")
+        size = -(-4 // n) * n
+        draft.put("agent.algorithm.minibatch_size", size, f"{size}, as by default it was 4, rounded up to whole envs")
     if algorithm.get("entropy_coef_spec") is None:
         draft.note("agent.algorithm.entropy_coef_spec", "no entropy bonus; the loss was not a number")
     horizon = number(algorithm.get("time_horizon"))
     if horizon is not None and horizon % n:
-        draft.note(
-            "agent.algorithm.time_horizon", f"{horizon:g} steps per env; they were rounded up to a multiple of num_envs"
-        )
+        told = f"{horizon:g} steps per env; they were rounded up to a multiple of num_envs"
+        draft.note("agent.algorithm.time_horizon", told)
 
 
 def complete_net(draft: Draft) -> None:
     """Defaults of nets that are others now, and names of optimizers that are gone."""
-    agent = draft.at("agent")
-    if draft.algorithm.get("name") == "Random" and agent.get("net") == {}:
-        agent["net"] = {"type": "MLPNet", "hid_layers": []}
-        draft.note("agent.net", "an MLPNet without hidden layers in place of {}: Random uses none")
+    if draft.algorithm.get("name") == "Random" and draft.at("agent").get("net") == {}:
+        told = "an MLPNet without hidden layers in place of {}: Random uses none"
+        draft.put("agent.net", {"type": "MLPNet", "hid_layers": []}, told)
     for path, net in draft.nets():
         images = net.get("type") in ("ConvNet", "DuelingConvNet")
         if images and "normalize" not in net:
-            net["normalize"] = False
-            draft.note(f"{path}.normalize", "false, as by default it was: pixels from 0 to 255 (now: from 0 to 1)")
+            draft.put(f"{path}.normalize", False, PIXELS_AS_THEY_WERE)
         if net.get("type") == "ConvNet" and "batch_norm" not in net:
-            net["batch_norm"] = True
-            draft.note(f"{path}.batch_norm", "true, as by default it was")
+            draft.put(f"{path}.batch_norm", True, "true, as by default it was")
         every = number(net.get("update_frequency"))
         if every is not None and (every < 1 or every != int(every)):
-            net["update_frequency"] = max(round(every), 1)
-            draft.note(f"{path}.update_frequency", f"{net['update_frequency']}: frames are whole (it was {every:g})")
+            whole = max(round(every), 1)
+            draft.put(f"{path}.update_frequency", whole, f"{whole}: frames are whole (it was {every:g})")
     for path, optim in draft.net_parts("optim_spec"):
         name = text(optim.get("name"))
         if name in ("GlobalAdam", "GlobalRMSprop"):
-            optim["name"] = name.removeprefix("Global")
-            draft.note(f"{path}.name", f"{name} is {optim['name']}")
+            plain = name.removeprefix("Global")
+            draft.put(f"{path}.name", plain, f"{name} is {plain}")
 
 
 def recur(draft: Draft) -> None:
@@ -178,19 +170,16 @@ def recur(draft: Draft) -> None:
     for key in ("frame_op", "frame_op_len"):
         draft.env.pop(key, None)
     if draft.algorithm.get("name") not in REMEMBERING:
-        net["type"] = "RecurrentWindowNet"
         draft.env.update(frame_op="stack", frame_op_len=int(length))
-        draft.note(
-            "agent.net.type", f"RecurrentWindowNet: reads the last {length:g} observations, which the env stacks"
-        )
+        told = f"RecurrentWindowNet: reads the last {length:g} observations, which the env stacks"
+        draft.put("agent.net.type", "RecurrentWindowNet", told)
         return
-    draft.note(
-        "agent.net.type", f"RecurrentNet remembers the whole episode; gradients go back seq_len ({length:g}) steps"
-    )
+    told = f"RecurrentNet remembers the whole episode; gradients go back seq_len ({length:g}) steps"
+    draft.note("agent.net.type", told)
     rollout = number(rollout_length(draft))
     if draft.memory.get("name") == "OnPolicyBatchReplay" and rollout is not None and rollout % length:
-        net["seq_len"] = next(n for n in range(int(length), 0, -1) if rollout % n == 0)
-        draft.note("agent.net.seq_len", f"{net['seq_len']}, as it must divide the {rollout:g} steps of a rollout")
+        fits = next(n for n in range(int(length), 0, -1) if rollout % n == 0)
+        draft.put("agent.net.seq_len", fits, f"{fits}, as it must divide the {rollout:g} steps of a rollout")
 
 
 def distribute(draft: Draft) -> None:
@@ -199,11 +188,10 @@ def distribute(draft: Draft) -> None:
     if not meta.get("distributed") or not isinstance(name, str):
         return
     if name not in (*POLICIES, "SARSA"):
-        meta.update(distributed=False, max_session=1)
-        draft.note("meta.distributed", f"false, with one session: {name} learns in one process")
+        meta["max_session"] = 1
+        draft.put("meta.distributed", False, f"false, with one session: {name} learns in one process")
     elif draft.net.get("gpu") is True:
-        draft.net["gpu"] = "auto"
-        draft.note("agent.net.gpu", "auto: sessions that learn together do so on the CPU")
+        draft.put("agent.net.gpu", "auto", "auto: sessions that learn together do so on the CPU")
 
 
 def rollout_length(draft: Draft) -> Any:
@@ -213,13 +201,40 @@ def rollout_length(draft: Draft) -> Any:
     5
     """
     algorithm = draft.algorithm
+    if algorithm.get("time_horizon") is not None:
+        return algorithm["time_horizon"]
     by_steps = algorithm.get("num_step_returns") if algorithm.get("lam") is None else None
-    return next(
-        (x for x in (algorithm.get("time_horizon"), by_steps) if x is not None), algorithm.get("training_frequency")
-    )
+    return algorithm.get("training_frequency") if by_steps is None else by_steps
 
 
-def mark(spec: Data, version: int) -> Data:
-    """The spec as one of the present format, so that nothing in it is taken for an old one again."""
-    meta: Any = spec.get("meta")
-    return {**spec, "meta": {**meta, "version": version}} if isinstance(meta, dict) else spec
+def keep_number_of_updates(draft: Draft) -> None:
+    """As many updates from a replay memory as the spec had: once a vector step at most then, by frames now."""
+    algorithm, n, path = draft.algorithm, draft.num_envs, "agent.algorithm.training_frequency"
+    if draft.memory.get("name") not in ("Replay", "PrioritizedReplay"):
+        return
+    draft.drop_all("agent.algorithm", ("num_step_returns",))
+    searched = draft.spec.get("search")
+    if isinstance(searched, dict):
+        _raise_choices(draft, searched, n, "")
+    like_sac = algorithm.get("name") in ("SoftActorCritic", "CrossQ")
+    every = number(algorithm.get("training_frequency", 1 if like_sac else None))
+    if every is not None and 0 < every < n:
+        draft.put(path, n, f"{n}, as it was with {n} envs: one training a vector step; {every:g} now counts frames")
+    if like_sac and algorithm.get("training_iter") is None and (n > 1 or "training_iter" in algorithm):
+        draft.put("agent.algorithm.training_iter", n, f"{n}, as by default it was: num_envs")
+
+
+def _raise_choices(draft: Draft, space: Data, n: int, above: str) -> None:
+    """Searched frequencies below `n` had the effect of n."""
+    for key, value in space.items():
+        name, _, distribution = key.partition("__")
+        path = f"{above}{name}"
+        if not distribution and isinstance(value, dict):
+            _raise_choices(draft, value, n, f"{path}.")
+        elif path == "agent.algorithm.training_frequency" and isinstance(value, list):
+            raised: list[Any] = [n if (number(x) or n) < n else x for x in value]
+            if raised != value:
+                space[key] = raised
+                draft.note(f"search.{path}", f"at least {n}, as it was with {n} envs; it now counts frames")
+        elif path == "env.num_envs":
+            draft.note(f"search.{path}", "no longer changes the number of updates; it did")

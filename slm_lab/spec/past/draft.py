@@ -29,6 +29,12 @@ class Draft:
         """Add a note about a key."""
         self.notes.append(f"{path}: {text}")
 
+    def put(self, path: str, value: Any, text: str) -> None:
+        """Give a key a value, and note it."""
+        block, _, key = path.rpartition(".")
+        self.at(block)[key] = value
+        self.note(path, text)
+
     def drop(self, path: str, key: str) -> None:
         """Leave out what nothing reads."""
         del self.at(path)[key]

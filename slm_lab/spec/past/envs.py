@@ -2,6 +2,8 @@
 
 import re
 
+from slm_lab.spec.variables import VARIABLE
+
 _OTHER_BODY = "the robot and the reward differ: scores can't be compared"
 _SKIP = "4 frames are skipped, instead of 2 to 5 at random"
 _STICKY = "actions now stick with probability 0.25, unless env.repeat_action_probability says otherwise"
@@ -52,17 +54,7 @@ _BUMPED = {
 }
 """Ids whose version went up with small changes; the ones that old specs use."""
 
-_PLAIN_GAMES = (
-    "BeamRider",
-    "Breakout",
-    "Enduro",
-    "MsPacman",
-    "Pong",
-    "Qbert",
-    "Seaquest",
-    "SpaceInvaders",
-    "VideoPinball",
-)
+_PLAIN_GAMES = "BeamRider|Breakout|Enduro|MsPacman|Pong|Qbert|Seaquest|SpaceInvaders|VideoPinball"
 """Games whose plain ids (`VideoPinball-v0`) old specs use."""
 
 UNITY = "Unity's envs need the package mlagents-envs, and a module of yours that registers them with gymnasium"
@@ -77,8 +69,6 @@ _GONE = (
     (r"SLM.(Pavlovian|Sensorimotor).*", "its code was never part of SLM-Lab"),
     (rf"Roboschool(?!(?:{_TASK})-).*", "Roboschool is no longer maintained, and gymnasium has no such robot"),
 )
-_VARIABLE = re.compile(r"\$\{\w+\}")
-
 MANY_JOINTS = re.compile(
     rf"(?:Roboschool)?(?!Inverted)(?:{_TASK})(?:(?:Py)?BulletEnv)?-v\d|BipedalWalker\w*-v\d|LunarLanderContinuous-v\d"
 )
@@ -99,7 +89,7 @@ def why_gone(env_id: str) -> str | None:
 
 def is_open(env_id: str) -> bool:
     """Whether the id holds a variable without a value."""
-    return _VARIABLE.search(env_id) is not None
+    return VARIABLE.search(env_id) is not None
 
 
 def is_atari(env_id: str) -> bool:
@@ -110,7 +100,7 @@ def is_atari(env_id: str) -> bool:
     """
     return (
         env_id.startswith("ALE/")
-        or re.fullmatch(rf"\w+(NoFrameskip|Deterministic)-v\d|({'|'.join(_PLAIN_GAMES)})-v\d", env_id) is not None
+        or re.fullmatch(rf"\w+(NoFrameskip|Deterministic)-v\d|({_PLAIN_GAMES})-v\d", env_id) is not None
     )
 
 

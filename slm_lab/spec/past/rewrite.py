@@ -17,10 +17,7 @@ WIDTH = 120
 def json_text(value: Any, indent: int = 0, used: int = 0) -> str:
     """JSON with two blanks a level, and on one line what fits there.
 
-    Args:
-        value: plain data
-        indent: columns that its lines begin with
-        used: columns taken on its first line, by a key and a comma
+    Its lines begin with `indent` columns; on the first, `used` more are taken, by a key and a comma.
 
     >>> print(json_text({"a": {"b": [1, 2]}}))
     {"a": {"b": [1, 2]}}

@@ -38,8 +38,8 @@ def _atari(draft: Draft, env_id: str) -> None:
     length = here.pop("frame_op_len", None)
     frames = number(length) or 1
     if frames != 4:
-        here["stack_num"] = int(frames)
-        draft.note("env.stack_num", f"{frames:g} pictures at once, as frame_op_len said; by default there are 4")
+        told = f"{frames:g} pictures at once, as frame_op_len said; by default there are 4"
+        draft.put("env.stack_num", int(frames), told)
     elif length is not None:
         draft.note("env.frame_op", "left out: Atari envs show the last 4 pictures by themselves")
     size = here.pop("image_downsize", None)
@@ -52,15 +52,12 @@ def _atari(draft: Draft, env_id: str) -> None:
         del here["reward_scale"]
         draft.note("env.reward_scale", "'sign' is the default of Atari games: env.clip_reward 1")
     elif scale is None or number(scale) is not None:
-        here["clip_reward"] = False
         if scale in (None, 1):
             here.pop("reward_scale", None)
-        draft.note("env.clip_reward", "false: without reward_scale 'sign', rewards were not clipped")
-    here["life_loss_info"] = True
-    draft.note("env.life_loss_info", "true: a lost life ended an episode in training")
+        draft.put("env.clip_reward", False, "false: without reward_scale 'sign', rewards were not clipped")
+    draft.put("env.life_loss_info", True, "true: a lost life ended an episode in training")
     if env_id.endswith("-v4") or is_open(env_id):
-        here["repeat_action_probability"] = 0.0
-        draft.note("env.repeat_action_probability", "0: actions did not stick")
+        draft.put("env.repeat_action_probability", 0.0, "0: actions did not stick")
 
 
 def _other(draft: Draft) -> None:
@@ -78,9 +75,8 @@ def _other(draft: Draft) -> None:
 def _drop_normalize_state(draft: Draft) -> None:
     if draft.env.pop("normalize_state", None):
         draft.env["normalize_obs"] = True
-        draft.note(
-            "env.normalize_state", "now normalize_obs: each element by its own mean and deviation, not all by one"
-        )
+        told = "now normalize_obs: each element by its own mean and deviation, not all by one"
+        draft.note("env.normalize_state", told)
 
 
 def agent(draft: Draft) -> None:
@@ -95,14 +91,12 @@ def agent(draft: Draft) -> None:
         _soft_actor_critic(draft)
     greedy = algorithm.get("action_policy") == "epsilon_greedy"
     if greedy and name not in ACTOR_CRITICS and algorithm.get("action_pdtype") in ("default", "Categorical", None):
-        draft.note(
-            "agent.algorithm.action_policy",
-            "epsilon_greedy takes the best action; without action_pdtype Argmax it drew from softmax(Q)",
-        )
+        told = "epsilon_greedy takes the best action; without action_pdtype Argmax it drew from softmax(Q)"
+        draft.note("agent.algorithm.action_policy", told)
     many = MANY_JOINTS.fullmatch(text(draft.env.get("name")))
     if many and name in (*ACTOR_CRITICS, "Reinforce") and algorithm.get("action_pdtype") in ("default", None):
-        algorithm["action_pdtype"] = "MultivariateNormal"
-        draft.note("agent.algorithm.action_pdtype", "MultivariateNormal, as by default it was: the net gives variances")
+        told = "MultivariateNormal, as by default it was: the net gives variances"
+        draft.put("agent.algorithm.action_pdtype", "MultivariateNormal", told)
     if memory.get("use_cer") is True:
         draft.note("agent.memory.use_cer", "all transitions since the last batch are in the next one; the newest was")
     _net(draft)
@@ -112,12 +106,11 @@ def _soft_actor_critic(draft: Draft) -> None:
     algorithm = draft.algorithm
     size: Any = draft.memory.get("batch_size")
     if algorithm.get("training_start_step") is None and number(size) is not None:
-        algorithm["training_start_step"] = size
-        draft.note("agent.algorithm.training_start_step", f"{size}, as by default it was: batch_size")
+        draft.put("agent.algorithm.training_start_step", size, f"{size}, as by default it was: batch_size")
     if algorithm.get("action_pdtype") == "GumbelSoftmax":
-        algorithm["action_pdtype"] = "Categorical"
-        draft.note(
+        draft.put(
             "agent.algorithm.action_pdtype",
+            "Categorical",
             "Categorical: expectations over discrete actions are exact, not by GumbelSoftmax samples; "
             "their target entropy is 0.6 ln n, as -n can't be reached",
         )
@@ -128,12 +121,10 @@ def _net(draft: Draft) -> None:
         if text(net.get("type")).endswith("MLPNet") and "batch_norm" in net:
             draft.drop(path, "batch_norm")
         if "gpu" not in net:
-            net["gpu"] = False
-            draft.note(f"{path}.gpu", "false, as by default it was (now: auto)")
+            draft.put(f"{path}.gpu", False, "false, as by default it was (now: auto)")
     for path, optim in draft.net_parts("optim_spec"):
         name = optim.get("name")
         if name in ("Lookahead", "RAdam"):
-            optim["name"] = "AdamW"
             for key in ("optimizer", "alpha", "k"):
                 optim.pop(key, None)
-            draft.note(f"{path}.name", f"{name} is AdamW, as in SLM-Lab 5")
+            draft.put(f"{path}.name", "AdamW", f"{name} is AdamW, as in SLM-Lab 5")

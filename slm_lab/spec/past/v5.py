@@ -1,11 +1,16 @@
 """From SLM-Lab 5, and the state of November 2025 that it came from: they are written alike."""
 
-from slm_lab.spec.past.common import ACTOR_CRITICS, rollout_length
-from slm_lab.spec.past.draft import Data, Draft, number, text
+from slm_lab.spec.past.common import ACTOR_CRITICS, PIXELS_AS_THEY_WERE, rollout_length
+from slm_lab.spec.past.draft import Data, Draft, Gone, number, text
 from slm_lab.spec.past.envs import is_atari
+from slm_lab.spec.past.keys import net_defaults
+from slm_lab.spec.search import leaves
 
 _PERIODS = ("T_0", "T_max", "step_size", "step_size_down", "step_size_up", "total_iters", "total_steps")
 """Keys of torch's schedules that count their steps; `milestones` is a list of such."""
+_APART = ("type", "shared", "use_same_optim", "gpu")
+"""Keys of a net that are no role's own."""
+_OLD, _NEW = "agent.critic_net.", "agent.net.critic_"
 
 
 def env(draft: Draft) -> None:
@@ -49,16 +54,12 @@ def net(draft: Draft) -> None:
     for path, here in draft.nets():
         every = number(here.get("update_frequency"))
         if here.get("update_type") == "polyak" and every is not None and every != 1:
-            here["update_frequency"] = 1
-            draft.note(
-                f"{path}.update_frequency",
-                f"1: polyak moved the target at every update, whatever its value ({every:g})",
-            )
+            told = f"1: polyak moved the target at every update, whatever its value ({every:g})"
+            draft.put(f"{path}.update_frequency", 1, told)
         # only images are divided by 255
         images = "Conv2d" in f"{here.get('arc')}{here.get('actor_arc')}"
         if here.get("type") == "TorchArcNet" and "normalize" not in here and images:
-            here["normalize"] = False
-            draft.note(f"{path}.normalize", "false, as by default it was: pixels from 0 to 255 (now: from 0 to 1)")
+            draft.put(f"{path}.normalize", False, PIXELS_AS_THEY_WERE)
     frames = frames_per_training(draft)
     for path, schedule in draft.net_parts("lr_scheduler_spec"):
         _to_frames(draft, path, schedule, frames)
@@ -98,3 +99,37 @@ def _to_frames(draft: Draft, path: str, schedule: Data, frames: int | None) -> N
     if decays:
         schedule["gamma"] **= 1 / frames
     draft.note(path, f"its unit is frames; it was trainings, of {frames} frames each")
+
+
+def join_nets(draft: Draft) -> None:
+    """CrossQ's second net, `agent.critic_net`, as keys of `agent.net` with `critic_` before them.
+
+    Paths of a search follow.
+
+    Raises:
+        Gone: the two nets are of different types.
+    """
+    agent, net, critic = draft.at("agent"), draft.net, draft.at("agent.critic_net")
+    if draft.algorithm.get("name") != "CrossQ" or not critic or not net:
+        return
+    kinds = [part.get("type") for part in (net, critic)]
+    if kinds[0] != kinds[1]:
+        raise Gone(f"agent.critic_net.type: must be that of agent.net ({kinds[0]!r}), got {kinds[1]!r}")
+    del agent["critic_net"]
+    own = {key: value for key, value in critic.items() if key not in _APART}
+    # what it left out had the default, not the value of the other net
+    unsaid = {key: value for key, value in net_defaults(net.get("type")).items() if net.get(key, value) != value}
+    net.update({f"critic_{key}": value for key, value in {**unsaid, **own}.items() if key not in _APART})
+    for key in ("shared", "use_same_optim"):
+        if net.get(key) is True:
+            net[key] = False
+    draft.note("agent.critic_net", "its keys are now keys of agent.net, with 'critic_' before them")
+    space = draft.spec.get("search")
+    paths = dict(leaves(space)) if isinstance(space, dict) else {}
+    if any(path.startswith(_OLD) for path in paths):
+        draft.spec["search"] = {
+            _NEW + path.removeprefix(_OLD) if path.startswith(_OLD) else path: value for path, value in paths.items()
+        }
+    if "Renorm" in str(critic.get("arc", "")):
+        text = "batch renormalization corrects in full after warmup_steps and not before; it did so more and more"
+        draft.note("agent.net.critic_arc", text)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from support.agents import Chance, make_info, make_spec
+from support.specs import replace
 from torch import Tensor
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.scales import AdvantageScale, TargetScale
 from slm_lab.functional.normalize import merge_moments, quantile_range, symlog
-from slm_lab.spec.model import replace
 
 CPU = torch.device("cpu")
 

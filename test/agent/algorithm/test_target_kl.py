@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 from support.agents import Chance, make_info, make_spec
+from support.specs import replace
 
 from slm_lab.agent.agent import Agent
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import load_spec
-from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.model import Spec
 
 
 def spec(target: float | None, **net: Any) -> Spec:

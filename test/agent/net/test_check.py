@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support.agents import make_info, make_spec
+from support.specs import replace
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.net.check import net_faults
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, names
-from slm_lab.spec.model import NetSpec, replace
+from slm_lab.spec.model import NetSpec
 from slm_lab.types import Continuous, EnvInfo
 
 STEP = {"name": "StepLR", "step_size": 10}

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from support.agents import Chance, make_info, make_spec
+from support.specs import replace
 from torch import nn
 from torch.nn.functional import batch_norm
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.net.arc import ArcBody
 from slm_lab.agent.net.normalization import BatchNorm, BatchRenorm
-from slm_lab.spec.model import replace
 
 
 def statistics(layer: nn.Module) -> list[torch.Tensor]:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.specs import replace
 
 from slm_lab.experiment.search.journal import Journal
-from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.model import Spec
 
 Search = Callable[..., Spec]
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.specs import replace
 
 from slm_lab.experiment import launch
 from slm_lab.experiment.records.runs import RunFile, Status
@@ -11,7 +12,7 @@ from slm_lab.experiment.trial.trial import Trial
 from slm_lab.lib.layout import Layout
 from slm_lab.spec.files import bundled_files
 from slm_lab.spec.load import load_spec
-from slm_lab.spec.model import Spec, replace
+from slm_lab.spec.model import Spec
 from slm_lab.spec.past.envs import MUJOCO
 
 SKIPPED = ("Adventure", "MontezumaRevenge", "Pitfall", "PrivateEye", "Venture", "ElevatorAction")

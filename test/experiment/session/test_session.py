@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from safetensors.torch import load_file
+from support.specs import replace
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slm_lab.agent.agent import Agent
@@ -18,7 +19,6 @@ from slm_lab.experiment.session.run import Mode, Run
 from slm_lab.experiment.session.session import Session, checkpoint
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import plain
-from slm_lab.spec.model import replace
 from slm_lab.types import Step
 
 NewRun = Callable[..., Run]

@@ -2,14 +2,13 @@
 
 import gymnasium as gym
 import pytest
-from support.specs import TINY
+from support.specs import TINY, replace
 
 from slm_lab.agent.net.actor_critic import DeterministicPolicy, Policy
 from slm_lab.env.make import make_env
 from slm_lab.experiment.trial import build as module
 from slm_lab.experiment.trial.build import build, explain_idle
 from slm_lab.spec.load import load_spec
-from slm_lab.spec.model import replace
 
 KEY = "env.reward_weights"
 

@@ -4,14 +4,14 @@ import copy
 from typing import Any, ClassVar
 
 import pytest
-from support.specs import TINY
+from support.specs import TINY, replace
 
 from slm_lab import api
 from slm_lab.agent.algorithm.random import Random
 from slm_lab.experiment.trial.check import check_spec, load_spec, load_specs, require_search
 from slm_lab.lib import registry
 from slm_lab.lib.errors import SpecError
-from slm_lab.spec.model import AlgorithmSpec, Spec, replace
+from slm_lab.spec.model import AlgorithmSpec, Spec
 
 PPO = {
     "name": "PPO",

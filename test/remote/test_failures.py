@@ -1,7 +1,7 @@
 import pytest
 
-from slm_lab.remote import retry as module
-from slm_lab.remote.retry import retry
+from slm_lab.remote import failures
+from slm_lab.remote.failures import DamagedError, retry
 
 
 class Clock:
@@ -22,12 +22,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(module, "time", made)
+    monkeypatch.setattr(failures, "time", made)
     return made
 
 
 def failing(times: int) -> list[Exception]:
-    return [OSError(str(i)) for i in range(times)]
+    return [DamagedError(str(i)) for i in range(times)]
 
 
 def ignore(error: Exception, wait: float) -> None:
@@ -42,7 +42,7 @@ def attempt(errors: list[Exception]) -> str:
 
 def test_waits_grow(clock: Clock) -> None:
     errors = failing(5)
-    done = retry(lambda: attempt(errors), lambda e: True, patience=100, told=ignore)
+    done = retry(lambda: attempt(errors), patience=100, told=ignore)
     assert done == "done"
     for wait, wanted in zip(clock.waits, [1, 2, 4, 8, 16], strict=True):
         assert 0.75 * wanted <= wait <= 1.25 * wanted
@@ -50,12 +50,12 @@ def test_waits_grow(clock: Clock) -> None:
 
 def test_patience_ends(clock: Clock) -> None:
     errors = failing(100)
-    with pytest.raises(OSError, match=r"[2-4]"):
-        retry(lambda: attempt(errors), lambda e: True, patience=10, told=ignore)
+    with pytest.raises(DamagedError, match=r"[2-4]"):
+        retry(lambda: attempt(errors), patience=10, told=ignore)
     assert clock.now <= 10
 
 
 def test_what_does_not_pass_is_raised_at_once(clock: Clock) -> None:
     with pytest.raises(ValueError, match="no"):
-        retry(lambda: attempt([ValueError("no")]), lambda e: isinstance(e, OSError), patience=10, told=ignore)
+        retry(lambda: attempt([ValueError("no")]), patience=10, told=ignore)
     assert clock.waits == []
