@@ -21,7 +21,7 @@ from typing import Any
 
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment import launch
-from slm_lab.experiment.graphs.plot_runs import plot
+from slm_lab.experiment.graphs.plot import plot
 from slm_lab.experiment.play.enjoy import SavedPolicy
 from slm_lab.experiment.play.measure import Evaluation, evaluate
 from slm_lab.experiment.play.policy import Policy

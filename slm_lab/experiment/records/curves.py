@@ -30,19 +30,19 @@ class Curve(NamedTuple):
 
 
 def moving_average(y: "ArrayLike", rows: int = MA_ROWS) -> "Floats":
-    """Mean of the last `rows` values (fewer at the start) at each place, NaN left out, [N].
+    """Mean of the last `rows` values (fewer at the start) at each place, NaN left out, [..., N].
 
     >>> moving_average([1.0, 3.0, 8.0], rows=2).tolist()
     [1.0, 2.0, 5.5]
     """
     y = np.asarray(y, float)
     known = np.isfinite(y)
-    total = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0))])
-    count = np.concatenate([[0], np.cumsum(known)])
-    last = np.arange(1, y.size + 1)
+    total = np.insert(np.cumsum(np.where(known, y, 0.0), axis=-1), 0, 0.0, axis=-1)
+    count = np.insert(np.cumsum(known, axis=-1), 0, 0, axis=-1)
+    last = np.arange(1, y.shape[-1] + 1)
     first = np.maximum(last - rows, 0)
-    n = count[last] - count[first]
-    return np.divide(total[last] - total[first], n, out=np.full(y.size, np.nan), where=n > 0)
+    n = count[..., last] - count[..., first]
+    return np.divide(total[..., last] - total[..., first], n, out=np.full_like(y, np.nan), where=n > 0)
 
 
 def thin(y: "ArrayLike", points: int) -> "NDArray[np.intp]":
