@@ -20,7 +20,6 @@ from slm_lab.experiment.session.resources import needs_inductor, use_compile
 from slm_lab.experiment.session.results import RunResult, Scalars, TrialResult
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial.check import require, require_change, require_search
-from slm_lab.experiment.trial.contain import log_file
 from slm_lab.experiment.trial.origin import open_origin, save_origin
 from slm_lab.experiment.trial.pool import Pool
 from slm_lab.experiment.trial.stopping import StopRequest
@@ -29,7 +28,7 @@ from slm_lab.lib.compiler import Effort, start_ahead
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
-from slm_lab.lib.log import check_level, renew_notes
+from slm_lab.lib.log import check_level, log_file, renew_notes
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
@@ -93,7 +92,7 @@ def run_spec(
         if mode is not Mode.SEARCH:
             write_json(layout.trial_spec(0), spec.to_dict())
         save_origin(origin, layout)
-        with locked(layout) as held, log_file(layout.log(layout.name), options):
+        with locked(layout) as held, log_file(layout.log(layout.name), options.log_level):
             # the check of the spec may have logged them already, before there was a file
             renew_notes()
             file = RunFile.create(layout, mode, options)
@@ -165,7 +164,7 @@ def resume(
         logger.info("resuming {}", layout.root)
         layout.make_folders()
         rewrite = rewritten(layout, spec) if changes else nullcontext()
-        with log_file(layout.log(layout.name), merged), rewrite:
+        with log_file(layout.log(layout.name), merged.log_level), rewrite:
             renew_notes()
             tell_changes(layout, spec, changes)
             file, callbacks = file.resumed(changes), callbacks or Callbacks()

@@ -16,18 +16,18 @@ from loguru import logger
 from slm_lab.agent.net.precision import float32_products
 from slm_lab.experiment.session import checkpoint
 from slm_lab.experiment.session.results import Crash, Outcome
-from slm_lab.experiment.session.run import Options, Run
+from slm_lab.experiment.session.run import Run
 from slm_lab.experiment.session.session import Session
 from slm_lab.experiment.trial.pool import Job
 from slm_lab.lib.compile import CompileInterrupted
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_atomic
-from slm_lab.lib.log import FILE_FORMAT, check_level
+from slm_lab.lib.log import add_handler, log_file, of_thread
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.model import Spec
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    from loguru import Message
 
 Event = dict[str, Any]
 """What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...}, {"kind": "episodes", "episodes":
@@ -187,38 +187,17 @@ def _process() -> Iterator[None]:
 @contextmanager
 def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]:
     """The session's own log file, beside what the process logs anyway; or instead, where its warnings are reported."""
+    # of several sessions in a process, each hears its own
+    thread = threading.get_ident() if run.batch > 1 else None
     with ExitStack() as stack:
-        # of several sessions in a process, each hears its own
-        thread = threading.get_ident() if run.batch > 1 else None
         if report is not None:
 
             def forward(message: "Message") -> None:
                 record = message.record
                 report({"kind": "log", "level": record["level"].name, "message": record["message"]})
 
-            hears = functools.partial(_is_of, thread)
-            handler = logger.add(
-                forward, level="WARNING", format="{message}", filter=hears, backtrace=False, diagnose=False
-            )
+            handler = add_handler(forward, level="WARNING", format="{message}", filter=of_thread(thread))
             stack.callback(logger.remove, handler)
         path = run.layout.log(run.layout.s(run.trial, run.session))
-        stack.enter_context(log_file(path, run.options, thread))
+        stack.enter_context(log_file(path, run.options.log_level, thread))
         yield
-
-
-def _is_of(thread: int | None, record: "Record") -> bool:
-    """Whether a message is of this thread; None: of any."""
-    return thread is None or record["thread"].id == thread
-
-
-@contextmanager
-def log_file(path: Path, options: Options, thread: int | None = None) -> Iterator[None]:
-    """A log file, beside where the process logs anyway; of what one thread logs, where one is named."""
-    level, hears = check_level(options.log_level), functools.partial(_is_of, thread)
-    handler = logger.add(
-        path, level=level, format=FILE_FORMAT, filter=hears, encoding="utf-8", backtrace=False, diagnose=False
-    )
-    try:
-        yield
-    finally:
-        logger.remove(handler)
