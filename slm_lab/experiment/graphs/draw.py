@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from slm_lab.experiment.records.statistics import Floats
 from slm_lab.lib.files import write_atomic
 
 if TYPE_CHECKING:
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
 """Colours that stay apart for the colour-blind (Okabe and Ito 2008, two of Paul Tol's behind them)."""
@@ -53,11 +52,11 @@ STYLE: Any = {
 class Line:
     """One line of a graph, with a band or faint companions."""
 
-    x: "Floats"
-    y: "Floats"
-    band: "tuple[Floats, Floats] | None" = None
+    x: Floats
+    y: Floats
+    band: tuple[Floats, Floats] | None = None
     """Low and high edge, [N] each."""
-    faint: "Sequence[tuple[Floats, Floats]]" = ()
+    faint: Sequence[tuple[Floats, Floats]] = ()
     """Drawn thin behind the line: the raw values of an average, the sessions of a mean."""
     label: str = ""
 
@@ -150,7 +149,7 @@ def draw_points(
         save(figure, paths)
 
 
-def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[bool]) -> None:
+def _scatter(axes: "Axes", values: Sequence[Any], y: Floats, early: Sequence[bool]) -> None:
     from matplotlib.ticker import LogFormatter
 
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -240,7 +239,7 @@ def cut(title: str, width: int = 64) -> str:
     return title if len(title) <= width else title[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def floats(values: "ArrayLike | Sequence[float | None]") -> "Floats":
+def floats(values: ArrayLike | Sequence[float | None]) -> Floats:
     """As an array; None is NaN."""
     # None, as JSON and empty cells give it, becomes NaN on the way
     return np.array(values, dtype=float)

@@ -3,24 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from slm_lab.agent.metrics import Row
 from slm_lab.experiment.graphs.draw import Line, draw_panels, draw_points, floats
+from slm_lab.experiment.records.analysis import Metrics
 from slm_lab.experiment.records.compare import group
 from slm_lab.experiment.records.curves import average, moving_average
 from slm_lab.experiment.records.history import Session, Targets, check_metric, read_histories
+from slm_lab.experiment.records.statistics import Floats
 from slm_lab.lib.errors import LabError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from slm_lab.agent.metrics import Row
-    from slm_lab.experiment.records.analysis import Metrics
-    from slm_lab.lib.layout import Layout
-
-    Floats = NDArray[np.float64]
+from slm_lab.lib.layout import Layout
 
 LABELS = {
     "mean_returns": "total_reward, mean of the last 100 episodes",
@@ -52,7 +47,7 @@ CLOCKS = {"frames": ("frame", "frames"), "time": ("wall_t", "wall time (s)")}
 class Graphs:
     """Draws what is known of a run. Each method gives the files that it wrote; a graph without a point is left out."""
 
-    layout: "Layout"
+    layout: Layout
     """Its folders exist."""
     env_name: str
     """For the titles."""
@@ -65,16 +60,11 @@ class Graphs:
         return f"{self.layout.name} on {self.env_name}"
 
     def session(
-        self, trial: int, session: int, rows: "Sequence[Row]", metrics: "Metrics", kind: str = "train"
+        self, trial: int, session: int, rows: Sequence[Row], metrics: Metrics, kind: str = "train"
     ) -> list[Path]:
-        """A session: mean_returns and its moving average, loss, entropy and explore_var where the table has them.
+        """A session: mean_returns and its moving average, loss, entropy and explore_var where its rows have them.
 
-        Args:
-            trial: index.
-            session: index.
-            rows: of its table.
-            metrics: what `analysis.session_metrics` made of them.
-            kind: train or eval.
+        The metrics are what `analysis.session_metrics` made of the rows; the kind is train or eval.
         """
         note = f"trial {trial}, session {session}, {kind}"
         stem = f"{self.layout.s(trial, session)}_session_graph_{kind}"
@@ -87,14 +77,10 @@ class Graphs:
             written += draw_panels(paths, {"": [line]}, self.title, note, _label(y_name), LABELS[x_name])
         return written
 
-    def trial(self, trial: int, metrics: "Metrics") -> list[Path]:
+    def trial(self, trial: int, metrics: Metrics) -> list[Path]:
         """A trial: the mean over its sessions with its bootstrap interval, the sessions thin behind it.
 
         mean_returns and mean_returns_ma go into graph/ and into the run folder too.
-
-        Args:
-            trial: index.
-            metrics: what `analysis.trial_metrics` gave.
         """
         stem = f"{self.layout.t(trial)}_trial_graph"
         sessions = len(metrics["local"]["mean_returns"])
@@ -125,12 +111,7 @@ class Graphs:
         return written
 
     def trials(self, locals_: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[Path]:
-        """Trials of a search in one graph: mean_returns and its moving average over frames.
-
-        Args:
-            locals_: series of each trial, as `analysis.trial_metrics` gives them.
-            labels: one a trial.
-        """
+        """Trials of a search in one graph, from the series of each: mean_returns and its moving average over frames."""
         written = []
         for name in ("mean_returns", "mean_returns_ma"):
             lines = []
@@ -144,7 +125,7 @@ class Graphs:
             written += draw_panels(paths, {"": lines}, self.title, note, _label(name), LABELS["frames"])
         return written
 
-    def _series(self, metrics: "Metrics") -> "Iterator[tuple[str, str, Floats, Floats, list[tuple[Floats, Floats]]]]":
+    def _series(self, metrics: Metrics) -> Iterator[tuple[str, str, Floats, Floats, list[tuple[Floats, Floats]]]]:
         """What is drawn of metrics: names of y and x, x, y; of a moving average also what it averages."""
         local = metrics["local"]
         for name in local:
@@ -243,7 +224,7 @@ def _line(sessions: Sequence[Session], metric: str, clock: str) -> tuple[Line, i
     return _mean_line(xs, ys), len(xs)
 
 
-def _mean_line(xs: "list[Floats]", ys: "list[Floats]", label: str = "", *, faint: bool = False) -> Line:
+def _mean_line(xs: list[Floats], ys: list[Floats], label: str = "", *, faint: bool = False) -> Line:
     """The mean of J sessions, [N_j] each, with its interval where there are several; faint: they are drawn too."""
     curve = average(xs, ys)
     if len(xs) == 1:
