@@ -17,9 +17,8 @@ from slm_lab.experiment.records.wording import block
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.extend import extended, rewritten, tell_changes
 from slm_lab.experiment.session.resources import needs_inductor, use_compile
-from slm_lab.experiment.session.results import RunResult, Scalars, TrialResult
-from slm_lab.experiment.session.run import Mode, Options
-from slm_lab.experiment.trial.check import require, require_change, require_search
+from slm_lab.experiment.session.run import Mode, Options, RunResult, Scalars, TrialResult
+from slm_lab.experiment.trial.check import require, require_search
 from slm_lab.experiment.trial.origin import open_origin, save_origin
 from slm_lab.experiment.trial.pool import Pool
 from slm_lab.experiment.trial.stopping import StopRequest
@@ -128,8 +127,8 @@ def resume(
         spec_name: takes only runs of that spec for `latest`.
         sets: keys to change from here on, by path: `env.max_frame` makes the run longer. Not of a search.
         search: only a search (true), only what is none (false); None: any run.
-        beside: as for `run_spec`.
-        callbacks: as for `run_spec`.
+        beside: see `run_spec`.
+        callbacks: see `run_spec`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
@@ -157,7 +156,7 @@ def resume(
         if file.status is Status.COMPLETED and not changes:
             return _completed(layout, file.mode)
         if changes:
-            require_change(spec, changes)
+            require(spec, changes)
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) not in (None, now):
                 logger.warning("the run was started with {} {}, this is {}: later numbers may differ", name, then, now)
@@ -270,13 +269,8 @@ def _saved(done: TrialResult, sessions: int) -> str:
 
 
 def _completed(layout: Layout, mode: Mode) -> RunResult:
+    """A run that is at its end, with its metrics; of a search those of its best trial."""
     logger.info("{} is completed: nothing is left to do", layout.root)
-    return RunResult(layout.root, Scalars(_metrics(layout, mode)))
-
-
-def _metrics(layout: Layout, mode: Mode) -> dict[str, float]:
-    """Of the trial; of a search, those of its best trial."""
     path = layout.best_scalar() if mode is Mode.SEARCH else layout.trial_scalar(0)
-    if not path.exists():
-        return {}
-    return {name: math.nan if value is None else value for name, value in read_json(path).items()}
+    metrics = read_json(path) if path.exists() else {}
+    return RunResult(layout.root, Scalars({k: math.nan if v is None else v for k, v in metrics.items()}))
