@@ -21,15 +21,14 @@ from typing import Any
 
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment import launch
-from slm_lab.experiment.graphs.plot_runs import plot
+from slm_lab.experiment.graphs.plot import plot
 from slm_lab.experiment.play.enjoy import SavedPolicy
 from slm_lab.experiment.play.measure import Evaluation, evaluate
 from slm_lab.experiment.play.policy import Policy
 from slm_lab.experiment.records.compare import Comparison, compare
 from slm_lab.experiment.report.write import report
 from slm_lab.experiment.session.callbacks import Callbacks, Episode
-from slm_lab.experiment.session.results import RunResult
-from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.experiment.session.run import Mode, Options, RunResult
 from slm_lab.experiment.trial.check import load_spec
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import adopt_console, silenced

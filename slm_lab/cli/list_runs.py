@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slm_lab.cli.report import fits, make_table, print_json, print_table
-from slm_lab.experiment.records.describe import RunLine, describe
+from slm_lab.experiment.records.history import RunLine, describe
 from slm_lab.experiment.records.runs import list_layouts
 from slm_lab.lib.layout import fitting
 from slm_lab.lib.suggest import did_you_mean

@@ -5,7 +5,7 @@ import pstats
 from collections.abc import Callable
 from pathlib import Path
 
-from slm_lab.experiment.session.results import RunResult
+from slm_lab.experiment.session.run import RunResult
 
 LINES = 40
 """Functions listed in each part of the text."""

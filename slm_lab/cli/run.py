@@ -29,7 +29,7 @@ from slm_lab.spec.variables import short_env
 
 if TYPE_CHECKING:
     from slm_lab.cli.upload import Upload
-    from slm_lab.experiment.session.results import RunResult
+    from slm_lab.experiment.session.run import RunResult
 
 OK, CRASHED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 

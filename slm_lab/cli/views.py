@@ -43,7 +43,7 @@ def plot(  # noqa: PLR0917  a parameter is an option
     """
     from slm_lab.cli.report import show_notes
     from slm_lab.cli.runs import find_all
-    from slm_lab.experiment.graphs.plot_runs import plot
+    from slm_lab.experiment.graphs.plot import plot
     from slm_lab.lib.errors import LabError
 
     words = [*(runs or []), *(split_words(folders) or [])]

@@ -17,10 +17,8 @@ from slm_lab.experiment.records.wording import block
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.extend import extended, rewritten, tell_changes
 from slm_lab.experiment.session.resources import needs_inductor, use_compile
-from slm_lab.experiment.session.results import RunResult, Scalars, TrialResult
-from slm_lab.experiment.session.run import Mode, Options
-from slm_lab.experiment.trial.check import require, require_change, require_search
-from slm_lab.experiment.trial.contain import log_file
+from slm_lab.experiment.session.run import Mode, Options, RunResult, Scalars, TrialResult
+from slm_lab.experiment.trial.check import require, require_search
 from slm_lab.experiment.trial.origin import open_origin, save_origin
 from slm_lab.experiment.trial.pool import Pool
 from slm_lab.experiment.trial.stopping import StopRequest
@@ -29,7 +27,7 @@ from slm_lab.lib.compiler import Effort, start_ahead
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json, write_json
 from slm_lab.lib.layout import Layout
-from slm_lab.lib.log import check_level, renew_notes
+from slm_lab.lib.log import check_level, log_file, renew_notes
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
@@ -93,7 +91,7 @@ def run_spec(
         if mode is not Mode.SEARCH:
             write_json(layout.trial_spec(0), spec.to_dict())
         save_origin(origin, layout)
-        with locked(layout) as held, log_file(layout.log(layout.name), options):
+        with locked(layout) as held, log_file(layout.log(layout.name), options.log_level):
             # the check of the spec may have logged them already, before there was a file
             renew_notes()
             file = RunFile.create(layout, mode, options)
@@ -129,8 +127,8 @@ def resume(
         spec_name: takes only runs of that spec for `latest`.
         sets: keys to change from here on, by path: `env.max_frame` makes the run longer. Not of a search.
         search: only a search (true), only what is none (false); None: any run.
-        beside: as for `run_spec`.
-        callbacks: as for `run_spec`.
+        beside: see `run_spec`.
+        callbacks: see `run_spec`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
@@ -158,14 +156,14 @@ def resume(
         if file.status is Status.COMPLETED and not changes:
             return _completed(layout, file.mode)
         if changes:
-            require_change(spec, changes)
+            require(spec, changes)
         for name, now in versions().items():
             if (then := file.content["versions"].get(name)) not in (None, now):
                 logger.warning("the run was started with {} {}, this is {}: later numbers may differ", name, then, now)
         logger.info("resuming {}", layout.root)
         layout.make_folders()
         rewrite = rewritten(layout, spec) if changes else nullcontext()
-        with log_file(layout.log(layout.name), merged), rewrite:
+        with log_file(layout.log(layout.name), merged.log_level), rewrite:
             renew_notes()
             tell_changes(layout, spec, changes)
             file, callbacks = file.resumed(changes), callbacks or Callbacks()
@@ -271,13 +269,8 @@ def _saved(done: TrialResult, sessions: int) -> str:
 
 
 def _completed(layout: Layout, mode: Mode) -> RunResult:
+    """A run that is at its end, with its metrics; of a search those of its best trial."""
     logger.info("{} is completed: nothing is left to do", layout.root)
-    return RunResult(layout.root, Scalars(_metrics(layout, mode)))
-
-
-def _metrics(layout: Layout, mode: Mode) -> dict[str, float]:
-    """Of the trial; of a search, those of its best trial."""
     path = layout.best_scalar() if mode is Mode.SEARCH else layout.trial_scalar(0)
-    if not path.exists():
-        return {}
-    return {name: math.nan if value is None else value for name, value in read_json(path).items()}
+    metrics = read_json(path) if path.exists() else {}
+    return RunResult(layout.root, Scalars({k: math.nan if v is None else v for k, v in metrics.items()}))

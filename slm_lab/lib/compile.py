@@ -82,20 +82,12 @@ def interrupt_compiler(frame: FrameType | None) -> None:
         frame = frame.f_back
 
 
-class Compiler(Protocol):
-    """Like `compile_function`."""
-
-    def __call__(self, fn: TensorFunction, example: Sequence[Tensor], *, quick: bool) -> Compiled:
-        """See compile_function."""
-        ...
-
-
 _here = threading.local()
 """Of this thread, what compiles in it."""
 
 
 @contextmanager
-def compiling_by(make: Compiler) -> Iterator[None]:
+def compiling_by(make: Callable[..., Compiled]) -> Iterator[None]:
     """Inside, in this thread, `compile_function` is `make`."""
     _here.make = make
     try:
@@ -118,7 +110,7 @@ def compile_function(fn: TensorFunction, example: Sequence[Tensor], *, quick: bo
     Raises:
         CompileError: no C++ compiler, or the graph is refused
     """
-    make: Compiler = getattr(_here, "make", compile_alone)
+    make: Callable[..., Compiled] = getattr(_here, "make", compile_alone)
     return make(fn, example, quick=quick)
 
 
@@ -271,7 +263,6 @@ def _compile_once(graph: torch.fx.GraphModule, example: Sequence[Tensor], packag
 
 
 def _lock(path: Path) -> AbstractContextManager[int]:
-    """Hold a lock file while compiling."""
     return hold(path, TIMEOUT, CompileError("another process has been compiling the same graph for too long"))
 
 

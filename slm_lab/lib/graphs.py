@@ -91,18 +91,10 @@ class Graphed:
         fn: gives a sequence of tensors
         device: where they are
         held: positions of the arguments that the function changes
-        recorder: see Recorder
     """
 
-    def __init__(
-        self,
-        fn: Callable[..., Sequence[Tensor]],
-        device: torch.device,
-        *,
-        held: Collection[int] = (),
-        recorder: Recorder | None = None,
-    ) -> None:
-        self._fn, self._device, self._held, self._recorder = fn, device, held, recorder
+    def __init__(self, fn: Callable[..., Sequence[Tensor]], device: torch.device, held: Collection[int] = ()) -> None:
+        self._fn, self._device, self._held = fn, device, held
         self._args: list[Tensor] = []
         self._copied: set[int] = set()
         self._replayed: Replayed | None = None
@@ -113,7 +105,7 @@ class Graphed:
         if self._replayed is None or moved - self._copied:
             self._copied |= moved.difference(self._held)
             self._args = [t.clone() if i in self._copied else t for i, t in enumerate(args)]
-            self._replayed = Replayed(lambda: self._fn(*self._args), self._device, self._recorder)
+            self._replayed = Replayed(lambda: self._fn(*self._args), self._device)
         for i in self._copied:
             self._args[i].copy_(args[i])
         return tuple(out.clone() for out in self._replayed())

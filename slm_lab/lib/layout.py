@@ -70,10 +70,9 @@ class Layout:
             FileNotFoundError: the folder holds no spec file of a run.
         """
         root = Path(root).resolve()
-        for path in sorted(root.glob("*_spec.json"), key=lambda p: len(p.name)):
-            match = FOLDER_NAME.fullmatch(root.name)
-            if match is not None and match["spec"] == path.name.removesuffix("_spec.json"):
-                return cls(root, match["spec"])
+        match = FOLDER_NAME.fullmatch(root.name)
+        if match is not None and (root / f"{match['spec']}_spec.json").exists():
+            return cls(root, match["spec"])
         raise FileNotFoundError(f"{root}: not a run folder (no <name>_spec.json that fits the folder's name)")
 
     def t(self, trial: int) -> str:

@@ -7,7 +7,7 @@ the level is never put together. Who runs them sets up, once per process, where 
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from slm_lab.lib.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from loguru import Message, Record
-    from rich.console import Console
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 CONSOLE_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
@@ -46,30 +45,42 @@ def check_level(level: str) -> str:
     return known
 
 
-def setup(level: str = "INFO", file: Path | None = None, console: "bool | Console" = True) -> None:
+def setup(level: str = "INFO", file: Path | None = None, *, console: bool = True) -> None:
     """Send the log of this process to the console, to a file, or both; earlier settings are dropped.
 
     Args:
         level: least level shown; DEBUG, INFO, WARNING ..., case ignored.
         file: appended to; its folder is made. None: no file.
-        console: True: standard error. A rich Console: lines are printed through it, so that they appear above a live
-            display instead of tearing it. False: nothing on the console.
+        console: whether it goes to standard error.
     """
     level = check_level(level)
     logger.remove()
-    # diagnose would format the values of variables, tensors too, into every traceback
     if file is not None:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        logger.add(file, level=level, format=FILE_FORMAT, encoding="utf-8", backtrace=False, diagnose=False)
-    if console is False:
-        return
-    if console is True:
-        sink: Any = _to_stderr
+        file.parent.mkdir(parents=True, exist_ok=True)
+        add_handler(file, level=level, format=FILE_FORMAT)
+    if console:
         colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    else:
-        sink, colour = _RichSink(console), console.is_terminal and not console.no_color
-    look: Any = {"format": CONSOLE_FORMAT, "filter": _for_console, "colorize": colour}
-    logger.add(sink, level=level, backtrace=False, diagnose=False, **look)
+        add_handler(_to_stderr, level=level, format=CONSOLE_FORMAT, filter=_for_console, colorize=colour)
+
+
+def add_handler(sink: Any, **settings: Any) -> int:
+    """As loguru's `add`, but that no traceback has the values of variables: tensors would be formatted."""
+    return logger.add(sink, backtrace=False, diagnose=False, **settings)
+
+
+@contextmanager
+def log_file(path: Path, level: str, thread: int | None = None) -> Iterator[None]:
+    """A log file, beside where the process logs anyway; of what one thread logs, where one is named."""
+    handler = add_handler(path, level=check_level(level), format=FILE_FORMAT, filter=of_thread(thread))
+    try:
+        yield
+    finally:
+        logger.remove(handler)
+
+
+def of_thread(thread: int | None) -> "Callable[[Record], bool]":
+    """A filter that takes the messages of one thread; None: of all."""
+    return lambda record: thread in (None, record["thread"].id)
 
 
 def adopt_console() -> None:
@@ -112,13 +123,3 @@ def _to_stderr(message: "Message") -> None:
     # looked up at each line: a live display and pytest put their own stream there
     if not _silent.is_set():
         sys.stderr.write(message)
-
-
-class _RichSink:
-    def __init__(self, console: "Console") -> None:
-        self.console = console
-
-    def __call__(self, message: "Message") -> None:
-        from rich.text import Text  # only who shows a live display has rich loaded
-
-        self.console.print(Text.from_ansi(message.rstrip("\n")), soft_wrap=True, highlight=False)

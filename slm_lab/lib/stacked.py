@@ -5,6 +5,7 @@ copied back. `lib.batch` says whose calls are made together.
 """
 
 import copy
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,15 +37,9 @@ class Call:
 
 
 class Program:
-    """A function, compiled for S tasks at once; where that can't be, for one.
+    """A function, compiled for S tasks at once (`size`); where that can't be, for one.
 
-    Args:
-        number: of those before it
-        size: S
-        fn: as `compile_function` takes it, with `example` and `quick`
-        example: of one task
-        recording: of the function
-        quick: give up where compiling would take more than a few seconds
+    It has so many others before it (`number`). The rest is as `compile_function` takes it, of one task.
 
     Raises:
         CompileError: it can't be compiled, not even for one
@@ -61,20 +56,19 @@ class Program:
         quick: bool,
     ) -> None:
         self.number, self._size, self._changed = number, size, changed_arguments(recording)
-        self._fn, self._example, self._quick = fn, list(example), quick
-        self._form = self._form_of(Call(self, self._example))
+        self._compile_alone = functools.cache(functools.partial(compile_alone, fn, list(example), quick=quick))
+        given = Call(self, list(example))
+        self._form = self._form_of(given)
         self._shared = self._sharing(example)
         self._buffers: dict[tuple[object, ...], _Buffers] = {}
-        self._alone: Compiled | None = None
         self._joint: Compiled | None = None
         try:
             types = {(shared[0], t.dtype) for t, shared in zip(example, self._shared, strict=True) if shared}
             if len(types) > len({first for first, _ in types}):
                 raise CompileError("arguments of several types share memory")
-            stacked = self._stacked(Call(self, self._example))
-            self._joint = compile_alone(lifted(recording), stacked.views, quick=quick)
+            self._joint = compile_alone(lifted(recording), self._stacked(given).views, quick=quick)
         except CompileError as e:
-            self._alone = compile_alone(fn, example, quick=quick)
+            self._compile_alone()
             logger.info("sessions make this call one after the other: {}", e)
 
     def fits(self, call: Call) -> bool:
@@ -121,11 +115,10 @@ class Program:
             call.outs = tuple(out.select(0 if first.count is None else 1, place).clone() for out in outs)
 
     def _run_alone(self, call: Call) -> tuple[Tensor, ...]:
-        if self._alone is None:
-            self._alone = compile_alone(self._fn, self._example, quick=self._quick)
+        alone = self._compile_alone()
         if call.count is None:
-            return self._alone(*call.tensors)
-        return self._alone.loop(call.tensors, {i: call.tensors[i] for i in call.moving}, call.count)
+            return alone(*call.tensors)
+        return alone.loop(call.tensors, {i: call.tensors[i] for i in call.moving}, call.count)
 
     def _stacked(self, call: Call) -> "_Buffers":
         """For calls of this form."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from slm_lab.experiment.records.describe import RunLine
+from slm_lab.experiment.records.history import RunLine
 from slm_lab.remote.catalog import FILE
 from slm_lab.remote.names import FOLDER
 

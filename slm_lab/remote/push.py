@@ -8,7 +8,7 @@ from typing import Any
 
 from loguru import logger
 
-from slm_lab.experiment.records.describe import describe
+from slm_lab.experiment.records.history import describe
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog

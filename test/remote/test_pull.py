@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.hub import StandInHub
 
-from slm_lab.experiment.records.describe import RunLine
+from slm_lab.experiment.records.history import RunLine
 from slm_lab.experiment.records.runs import locked
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout

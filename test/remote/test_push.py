@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.hub import Entry, Repo, StandInHub
 
-from slm_lab.experiment.records.describe import RunLine
+from slm_lab.experiment.records.history import RunLine
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog

@@ -18,8 +18,7 @@ from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
 from slm_lab.experiment.records.runs import RunFile, Status
 from slm_lab.experiment.session.resources import thread_share
-from slm_lab.experiment.session.results import RunResult
-from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.run import Mode, Options, Run, RunResult
 from slm_lab.experiment.session.session import Session, checkpoint
 from slm_lab.experiment.trial.trial import Trial
 from slm_lab.lib.cores import available_cores

@@ -1,4 +1,4 @@
-"""Pictures: `plot` of a session, trial or search, `plot_runs` of several runs.
+"""Pictures: `plot` of a session, a trial, a search, or several runs.
 
-`draw` alone imports matplotlib; `ticks` places labels. Computes no score: series come from `records`.
+`draw` alone imports matplotlib. Computes no score: series come from `records`.
 """

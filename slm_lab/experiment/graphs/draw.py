@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from slm_lab.experiment.graphs.ticks import separate_labels
+from slm_lab.experiment.records.statistics import Floats
 from slm_lab.lib.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
+    from matplotlib.text import Text
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
 """Colours that stay apart for the colour-blind (Okabe and Ito 2008, two of Paul Tol's behind them)."""
@@ -53,18 +52,13 @@ STYLE: Any = {
 class Line:
     """One line of a graph, with a band or faint companions."""
 
-    x: "Floats"
-    y: "Floats"
-    band: "tuple[Floats, Floats] | None" = None
+    x: Floats
+    y: Floats
+    band: tuple[Floats, Floats] | None = None
     """Low and high edge, [N] each."""
-    faint: "Sequence[tuple[Floats, Floats]]" = ()
+    faint: Sequence[tuple[Floats, Floats]] = ()
     """Drawn thin behind the line: the raw values of an average, the sessions of a mean."""
     label: str = ""
-
-
-def draw(paths: Sequence[Path], lines: Sequence[Line], title: str, note: str, ylabel: str, xlabel: str) -> list[Path]:
-    """Draw lines into one graph, see `draw_panels`."""
-    return draw_panels(paths, {"": lines}, title, note, ylabel, xlabel)
 
 
 def draw_panels(
@@ -151,11 +145,11 @@ def draw_points(
                 axes.set_xlabel(path if row == len(scores) - 1 else "")
                 axes.set_ylabel(name if column == 0 else "")
         figure.suptitle(cut(title), x=0.01, ha="left")
-        separate_labels(figure)
+        _separate_labels(figure)
         save(figure, paths)
 
 
-def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[bool]) -> None:
+def _scatter(axes: "Axes", values: Sequence[Any], y: Floats, early: Sequence[bool]) -> None:
     from matplotlib.ticker import LogFormatter
 
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -173,6 +167,42 @@ def _scatter(axes: "Axes", values: Sequence[Any], y: "Floats", early: Sequence[b
     hollow = np.asarray(early, bool)
     axes.scatter(x[~hollow], y[~hollow], s=26, color=PALETTE[0], linewidths=0)
     axes.scatter(x[hollow], y[hollow], s=26, facecolors="none", edgecolors=PALETTE[0], linewidths=1.0)
+
+
+def _separate_labels(figure: "Figure") -> None:
+    """Turn, and then thin, the tick labels under each graph until none overlaps another."""
+    for axes in figure.axes:
+        for turn in (0, 30, 90):
+            axes.tick_params(axis="x", labelrotation=turn)
+            for label in axes.get_xticklabels(which="both"):
+                label.set(ha="right" if turn == 30 else "center", rotation_mode="anchor" if turn == 30 else "default")
+            figure.draw_without_rendering()
+            if not (crowded := _crowded(axes)):
+                break
+        else:
+            for label in crowded:
+                label.set_visible(False)
+
+
+def _crowded(axes: "Axes") -> "list[Text]":
+    """Labels that come too close to one that stays, from the left."""
+
+    def place(label: "Text") -> float:
+        return float(axes.transData.transform(label.get_position())[0])
+
+    low, high = sorted(axes.transData.transform([(x, 0) for x in axes.get_xlim()])[:, 0])
+    shown = [label for label in axes.get_xticklabels(which="both") if label.get_visible() and label.get_text()]
+    crowded: list[Text] = []
+    last = -np.inf
+    for label in sorted((label for label in shown if low - 1 <= place(label) <= high + 1), key=place):
+        box = label.get_window_extent()
+        # turned labels stand side by side: what counts is the distance of their base lines
+        begin = box.x0 if label.get_rotation() % 180 == 0 else box.x1 - float(label.get_fontsize()) * 1.3
+        if begin < last + 2:
+            crowded.append(label)
+        else:
+            last = box.x1
+    return crowded
 
 
 def save(figure: "Figure", paths: Sequence[Path]) -> None:
@@ -209,7 +239,7 @@ def cut(title: str, width: int = 64) -> str:
     return title if len(title) <= width else title[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def floats(values: "ArrayLike | Sequence[float | None]") -> "Floats":
+def floats(values: ArrayLike | Sequence[float | None]) -> Floats:
     """As an array; None is NaN."""
     # None, as JSON and empty cells give it, becomes NaN on the way
     return np.array(values, dtype=float)

@@ -92,16 +92,9 @@ class SavedPolicy:
 
 
 def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Path | None = None) -> list[float]:
-    """Play episodes with a saved policy.
+    """Play episodes with a saved policy, see `SavedPolicy.open`; gives their undiscounted returns.
 
-    Args:
-        target: see `SavedPolicy.open`.
-        options: `out`, `seed`, `render`, `device`.
-        episodes: how many.
-        video: file to write, one of VIDEOS.
-
-    Returns:
-        Undiscounted returns.
+    Of the options `out`, `seed`, `render` and `device` count. The video is a file to write, one of VIDEOS.
 
     Raises:
         LabError: no such policy; the env can't be made or rendered.
@@ -213,12 +206,14 @@ def best_checkpoint(layout: Layout) -> Path:
     found = []
     for best in [*layout.root.glob("model/*_ckpt-best.pt"), *layout.root.glob("model/*_ckpt.pt")]:
         trial, session = indices(layout, best)
-        score = _score(layout.session_scalar(trial, session))
-        if score is None and best.name.endswith("_ckpt-best.pt"):
+        score, is_best = None, best.name.endswith("_ckpt-best.pt")
+        with suppress(LabError):
+            score = read_json(layout.session_scalar(trial, session)).get("total_reward_ma")
+        if score is None and is_best:
             with suppress(LabError):
                 score = checkpoint.load(best)["total_reward_ma"]
         # of one session the best comes before the last
-        found.append((-math.inf if score is None else score, best.name.endswith("_ckpt-best.pt"), -session, best))
+        found.append((-math.inf if score is None else score, is_best, -session, best))
     if not found:
         raise LabError(f"{layout.root}: no checkpoint in its model folder; did a session get far enough to save one?")
     return max(found)[-1]
@@ -230,10 +225,3 @@ def indices(layout: Layout, path: Path) -> tuple[int, int]:
     if found is None:
         raise LabError(f"{path}: not a checkpoint of '{layout.name}'")
     return int(found[1]), int(found[2])
-
-
-def _score(path: Path) -> float | None:
-    """total_reward_ma of a session's metrics file; None where it is not known."""
-    with suppress(LabError):
-        return read_json(path).get("total_reward_ma")
-    return None

@@ -176,7 +176,7 @@ def draw_observations(translator: Translator, count: int) -> list[Array]:
     return drawn
 
 
-def _dynamic(graph: PolicyGraph, example: tuple[Tensor, ...]) -> dict[str, Any]:
+def _dynamic(example: tuple[Tensor, ...]) -> dict[str, Any]:
     batch = torch.export.Dim("N", min=1, max=1 << 20)
     return {"args": tuple({0: batch} for _ in example)}
 
@@ -195,7 +195,7 @@ def _onnx(graph: PolicyGraph, example: tuple[Tensor, ...], saved: SavedPolicy) -
         dynamo=True,
         input_names=graph.inputs,
         output_names=graph.outputs,
-        dynamic_shapes=_dynamic(graph, example),
+        dynamic_shapes=_dynamic(example),
         verbose=False,
     )
     assert program is not None
@@ -205,7 +205,7 @@ def _onnx(graph: PolicyGraph, example: tuple[Tensor, ...], saved: SavedPolicy) -
 
 
 def _program(graph: PolicyGraph, example: tuple[Tensor, ...], saved: SavedPolicy) -> bytes:
-    program = torch.export.export(graph, example, dynamic_shapes=_dynamic(graph, example))
+    program = torch.export.export(graph, example, dynamic_shapes=_dynamic(example))
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={f"{name}.txt": text for name, text in _about(saved).items()})
     return buffer.getvalue()

@@ -150,15 +150,11 @@ def measure(
 
 
 def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = False) -> list[Path]:
-    """Checkpoint files that are meant; arguments as for `evaluate`."""
+    """Checkpoint files that are meant: of a run's best session, or of all sessions of its trial; see `evaluate`."""
     path = Path(target).expanduser()
     if path.is_file() and path.suffix == ".pt":
         return [path]
-    return find_checkpoints(find_run(target, out), which, all_sessions=all_sessions)
-
-
-def find_checkpoints(layout: Layout, which: str, *, all_sessions: bool) -> list[Path]:
-    """Checkpoints of the best session of a run, or of all sessions of its trial."""
+    layout = find_run(target, out)
     trial, best = indices(layout, best_checkpoint(layout))
     found = [indices(layout, path) for path in layout.root.glob("model/*_ckpt*.pt")]
     sessions = sorted({s for its_trial, s in found if its_trial == trial}) if all_sessions else [best]

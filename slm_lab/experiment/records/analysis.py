@@ -12,22 +12,18 @@ efficiency lies between `1 / f_N` and `1 / f_1`, a stability between 0 and 1; Na
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from loguru import logger
+from numpy.typing import ArrayLike
 
+from slm_lab.agent.metrics import Row
 from slm_lab.experiment.records.baselines import baseline
+from slm_lab.experiment.records.statistics import Floats
 from slm_lab.experiment.records.wording import summary
 from slm_lab.lib.files import write_json
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from slm_lab.agent.metrics import Row
-    from slm_lab.lib.layout import Layout
-
-    Floats = NDArray[np.float64]
+from slm_lab.lib.layout import Layout
 
 Metrics = dict[str, dict[str, Any]]
 """{"scalar": {name: float}, "local": {name: list}}; NaN: not defined (null in the files)."""
@@ -35,7 +31,7 @@ MA_ROWS = 100
 """Rows of a moving average."""
 
 
-def strength(s: "ArrayLike") -> float:
+def strength(s: ArrayLike) -> float:
     """Mean strength over the rows, `mean_i s_i`.
 
     Args:
@@ -47,7 +43,7 @@ def strength(s: "ArrayLike") -> float:
     return _mean(_known(s))
 
 
-def efficiency(s: "ArrayLike", clock: "ArrayLike") -> float:
+def efficiency(s: ArrayLike, clock: ArrayLike) -> float:
     """Mean of `1 / clock` weighted with strength, `sum_i (s_i / c_i) / sum_i s_i`: high where strength came early.
 
     Rows at clock 0 are left out of both sums. NaN where the strengths do not sum to more than 0: a policy that is no
@@ -65,7 +61,7 @@ def efficiency(s: "ArrayLike", clock: "ArrayLike") -> float:
     return float(series[known[-1]]) if known.size else np.nan
 
 
-def stability(s: "ArrayLike") -> float:
+def stability(s: ArrayLike) -> float:
     """`1 - |sum_{i<N} min(s_{i+1} - s_i, 0) / sum_{i<N} s_i|`: 1 where strength never dropped. NaN below two rows.
 
     Args:
@@ -82,7 +78,7 @@ def stability(s: "ArrayLike") -> float:
     return float(1 - abs(drops.sum() / total))
 
 
-def consistency(s: "ArrayLike") -> float:
+def consistency(s: ArrayLike) -> float:
     """`1 - 2 sum_i std_j(s_ij) / sum_i mean_j(s_ij)` with the sample std over sessions j.
 
     NaN for a single session, and where the means do not sum to more than 0: the ratio would change its sign.
@@ -101,7 +97,7 @@ def consistency(s: "ArrayLike") -> float:
     return float(1 - 2 * s.std(axis=0, ddof=1).sum() / total) if total > 0 else np.nan
 
 
-def running_efficiency(s: "ArrayLike", clock: "ArrayLike") -> "Floats":
+def running_efficiency(s: ArrayLike, clock: ArrayLike) -> Floats:
     """`efficiency` of the rows up to each row, [N]."""
     s, clock = np.asarray(s, float), np.asarray(clock, float)
     use = np.isfinite(s) & (clock > 0)
@@ -111,7 +107,7 @@ def running_efficiency(s: "ArrayLike", clock: "ArrayLike") -> "Floats":
     return np.divide(weighted, total, out=np.full_like(s, np.nan), where=positive & np.isfinite(s))
 
 
-def running_stability(s: "ArrayLike") -> "Floats":
+def running_stability(s: ArrayLike) -> Floats:
     """`1 - |min(s_i - s_{i-1}, 0) / s_{i-1}|` of each row, [N]; NaN in the first."""
     s = np.asarray(s, float)
     series = np.full_like(s, np.nan)
@@ -121,7 +117,7 @@ def running_stability(s: "ArrayLike") -> "Floats":
     return 1 - np.abs(series)
 
 
-def running_consistency(s: "ArrayLike") -> "Floats":
+def running_consistency(s: ArrayLike) -> Floats:
     """`1 - 2 std_j / mean_j` of each row, [N]; NaN for a single session, or a mean that is not above 0. s: [J, N]."""
     s = np.asarray(s, float)
     series = np.full(s.shape[1], np.nan)
@@ -132,7 +128,7 @@ def running_consistency(s: "ArrayLike") -> "Floats":
     return 1 - 2 * series
 
 
-def session_metrics(rows: "Sequence[Row]", env_name: str) -> Metrics:
+def session_metrics(rows: Sequence[Row], env_name: str) -> Metrics:
     """Metrics of one session.
 
     Args:
@@ -206,7 +202,7 @@ def trial_metrics(sessions: Sequence[Metrics]) -> Metrics:
 
 
 def save_session(
-    layout: "Layout", trial: int, session: int, rows: "Sequence[Row]", env_name: str, kind: str = "train"
+    layout: Layout, trial: int, session: int, rows: Sequence[Row], env_name: str, kind: str = "train"
 ) -> Metrics:
     """Analyse a session and write info/..._session_metrics_<kind>.json and ..._session_metrics_scalar_<kind>.json."""
     metrics = session_metrics(rows, env_name)
@@ -215,7 +211,7 @@ def save_session(
     return metrics
 
 
-def save_trial(layout: "Layout", trial: int, sessions: Sequence[Metrics]) -> Metrics:
+def save_trial(layout: Layout, trial: int, sessions: Sequence[Metrics]) -> Metrics:
     """Analyse a trial and write trial_metrics.json, trial_metrics_scalar.json and its copy in the run folder."""
     metrics = trial_metrics(sessions)
     write_json(layout.trial_metrics(trial), metrics)
@@ -230,7 +226,7 @@ class RunningMetrics:
     A sink: logs one line per row. Equals `session_metrics` of the same rows but for rounding.
     """
 
-    def __init__(self, env_name: str, label: str = "session_metrics", rows: "Sequence[Row]" = ()) -> None:
+    def __init__(self, env_name: str, label: str = "session_metrics", rows: Sequence[Row] = ()) -> None:
         self.label = label
         self._random = baseline(env_name)
         self._count = 0
@@ -241,12 +237,12 @@ class RunningMetrics:
         for row in rows:
             self.add(row)
 
-    def __call__(self, row: "Row") -> None:
+    def __call__(self, row: Row) -> None:
         """Take the row in and log."""
         self.add(row)
         logger.info("{}", summary(self.scalars(), self.label))
 
-    def add(self, row: "Row") -> None:
+    def add(self, row: Row) -> None:
         """Take a row in; one without a finished episode changes nothing."""
         if row["total_reward"] is None:
             return
@@ -277,7 +273,7 @@ class RunningMetrics:
         }
 
 
-def session_scalars(returns: "Floats", s: "Floats", frames: "ArrayLike", opt_steps: "ArrayLike") -> dict[str, float]:
+def session_scalars(returns: Floats, s: Floats, frames: ArrayLike, opt_steps: ArrayLike) -> dict[str, float]:
     """The scalar metrics of a session, from its columns: returns, strengths, frames, opt_steps, each [N]."""
     known, strengths = _known(returns), _known(s)
     above = np.maximum(s, 0)
@@ -296,11 +292,11 @@ def session_scalars(returns: "Floats", s: "Floats", frames: "ArrayLike", opt_ste
     }
 
 
-def _known(values: "ArrayLike") -> "Floats":
+def _known(values: ArrayLike) -> Floats:
     # None, as JSON has it, becomes NaN on the way
     values = np.asarray(values, float)
     return values[np.isfinite(values)]
 
 
-def _mean(known: "Floats") -> float:
+def _mean(known: Floats) -> float:
     return float(known.mean()) if known.size else np.nan

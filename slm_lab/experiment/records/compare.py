@@ -98,7 +98,7 @@ class Comparison:
         """The methods in an env."""
         return [method for method in self.methods if method.env == env]
 
-    def normalized(self, label: str) -> list["statistics.Floats"] | None:
+    def normalized(self, label: str) -> list[statistics.Floats] | None:
         """Scores of a method in each env of `references`, on the common scale; None where it lacks one."""
         by_env = {m.env: m for m in self.methods if m.label == label and m.scores}
         if not self.references or not set(self.references) <= set(by_env):
@@ -296,7 +296,7 @@ def _target(methods: Sequence[list[History]], at: int | None) -> float:
     return min(low + _SHARE * (best - low), max(float(y.max()) for y in known))
 
 
-def _averages(session: Session, at: int | None) -> "statistics.Floats":
+def _averages(session: Session, at: int | None) -> statistics.Floats:
     """Moving average of a session's returns up to a frame, [rows]."""
     frame = session.train["frame"]
     stop = frame.size if at is None else int(np.searchsorted(frame, at, side="right"))

@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from slm_lab.experiment.records.analysis import MA_ROWS
-from slm_lab.experiment.records.statistics import bootstrap_interval
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
+from slm_lab.experiment.records.statistics import Floats, bootstrap_interval
 
 POINTS = 400
 """Of an averaged curve."""
@@ -23,29 +19,29 @@ RESAMPLES = 1000
 class Curve(NamedTuple):
     """The mean over sessions and its interval, each [K]; no interval (NaN) where there is one session."""
 
-    x: "Floats"
-    mean: "Floats"
-    low: "Floats"
-    high: "Floats"
+    x: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
 
 
-def moving_average(y: "ArrayLike", rows: int = MA_ROWS) -> "Floats":
-    """Mean of the last `rows` values (fewer at the start) at each place, NaN left out, [N].
+def moving_average(y: ArrayLike, rows: int = MA_ROWS) -> Floats:
+    """Mean of the last `rows` values (fewer at the start) at each place, NaN left out, [..., N].
 
     >>> moving_average([1.0, 3.0, 8.0], rows=2).tolist()
     [1.0, 2.0, 5.5]
     """
     y = np.asarray(y, float)
     known = np.isfinite(y)
-    total = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0))])
-    count = np.concatenate([[0], np.cumsum(known)])
-    last = np.arange(1, y.size + 1)
+    total = np.insert(np.cumsum(np.where(known, y, 0.0), axis=-1), 0, 0.0, axis=-1)
+    count = np.insert(np.cumsum(known, axis=-1), 0, 0, axis=-1)
+    last = np.arange(1, y.shape[-1] + 1)
     first = np.maximum(last - rows, 0)
-    n = count[last] - count[first]
-    return np.divide(total[last] - total[first], n, out=np.full(y.size, np.nan), where=n > 0)
+    n = count[..., last] - count[..., first]
+    return np.divide(total[..., last] - total[..., first], n, out=np.full_like(y, np.nan), where=n > 0)
 
 
-def thin(y: "ArrayLike", points: int) -> "NDArray[np.intp]":
+def thin(y: ArrayLike, points: int) -> NDArray[np.intp]:
     """Places of at most `points` values that draw the same picture: the extremes of each stretch are kept.
 
     The series is cut into equal stretches; of each the lowest and the highest value stay, and both ends of the series.
@@ -73,7 +69,7 @@ def thin(y: "ArrayLike", points: int) -> "NDArray[np.intp]":
     return np.array(sorted(kept), np.intp)
 
 
-def average(xs: "Sequence[Floats]", ys: "Sequence[Floats]", points: int = POINTS) -> Curve:
+def average(xs: Sequence[Floats], ys: Sequence[Floats], points: int = POINTS) -> Curve:
     """The mean of sessions' curves with a bootstrap interval, over the stretch that all sessions know.
 
     Each session is interpolated onto one grid of x. Sessions are resampled as wholes, so the interval says how much the
@@ -99,14 +95,14 @@ def average(xs: "Sequence[Floats]", ys: "Sequence[Floats]", points: int = POINTS
     grid = inside if 0 < inside.size <= points else np.linspace(start, stop, points)
     values = np.stack([np.interp(grid, x, y) for x, y in known])  # [J, K]
 
-    def mean(tasks: "Sequence[Floats]") -> "Floats":
+    def mean(tasks: Sequence[Floats]) -> Floats:
         return values[np.asarray(tasks[0], np.intp)].mean(axis=-2)  # [..., J, K] -> [..., K]
 
     low, high = bootstrap_interval(mean, [np.arange(len(known))], resamples=RESAMPLES)
     return Curve(grid, values.mean(axis=0), low, high)
 
 
-def first_reached(x: "ArrayLike", y: "ArrayLike", target: float) -> float:
+def first_reached(x: ArrayLike, y: ArrayLike, target: float) -> float:
     """The first x at which y is at least `target`; infinite where it never is.
 
     >>> first_reached([10, 20, 30], [1.0, 5.0, 2.0], 4.0), first_reached([10], [1.0], 4.0)

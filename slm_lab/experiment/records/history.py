@@ -1,36 +1,141 @@
-"""What a run folder holds, at any stage of the run, as arrays: of a search or an old run too.
+"""What a run folder holds, at any stage of the run, in a line or as arrays: of a search or an old run too.
 
 Read from the tables (CSV) alone, which grow while a run goes on; imports no torch.
 """
 
-import json
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slm_lab.agent.sinks import read_table
+from slm_lab.agent.sinks import read_rows, read_table
 from slm_lab.experiment.records.analysis import MA_ROWS, session_scalars
 from slm_lab.experiment.records.baselines import baseline, current_id
-from slm_lab.experiment.records.describe import get, read_spec, read_status, session_tables
-from slm_lab.experiment.records.runs import find_run
+from slm_lab.experiment.records.runs import RunFile, Status, find_run, locked
+from slm_lab.experiment.records.statistics import Floats
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
+from slm_lab.lib.layout import Layout
 from slm_lab.lib.suggest import did_you_mean
+from slm_lab.spec.load import read_file
 
 if TYPE_CHECKING:
     from slm_lab.agent.sinks import Table
-    from slm_lab.lib.layout import Layout
 
 Targets = str | Path | Sequence[str | Path]
 """Runs: one or several, each as `find_run` takes it."""
 _NONE = np.empty(0)
 SCALARS = tuple(name for name in session_scalars(_NONE, _NONE, _NONE, _NONE) if name != "total_reward_ma")
 """Metrics of a whole session, beside the columns of its table."""
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run, as its folder shows it; None for what it does not say."""
+
+    name: str
+    """Of its folder."""
+    spec: str
+    env: str | None = None
+    algorithm: str | None = None
+    total_reward_ma: float | None = None
+    """Mean over sessions."""
+    frames: int | None = None
+    """Of the session that is furthest."""
+    sessions: int | None = None
+    """That have a row, of all trials."""
+    status: str | None = None
+    """running, completed, stopped, crashed; killed: it was running, but no process is at it any more."""
+
+    @property
+    def date(self) -> str:
+        """When the run was started.
+
+        >>> RunLine("ppo_2026_01_31_120000", "ppo").date
+        '2026-01-31 12:00'
+        """
+        year, month, day, time = self.name.removeprefix(f"{self.spec}_").split("_")[:4]
+        return f"{year}-{month}-{day} {time[:2]}:{time[2:4]}"
+
+
+def describe(layout: Layout) -> RunLine:
+    """What the files of a run folder say."""
+    spec = read_spec(layout)
+    frames, score = _progress(layout)
+    return RunLine(
+        layout.root.name,
+        layout.name,
+        current_id(env) if isinstance(env := get(spec, "env", "name"), str) else None,
+        get(spec, "agent", "algorithm", "name"),
+        score,
+        frames,
+        sum(map(_has_row, session_tables(layout).values())),
+        read_status(layout),
+    )
+
+
+def read_spec(layout: Layout) -> Any:
+    """The spec that the run started with, as in its file; None where it can't be read."""
+    with suppress(LabError):
+        return next(iter(read_file(layout.spec()).values()), None)
+    return None
+
+
+def get(data: Any, *keys: str) -> Any:
+    """A value of a nested spec, None where it lacks one; specs of old versions hold lists of one object."""
+    for key in keys:
+        inner = data[0] if isinstance(data, list) and len(data) == 1 else data
+        data = inner.get(key) if isinstance(inner, dict) else None
+    return data
+
+
+def _progress(layout: Layout) -> tuple[int | None, float | None]:
+    """Frames and total_reward_ma: of the finished trial, else of the sessions' tables so far."""
+    with suppress(LabError):
+        scalars = read_json(layout.trial_scalar(0))
+        return scalars.get("frame"), scalars.get("total_reward_ma")
+    last = []
+    for table in session_tables(layout).values():
+        with suppress(OSError, ValueError, LabError):
+            last += read_rows(table)[-1:]
+    frames = [int(frame) for row in last if (frame := row.get("frame")) is not None]
+    scores = [float(score) for row in last if (score := row.get("total_reward_ma")) is not None]
+    return max(frames, default=None), sum(scores) / len(scores) if scores else None
+
+
+def session_tables(layout: Layout, only: int | None = None) -> dict[tuple[int, int], Path]:
+    """The tables of a run's training by trial and session, in this order; or those of one trial."""
+    own = re.compile(rf"{re.escape(layout.name)}_t(\d+)_s(\d+)_session_df_train\.csv")
+    paths = (layout.root / "info").glob(f"*_t{'' if only is None else only}*_session_df_train.csv")
+    found = [((int(m[1]), int(m[2])), path) for path in paths if (m := own.fullmatch(path.name))]
+    return {key: path for key, path in sorted(found) if only in (None, key[0])}
+
+
+def _has_row(table: Path) -> bool:
+    with suppress(OSError), table.open("rb") as file:
+        return len(list(islice(file, 2))) == 2
+    return False
+
+
+def read_status(layout: Layout) -> str:
+    """Status of the run, as `RunLine.status`; ? if unknown."""
+    try:
+        status = RunFile.open(layout).status
+    except LabError:
+        return "?"
+    if status is not Status.RUNNING:
+        return status.value
+    try:
+        with locked(layout):
+            return "killed"
+    except (LabError, OSError):
+        return status.value
 
 
 class NoRowError(LabError):
@@ -58,7 +163,7 @@ class Session:
 class History:
     """A run folder."""
 
-    layout: "Layout"
+    layout: Layout
     spec: dict[str, Any]
     """As the user wrote it, variables filled in; empty where it can't be read."""
     info: dict[str, Any]
@@ -115,7 +220,7 @@ class History:
         return trials[best if best in trials else max(trials, key=strength)]
 
 
-def read_history(layout: "Layout") -> History:
+def read_history(layout: Layout) -> History:
     """Read a run folder, at any stage of its run.
 
     What is missing or damaged is noted and left out, as long as one session has a row.
@@ -157,10 +262,7 @@ def read_history(layout: "Layout") -> History:
 def read_histories(targets: Targets, out: str | Path = "data", *, strict: bool) -> tuple[list[History], list[str]]:
     """Read several run folders; gives the runs that have a row, and what is to be said of the others.
 
-    Args:
-        targets: run folders, or `latest` of `out`.
-        out: folder of the run folders.
-        strict: every run must have a row: each has a label, say.
+    Strict, as where each run has a label: every one must have a row.
 
     Raises:
         LabError: no such run.
@@ -202,25 +304,25 @@ def score(table: "Table", metric: str = "total_reward", *, env: str = "", at: in
         NaN where it is not known: no episode ended, no such column.
     """
     stop = table["frame"].size if at is None else int(np.searchsorted(table["frame"], at, side="right"))
+
+    def column(name: str, missing: float = np.nan) -> Floats:
+        return table.get(name, np.full_like(table["frame"], missing))[:stop]
+
     if metric in SCALARS:
-        cut = {name: table.get(name, np.full_like(table["frame"], np.nan))[:stop] for name in ("total_reward", "frame")}
-        opt_steps = np.nan_to_num(table.get("opt_step", np.zeros_like(table["frame"]))[:stop])
-        s = cut["total_reward"] - baseline(env)
-        return session_scalars(cut["total_reward"], s, cut["frame"], opt_steps)[metric]
-    column = "total_reward" if metric == "total_reward_ma" else metric
-    last = table.get(column, np.full(1, np.nan))[:stop][-MA_ROWS:]
+        returns, opt_steps = column("total_reward"), np.nan_to_num(column("opt_step", 0.0))
+        return session_scalars(returns, returns - baseline(env), column("frame"), opt_steps)[metric]
+    last = column("total_reward" if metric == "total_reward_ma" else metric)[-MA_ROWS:]
     last = last[np.isfinite(last)]
     return float(last.mean()) if last.size else float("nan")
 
 
-def read_best_trial(layout: "Layout") -> int | None:
+def read_best_trial(layout: Layout) -> int | None:
     """The best trial of a search that has ended trials, as its table of trials has it."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        rows = json.loads(layout.trial_data().read_text(encoding="utf-8"))
-        if isinstance(rows, dict):
-            ended = [row for row in rows.values() if isinstance(row, dict) and row.get("strength") is not None]
-            ended.sort(key=lambda row: (row.get("status") != "completed", -row["strength"], row["trial"]))
-            return int(ended[0]["trial"]) if ended else None
+    with suppress(LabError, ValueError, TypeError, KeyError):
+        rows = read_json(layout.trial_data()).values()
+        ended = [row for row in rows if isinstance(row, dict) and row.get("strength") is not None]
+        ended.sort(key=lambda row: (row.get("status") != "completed", -row["strength"], row["trial"]))
+        return int(ended[0]["trial"]) if ended else None
     return None
 
 
@@ -232,7 +334,7 @@ def _with_frames(table: "Table") -> "Table":
     return {name: column[known] for name, column in table.items()} if known.any() else {}
 
 
-def _crash(layout: "Layout", trial: int, index: int) -> str | None:
+def _crash(layout: Layout, trial: int, index: int) -> str | None:
     with suppress(OSError):
         lines = layout.crash(trial, index).read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "no reason is known")

@@ -76,7 +76,7 @@ class RunFile:
 
     @property
     def mode(self) -> Mode:
-        """dev or train."""
+        """dev, train or search."""
         return Mode(self.content["mode"])
 
     @property
@@ -121,22 +121,23 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str | int]:
     """Processor, cores and GPUs, as far as the system shows them without a library."""
     found: dict[str, str | int] = {"system": f"{platform.system()} {platform.machine()}"}
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        found |= {"processor": names[0]} if names else {}
+    for name in _values("/proc/cpuinfo", "model name")[:1]:
+        found["processor"] = name
     found["cores"] = available_cores()
-    gpus = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        with suppress(OSError):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            gpus += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    if gpus:
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    if gpus := [name for file in files for name in _values(file, "Model")]:
         found["gpu"] = ", ".join(gpus)
-        with suppress(OSError):
-            driver = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
-            found["driver"] = " ".join(driver.partition("\n")[0].removeprefix("NVRM version:").split())
+        for driver in _values("/proc/driver/nvidia/version", "NVRM version"):
+            found["driver"] = " ".join(driver.split())
     return found
+
+
+def _values(file: str | Path, key: str) -> list[str]:
+    """What the lines `key: value` of a file of the system say."""
+    with suppress(OSError):
+        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
+    return []
 
 
 def git_commit(folder: Path) -> str | None:

@@ -11,17 +11,14 @@ numbers agree with both; tests hold it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
-    Tasks = Sequence[ArrayLike]
-    Statistic = Callable[[Sequence[Floats]], Floats]
-
+Floats = NDArray[np.float64]
+Tasks = Sequence[ArrayLike]
+Statistic = Callable[[Sequence[Floats]], Floats]
 LEVEL = 0.95
 """Coverage that an interval aims at."""
 RESAMPLES = 5000
@@ -38,7 +35,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def normalize(scores: "ArrayLike", low: float, high: float) -> "Floats":
+def normalize(scores: ArrayLike, low: float, high: float) -> Floats:
     """`(score - low) / (high - low)`: 0 at the reference `low` (a random policy), 1 at `high` (a human, a solved env).
 
     >>> normalize([22.0, 500.0, 261.0], 22.0, 500.0).tolist()
@@ -47,7 +44,7 @@ def normalize(scores: "ArrayLike", low: float, high: float) -> "Floats":
     return (np.asarray(scores, float) - low) / (high - low)
 
 
-def mean(tasks: "Tasks") -> "Floats":
+def mean(tasks: Tasks) -> Floats:
     """Mean over tasks of each task's mean, [...].
 
     >>> float(mean([[1.0, 3.0], [10.0]]))
@@ -56,7 +53,7 @@ def mean(tasks: "Tasks") -> "Floats":
     return _task_means(tasks).mean(axis=-1)
 
 
-def median(tasks: "Tasks") -> "Floats":
+def median(tasks: Tasks) -> Floats:
     """Median over tasks of each task's mean, [...].
 
     >>> float(median([[1.0, 3.0], [10.0], [4.0]]))
@@ -65,7 +62,7 @@ def median(tasks: "Tasks") -> "Floats":
     return np.median(_task_means(tasks), axis=-1)
 
 
-def iqm(tasks: "Tasks") -> "Floats":
+def iqm(tasks: Tasks) -> Floats:
     """Interquartile mean: the mean of the middle half of all runs of all tasks, [...].
 
     Of n runs the `floor(n / 4)` lowest and as many of the highest are left out. More robust than the mean, and needs
@@ -79,7 +76,7 @@ def iqm(tasks: "Tasks") -> "Floats":
     return scores[..., cut : scores.shape[-1] - cut].mean(axis=-1)
 
 
-def optimality_gap(tasks: "Tasks", target: float = 1.0) -> "Floats":
+def optimality_gap(tasks: Tasks, target: float = 1.0) -> Floats:
     """`target - mean(min(score, target))` over all runs, [...]: how far they fall short on average.
 
     >>> float(optimality_gap([[0.5, 1.5], [0.0, 1.0]]))
@@ -88,7 +85,7 @@ def optimality_gap(tasks: "Tasks", target: float = 1.0) -> "Floats":
     return target - np.minimum(_pooled(tasks), target).mean(axis=-1)
 
 
-def performance_profile(tasks: "Tasks", thresholds: "ArrayLike") -> "Floats":
+def performance_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
     """Share of all runs that score above each threshold, [..., K].
 
     Args:
@@ -102,7 +99,7 @@ def performance_profile(tasks: "Tasks", thresholds: "ArrayLike") -> "Floats":
     return np.stack([(pooled > tau).mean(axis=-1) for tau in np.atleast_1d(thresholds)], axis=-1)
 
 
-def probability_of_improvement(x: "Tasks", y: "Tasks") -> "Floats":
+def probability_of_improvement(x: Tasks, y: Tasks) -> Floats:
     """Mean over tasks of `P(X > Y) + P(X = Y) / 2` for a run X of `x` and a run Y of `y`, [...].
 
     Of one task it is the Mann-Whitney U statistic over the number of pairs.
@@ -124,8 +121,8 @@ def probability_of_improvement(x: "Tasks", y: "Tasks") -> "Floats":
 
 
 def bootstrap_interval(
-    statistic: "Statistic", tasks: "Tasks", *, level: float = LEVEL, resamples: int = RESAMPLES
-) -> "tuple[Floats, Floats]":
+    statistic: Statistic, tasks: Tasks, *, level: float = LEVEL, resamples: int = RESAMPLES
+) -> tuple[Floats, Floats]:
     """Percentile interval of a statistic by the stratified bootstrap: runs are resampled within each task.
 
     The interval says how much the estimate would move with other seeds; the tasks are taken as given. It needs two
@@ -159,7 +156,7 @@ def bootstrap_interval(
     return low, high
 
 
-def estimate(statistic: "Statistic", tasks: "Tasks") -> Estimate:
+def estimate(statistic: Statistic, tasks: Tasks) -> Estimate:
     """A statistic of the scores with its interval; see `bootstrap_interval`.
 
     >>> estimate(mean, [[3.0]])
@@ -169,7 +166,7 @@ def estimate(statistic: "Statistic", tasks: "Tasks") -> Estimate:
     return Estimate(float(statistic([np.asarray(task, float) for task in tasks])), float(low), float(high))
 
 
-def improvement(x: "Tasks", y: "Tasks") -> Estimate:
+def improvement(x: Tasks, y: Tasks) -> Estimate:
     """`probability_of_improvement` with its interval: runs of both methods are resampled, task by task.
 
     >>> improvement([[5.0, 6.0]], [[1.0, 2.0]])
@@ -179,9 +176,9 @@ def improvement(x: "Tasks", y: "Tasks") -> Estimate:
     return estimate(lambda both: probability_of_improvement(both[:split], both[split:]), [*x, *y])
 
 
-def _task_means(tasks: "Tasks") -> "Floats":
+def _task_means(tasks: Tasks) -> Floats:
     return np.stack([np.asarray(task, float).mean(axis=-1) for task in tasks], axis=-1)
 
 
-def _pooled(tasks: "Tasks") -> "Floats":
+def _pooled(tasks: Tasks) -> Floats:
     return np.concatenate([np.asarray(task, float) for task in tasks], axis=-1)

@@ -6,17 +6,14 @@ A trace has its x once for each clock (frames, wall time), and may belong to a s
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from slm_lab.experiment.graphs.draw import PALETTE
 from slm_lab.experiment.records.curves import average, thin
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from slm_lab.experiment.records.statistics import Estimate
+from slm_lab.experiment.records.statistics import Estimate
 
 CLOCKS = {"frame": "frames", "wall_t": "wall time (s)"}
 """Columns that curves are drawn over, and what the axis says."""
@@ -52,7 +49,7 @@ class Figure:
         return {"title": self.title, "y": self.y, "x": dict(self.x), "traces": self.traces, "layout": self.layout}
 
 
-def encode(values: "ArrayLike") -> dict[str, str]:
+def encode(values: ArrayLike) -> dict[str, str]:
     """Numbers as plotly's script reads them: little-endian doubles, exactly what the table holds.
 
     >>> encode([1.0])
@@ -84,11 +81,7 @@ def points_for(curves: int) -> int:
 def table_trace(table: Mapping[str, Any], column: str, points: int, **style: Any) -> dict[str, Any] | None:
     """A column of a table over its clocks, thinned to its extremes; None where it holds no number.
 
-    Args:
-        table: has `frame` and, but for old ones, `wall_t`.
-        column: name.
-        points: at most.
-        style: of `_line`.
+    Old tables have no `wall_t`. The style is that of `_line`.
     """
     y = table.get(column)
     if y is None or not np.isfinite(y).any():
@@ -152,7 +145,7 @@ def _line(xs: dict[str, Any], y: Any, *, name: str, color: str, **style: Any) ->
     }
 
 
-def points_trace(x: Sequence[Any], y: "ArrayLike", **style: Any) -> dict[str, Any]:
+def points_trace(x: Sequence[Any], y: ArrayLike, **style: Any) -> dict[str, Any]:
     """Points; `style` is plotly's."""
     return {"type": "scatter", "mode": "markers", "x": list(x), "y": encode(y), **style}
 
@@ -162,7 +155,7 @@ def rows_axis(rows: int) -> dict[str, Any]:
     return {"type": "category", "range": [-0.7, rows - 0.3]}
 
 
-def interval_trace(estimates: "Sequence[Estimate]", labels: Sequence[str], colours: Sequence[str]) -> dict[str, Any]:
+def interval_trace(estimates: Sequence[Estimate], labels: Sequence[str], colours: Sequence[str]) -> dict[str, Any]:
     """Estimates, one above the other, with their intervals as bars."""
     v, lo, hi = np.asarray(estimates, float).T
     return {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slm_lab.experiment.report.html import Markup, Section, note, table, tag
+from slm_lab.experiment.report.page import Markup, Section, note, table, tag
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 
@@ -20,12 +20,7 @@ MOST = 2_000_000
 
 
 def video_section(layout: Layout, page: Path, *, make: bool) -> Section | None:
-    """The film, where there is one.
-
-    Args:
-        layout: of the run.
-        page: file of the page, which a large film is linked from.
-        make: play an episode where there is no film.
+    """The film, where there is one; `make`: or can be made. A large one is linked from the file of the page.
 
     Raises:
         LabError: why there is none.
@@ -52,11 +47,7 @@ def video_section(layout: Layout, page: Path, *, make: bool) -> Section | None:
 
 
 def final_evaluation(layout: Layout, episodes: int | None) -> list[Markup]:
-    """What the best policy of each session reaches.
-
-    Args:
-        layout: of the run.
-        episodes: of each policy; None: none is played, and the page tells the command.
+    """What the best policy of each session reaches in so many episodes; None: the page tells the command.
 
     Raises:
         LabError: why that can't be found out.

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from slm_lab.experiment.records.curves import moving_average
-from slm_lab.experiment.records.describe import get
-from slm_lab.experiment.records.history import History, score
+from slm_lab.experiment.records.history import History, get, score
 from slm_lab.experiment.records.wording import number
 from slm_lab.experiment.report.figures import Figure, colour, encode, points_for, points_trace, table_trace
-from slm_lab.experiment.report.html import Markup, Page, Section, headline, note, sentences, table, tag
+from slm_lab.experiment.report.page import Markup, Page, Section, headline, note, sentences, table, tag
 from slm_lab.experiment.report.single import STATUS, about
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.lib.errors import LabError
@@ -35,12 +34,13 @@ def search_page(history: History) -> Page:
     records = _records(history)
     scores = _scores(history, records)
     axes = _axes(history, records)
-    best = next((s.trial for s in history.judged if s.crash is None), None)
+    judged = {s.trial for s in history.judged if s.crash is None}
+    best = next((r for r in records if r.trial in judged), None)
     sections = [
         Section("Trials", [_curves(history, records, best)]),
         Section("Searched keys", _keys(records, axes, scores)),
         Section("Importance", _importance(axes, records, scores)),
-        Section("Best trial", _best(history, records, best)),
+        Section("Best trial", _best(history, best)),
         Section("All trials", [_table(records, axes, scores)]),
         *about(history),
     ]
@@ -51,7 +51,7 @@ def search_page(history: History) -> Page:
         title=history.layout.root.name,
         subtitle=words + (f", {stopped} of them stopped early by ASHA" if stopped else ""),
         badges=[(history.status, STATUS.get(history.status, "plain"))],
-        headline=_headline(scores, best, records),
+        headline=_headline(scores, best),
         sections=[s for s in sections if s.parts],
         missing=[*history.missing, *([] if history.layout.search_file().exists() else [NO_JOURNAL])],
     )
@@ -112,28 +112,27 @@ def _searched(history: History) -> dict[str, Axis]:
     return found
 
 
-def _headline(scores: dict[int, float], best: int | None, records: Sequence[Record]) -> Markup:
-    if best is None or best not in scores:
+def _headline(scores: dict[int, float], best: Record | None) -> Markup:
+    if best is None or best.trial not in scores:
         return sentences(["No trial has ended an episode yet."])
-    values = next((r.values for r in records if r.trial == best), {})
-    told = ", ".join(f"{k.rpartition('.')[2]} {_value(v)}" for k, v in values.items())
+    told = ", ".join(f"{k.rpartition('.')[2]} {_value(v)}" for k, v in best.values.items())
     words = [
-        f"The best trial is {best}, with {told}.",
+        f"The best trial is {best.trial}, with {told}.",
         "It has the highest strength (total_reward above random, over the whole trial), not always the highest score.",
         "A trial's score is total_reward_ma, the mean total_reward of its last 100 rows, averaged over its sessions.",
         BEST_NOTE,
     ]
-    return headline(number(scores[best]), f"score of trial {best}", words)
+    return headline(number(scores[best.trial]), f"score of trial {best.trial}", words)
 
 
-def _curves(history: History, records: Sequence[Record], best: int | None) -> Figure:
+def _curves(history: History, records: Sequence[Record], best: Record | None) -> Figure:
     figure = Figure(
         "total_reward of every trial, moving average; hollow: stopped early, cross: crashed", "total_reward", wide=True
     )
     points = points_for(2 * len(history.sessions))
     ends: dict[TrialStatus, list[tuple[float, float, float, str]]] = {}
     for record in records:
-        chosen = record.trial == best
+        chosen = record is best
         name = f"trial {record.trial}" + (f", {record.status.value}" if not chosen else ", best")
         for s in history.trials.get(record.trial, []):
             if "total_reward" not in s.train:
@@ -247,20 +246,15 @@ def _importance(axes: Sequence[Axis], records: Sequence[Record], scores: dict[in
     return [note(words), *figures]
 
 
-def _best(history: History, records: Sequence[Record], best: int | None) -> list[Markup | Figure]:
+def _best(history: History, best: Record | None) -> list[Markup | Figure]:
     if best is None:
         return []
-    values = next((r.values for r in records if r.trial == best), {})
-    rows = [[k, tag("code", _value(v))] for k, v in values.items()]
+    rows = [[k, tag("code", _value(v))] for k, v in best.values.items()]
     parts: list[Markup | Figure] = [table(["key", "value"], rows)]
     path = history.layout.best_spec()
-    if path.exists():
-        try:
-            spec = json.loads(path.read_text(encoding="utf-8"))
-            name = next(iter(spec))
-        except (ValueError, StopIteration, OSError):
-            return parts
-        command = shlex.join(["slm-lab", "run", str(path), name, "train", "--seed", "1000"])
+    with suppress(LabError):
+        spec = read_json(path)
+        command = shlex.join(["slm-lab", "run", str(path), *spec, "train", "--seed", "1000"])
         whole = tag("pre", json.dumps(spec, indent=2, ensure_ascii=False))
         parts += [tag("p", "Train it with new seeds:"), tag("pre", command)]
         parts.append(tag("details", tag("summary", "Its spec"), whole))

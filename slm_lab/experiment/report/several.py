@@ -17,7 +17,7 @@ from slm_lab.experiment.report.figures import (
     rows_axis,
     table_trace,
 )
-from slm_lab.experiment.report.html import Markup, Page, Section, headline, note, sentences, table, tag
+from slm_lab.experiment.report.page import Markup, Page, Section, headline, note, sentences, table, tag
 from slm_lab.experiment.report.single import STATUS
 
 THRESHOLDS = 81

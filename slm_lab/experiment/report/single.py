@@ -12,11 +12,10 @@ from slm_lab.experiment.records import statistics
 from slm_lab.experiment.records.baselines import reference
 from slm_lab.experiment.records.compare import flatten
 from slm_lab.experiment.records.curves import moving_average
-from slm_lab.experiment.records.describe import get
-from slm_lab.experiment.records.history import SCALARS, History, Session, score
+from slm_lab.experiment.records.history import SCALARS, History, Session, get, score
 from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.experiment.report.figures import INK, Figure, average_traces, colour, points_for, table_trace
-from slm_lab.experiment.report.html import Markup, Page, Section, headline, note, sentences, table, tag, text
+from slm_lab.experiment.report.page import Markup, Page, Section, headline, note, sentences, table, tag, text
 from slm_lab.lib.errors import LabError
 from slm_lab.spec.files import bundled_files
 from slm_lab.spec.load import read_file
@@ -220,12 +219,9 @@ def repeat(history: History) -> list[Markup | Figure]:
     mode = info.get("mode", "train")
     options = _mapping(info, "options")
     words = ["slm-lab", "run", str(layout.spec()), layout.name, str(mode)]
-    if options.get("seed") is not None:
-        words += ["--seed", str(options["seed"])]
-    if options.get("start_from") is not None:
-        words += ["--from", str(options["start_from"])]
-    if options.get("device") not in (None, "auto"):
-        words += ["--device", str(options["device"])]
+    for key, option in (("seed", "--seed"), ("start_from", "--from"), ("device", "--device")):
+        if options.get(key) not in (None, "auto"):
+            words += [option, str(options[key])]
     parts: list[Markup | Figure] = [tag("pre", shlex.join(words))]
     command = info.get("command")
     if isinstance(command, list) and command and Path(str(command[0])).name in ("slm-lab", "__main__.py"):

@@ -3,18 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import slm_lab
 from slm_lab.experiment.records.compare import compare
-from slm_lab.experiment.records.describe import read_status
-from slm_lab.experiment.records.history import History, NoRowError, Targets, read_histories
+from slm_lab.experiment.records.history import History, NoRowError, Targets, read_histories, read_status
 from slm_lab.experiment.records.runs import find_run
-from slm_lab.experiment.report.html import Markup, Page, Section
-from slm_lab.experiment.report.page import render
+from slm_lab.experiment.report.page import Page, Section, render
 from slm_lab.experiment.report.policy import final_evaluation, video_section
 from slm_lab.experiment.report.search import search_page
 from slm_lab.experiment.report.several import several_page
@@ -114,12 +111,8 @@ def watch(
 ) -> Path:
     """Write the page repeatedly while a run continues, then a last time without the reload; returns the file.
 
-    Args:
-        layouts: of the runs.
-        output: see `report`.
-        every: seconds between two pages; the browser loads it as often.
-        on_first: called with the file once there is one.
-        options: of `report`.
+    Each page is written `every` so many seconds, and loaded as often by the browser; `on_first` is called with the file
+    once there is one. The rest is as `report` takes it.
     """
     folders = [layout.root for layout in layouts]
     while any(read_status(layout) == "running" for layout in layouts):
@@ -139,23 +132,21 @@ def watch(
 
 def _one(history: History, output: Path, *, video: bool, evaluate: int | None) -> Page:
     page = search_page(history) if history.is_search else run_page(history)
-    missing, sections = [*page.missing], [*page.sections]
-    film: Section | None = None
+    at = 1
     try:
-        film = video_section(history.layout, output, make=video and history.status != "running")
+        if film := video_section(history.layout, output, make=video and history.status != "running"):
+            page.sections.insert(at, film)
+            at += 1
     except LabError as e:
-        missing.append(str(e))
+        page.missing.append(str(e))
     if not history.is_search:
-        parts: list[Markup] = []
+        own = next((s for s in page.sections if s.title == "Evaluation"), None)
         try:
             parts = final_evaluation(history.layout, evaluate)
+            if own is not None:
+                own.parts += parts
+            elif parts:
+                page.sections.insert(at + 1, Section("Evaluation", [*parts]))
         except LabError as e:
-            missing.append(str(e))
-        at = next((i for i, s in enumerate(sections) if s.title == "Evaluation"), None)
-        if at is not None:
-            sections[at].parts += parts
-        elif parts:
-            sections.insert(2, Section("Evaluation", [*parts]))
-    if film is not None:
-        sections.insert(1, film)
-    return replace(page, sections=sections, missing=missing)
+            page.missing.append(str(e))
+    return page

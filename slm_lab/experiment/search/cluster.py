@@ -160,7 +160,8 @@ def _stderr_to(log: Path) -> Iterator[None]:
 @contextmanager
 def _environ() -> Iterator[None]:
     # Ray sets the mode of a Ray of its own for the whole process
-    before = {name: os.environ.get(name) for name in (*_ENVIRON, "RAY_AUTH_MODE")}
+    names = (*_ENVIRON, "RAY_AUTH_MODE")
+    before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(_ENVIRON)
     # under `uv run` Ray would build each worker an environment from a copy of the working folder, without extras;
     # it looks at the variable RAY_ENABLE_UV_RUN_RUNTIME_ENV only once, at its import
@@ -170,11 +171,9 @@ def _environ() -> Iterator[None]:
         yield
     finally:
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = by_uv
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 @contextmanager
@@ -184,19 +183,17 @@ def _quiet(log: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s %(message)s"))
     handler.addFilter(lambda record: record.name.partition(".")[0] in _LOGGERS)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [(one.handlers[:], one.propagate) for one in loggers]
+    before = [(one.handlers, one.propagate) for one in loggers]
     for one in loggers:
         # by way of the root: Ray removes what is attached to its own logger
-        one.handlers.clear()
-        one.propagate = True
+        one.handlers, one.propagate = [], True
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        for one, (handlers, propagate) in zip(loggers, before, strict=True):
-            one.handlers[:] = handlers
-            one.propagate = propagate
+        for one, kept in zip(loggers, before, strict=True):
+            one.handlers, one.propagate = kept
         handler.close()
 
 

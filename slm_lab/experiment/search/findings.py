@@ -10,7 +10,7 @@ from typing import Any
 from slm_lab.agent.sinks import read_rows
 from slm_lab.env.names import find
 from slm_lab.experiment.records.analysis import Metrics, save_session, save_trial
-from slm_lab.experiment.records.describe import session_tables
+from slm_lab.experiment.records.history import session_tables
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.lib.files import write_atomic, write_json
 from slm_lab.lib.layout import Layout
@@ -27,13 +27,7 @@ _SEARCH_KEYS = ("max_trial", "search_resources", "search_scheduler", "search_max
 def analyse(layout: Layout, record: Record, spec: Spec) -> Metrics | None:
     """Metrics of a trial that ended, over the rows that count; written as those of a trained trial are.
 
-    Args:
-        layout: of the run.
-        record: a trial that was stopped early counts up to the row that it was stopped at.
-        spec: of the search.
-
-    Returns:
-        None where it has no row.
+    A trial that was stopped early counts up to the row that it was stopped at. None where it has no row.
     """
     env_name = find(spec.env.name).id
     sessions = []

@@ -1,7 +1,6 @@
 """Run a search: draw values, hand trials to Ray, keep the journal, report the results."""
 
 import dataclasses
-import math
 import shlex
 import shutil
 from collections.abc import Callable
@@ -21,9 +20,8 @@ from slm_lab.experiment.search.scheduler import Rungs, Scheduler
 from slm_lab.experiment.search.store import Plan, start_receiver
 from slm_lab.experiment.search.table import SearchTable
 from slm_lab.experiment.search.trainable import SearchTrial
-from slm_lab.experiment.session.resources import choose_device, share_faults
-from slm_lab.experiment.session.results import Crash, RunResult, Scalars
-from slm_lab.experiment.session.run import Options
+from slm_lab.experiment.session.resources import choose_device, search_shares, share_faults
+from slm_lab.experiment.session.run import Crash, Options, RunResult, Scalars
 from slm_lab.experiment.trial.trial import pool_size
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.layout import Layout
@@ -54,13 +52,9 @@ class _Watch(tune.Callback):
 
 
 class Search:
-    """One search, in its run folder. What its journal holds is not done again.
+    """One search, in its run folder, whose folders exist. What its journal holds is not done again.
 
-    Args:
-        spec: with a search block.
-        layout: where files go; its folders must exist.
-        options: what the command line says beside the spec.
-        stop: asked now and then; true makes the trials save and stop.
+    `stop` is asked now and then; true makes the trials save and stop.
 
     Raises:
         SpecError: the search block, or what `meta` says of the search, is wrong.
@@ -136,9 +130,8 @@ class Search:
 
     def _plan(self, cluster: Cluster) -> Plan:
         """What each trial gets of what there is."""
-        asked = self._spec.meta.search_resources
-        cpu = (asked and asked.cpu) or max(1, min(search_sessions(self._spec), cluster.largest))
-        gpu = asked.gpu if asked is not None else None
+        cpu, gpu = search_shares(self._spec)
+        cpu = cpu or max(1, min(search_sessions(self._spec), cluster.largest))
         if gpu is None:
             device = choose_device(self._spec, self._options.device, 0, 0, int(cluster.gpus))
             gpu = 1.0 if device.startswith("cuda") else 0.0
@@ -157,20 +150,12 @@ class Search:
             "1 machine" if cluster.machines == 1 else f"{cluster.machines} machines",
         )
         token = self._layout.run_file().read_text(encoding="utf-8")
-        given = "cuda" if self._options.device.startswith("cuda") else "auto"
-        options = dataclasses.replace(
-            # a trial sees only the GPUs that it was given
-            self._options,
-            device=given if gpu else "cpu",
-            cuda_offset=0,
-            render=False,
-            progress=False,
-        )
+        # a trial sees only the GPUs that it was given
+        device = ("cuda" if self._options.device.startswith("cuda") else "auto") if gpu else "cpu"
         return Plan(
             spec=self._spec.to_dict(),
-            root=str(self._layout.root),
-            name=self._layout.name,
-            options=options,
+            layout=self._layout,
+            options=dataclasses.replace(self._options, device=device, cuda_offset=0, render=False, progress=False),
             cpu=cpu,
             workers=pool_size(trial_spec(self._spec, {}), cpu),
             gpu=gpu,
@@ -180,8 +165,8 @@ class Search:
 
     def _analyse(self) -> None:
         """Metrics of the trials that ended since the last time; the models of the poorer ones go."""
-        new = [r for r in self._journal.records.values() if r.ended and r.trial not in self._found]
-        new = [record for record in new if record.status is not TrialStatus.CRASHED]
+        done = [r for r in self._journal.records.values() if r.ended and r.status is not TrialStatus.CRASHED]
+        new = [record for record in done if record.trial not in self._found]
         for record in new:
             metrics = findings.analyse(self._layout, record, self._spec)
             if metrics is not None:
@@ -218,7 +203,7 @@ class Search:
             logger.info("  {} = {}", path, value)
         command = shlex.join(["slm-lab", "run", str(layout.best_spec()), self._spec.name, "train"])
         logger.info("to train it: {}", command)
-        return RunResult(layout.root, Scalars({k: math.nan if v is None else v for k, v in metrics.items()}))
+        return RunResult(layout.root, Scalars(metrics))
 
 
 def _trials(count: int) -> str:

@@ -1,6 +1,6 @@
 """When a trial is stopped: Ray's ASHA on the rows of the trials, its rungs kept in the journal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,9 +86,27 @@ class Scheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
         """CONTINUE or STOP."""
         index = trial.config["trial"]
-        record = self._journal.records[index]
+        record, rungs = self._journal.records[index], self._rungs
+        if record.ended:
+            return TrialScheduler.STOP
         record.status = TrialStatus.RUNNING
-        return TrialScheduler.STOP if self._take(index, result.get("rows", ())) else TrialScheduler.CONTINUE
+        before = None if rungs is None else rungs.state()
+        for row in result.get("rows", ()):
+            # a resumed trial reports rows again that ASHA has seen
+            is_known = row["frame"] < record.frame
+            if not is_known:
+                record.frame, record.metric = row["frame"], row["total_reward_ma"]
+            if row["frame"] >= self._full:
+                continue  # it ends by itself, and then has its graphs as well
+            if rungs is not None and rungs.stops(index, row) and not is_known:
+                self._journal.scheduler = rungs.state()
+                at_end = row["frame"] >= self._end
+                self._journal.ended(index, TrialStatus.COMPLETED if at_end else TrialStatus.STOPPED)
+                return TrialScheduler.STOP
+        if rungs is not None and (state := rungs.state()) != before:
+            self._journal.scheduler = state
+            self._journal.save()
+        return TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
         """The trial ended, or reported its crash."""
@@ -104,29 +122,3 @@ class Scheduler(FIFOScheduler):
         error = trial.get_error()
         reason = " ".join(str(error).split())[:500] if error else "its process died"
         self._journal.ended(trial.config["trial"], TrialStatus.CRASHED, reason=reason)
-
-    def _take(self, index: int, rows: Sequence[Report]) -> bool:
-        record = self._journal.records[index]
-        if record.ended:
-            return True
-        before = None if self._rungs is None else self._rungs.state()
-        for row in rows:
-            if row["frame"] >= self._full:
-                # it ends by itself, and then has its graphs as well
-                record.frame, record.metric = row["frame"], row["total_reward_ma"]
-                continue
-            if row["frame"] < record.frame:
-                # a resumed trial reports rows again that ASHA has seen
-                if self._rungs is not None:
-                    self._rungs.stops(index, row)
-                continue
-            record.frame, record.metric = row["frame"], row["total_reward_ma"]
-            if self._rungs is not None and self._rungs.stops(index, row):
-                self._journal.scheduler = self._rungs.state()
-                at_end = row["frame"] >= self._end
-                self._journal.ended(index, TrialStatus.COMPLETED if at_end else TrialStatus.STOPPED)
-                return True
-        if self._rungs is not None and (state := self._rungs.state()) != before:
-            self._journal.scheduler = state
-            self._journal.save()
-        return False

@@ -27,10 +27,8 @@ class Plan:
 
     spec: dict[str, Any]
     """As the user wrote it: classes of plugins can't be unpickled before they are imported."""
-    root: str
+    layout: Layout
     """The run folder, on the machine that the search was started on."""
-    name: str
-    """Of the spec."""
     options: Options
     cpu: int
     """Cores that a trial was given."""
@@ -49,13 +47,13 @@ class Store:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self.layout = Layout(Path(plan.root), plan.name)
+        self.layout = plan.layout
         self.is_remote = plan.receiver is not None and not has_token(self.layout, plan.token)
         """The run folder is on another machine."""
         if self.is_remote:
             # named after the run, so that a trial that comes back to this machine finds what it left
             base = Path(tempfile.gettempdir()) / f"slm_lab_search_{os.getuid()}"
-            self.layout = Layout(base / Path(plan.root).name, plan.name)
+            self.layout = Layout(base / plan.layout.root.name, plan.layout.name)
         self._sent: dict[str, tuple[int, int]] = {}
         self._due = 0.0
 
@@ -77,9 +75,7 @@ class Store:
     def send(self, trial: int, *, last: bool = False) -> None:
         """Send what is new to the run folder, where that is on another machine and it is time.
 
-        Args:
-            trial: index.
-            last: it is over: in any case; nothing of it stays here.
+        The last time, when the trial is over, it is sent in any case, and nothing stays here.
         """
         if not self.is_remote or not (last or time.monotonic() >= self._due):
             return
@@ -104,8 +100,8 @@ class Store:
 class Receiver:
     """On the machine of the run folder: takes files into it, and gives them out."""
 
-    def __init__(self, root: str, name: str) -> None:
-        self._layout = Layout(Path(root), name)
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
 
     def sees(self, token: str) -> bool:
         """Whether the run folder is where this process runs."""
@@ -125,7 +121,7 @@ def start_receiver(layout: Layout, token: str) -> Any:
     """The receiver, on this machine."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Receiver)
-    receiver = actor.options(scheduling_strategy=here).remote(str(layout.root), layout.name)
+    receiver = actor.options(scheduling_strategy=here).remote(layout)
     if not ray.get(receiver.sees.remote(token)):
         raise LabError(f"{layout.root}: the Ray of this machine does not see this folder (another container, or user?)")
     return receiver

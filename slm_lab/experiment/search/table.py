@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from loguru import logger
 from rich.console import Console, Group
@@ -12,9 +13,6 @@ from rich.text import Text
 from slm_lab.experiment.search.journal import Journal, Record, TrialStatus
 from slm_lab.experiment.trial.progress import LiveTable, duration
 from slm_lab.spec.explain import shorten
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _STYLES = {
     TrialStatus.WAITING: "dim",
@@ -31,7 +29,7 @@ class SearchTable(LiveTable):
     def __init__(
         self,
         journal: Journal,
-        paths: "Sequence[str]",
+        paths: Sequence[str],
         count: int,
         max_frame: int,
         *,
@@ -74,7 +72,7 @@ class SearchTable(LiveTable):
             words = [str(record.trial), *values, f"{record.frame:,}", str(share), metric]
             table.add_row(*words, Text(record.status.value, style=_STYLES[record.status]))
         hidden = len(self._journal.records) - len(records)
-        note = f"  ({hidden} more trials)" if hidden else ""
+        note = f"  ({hidden} more trial{'s' * (hidden > 1)})" if hidden else ""
         return Group(table, Text(self.line() + note))
 
     def line(self) -> str:
@@ -113,7 +111,7 @@ class SearchTable(LiveTable):
         return order[: max(4, self._console.height - 6)]
 
 
-def short_names(paths: "Sequence[str]") -> dict[str, str]:
+def short_names(paths: Sequence[str]) -> dict[str, str]:
     """Of each key path the shortest end that no other one has.
 
     >>> list(short_names(["agent.algorithm.lr", "agent.a_spec.start_val", "agent.b_spec.start_val"]).values())
@@ -128,7 +126,7 @@ def short_names(paths: "Sequence[str]") -> dict[str, str]:
     return {path: next((end for end in ends(path) if taken[end] == 1), path) for path in paths}
 
 
-def describe(record: Record, names: "Mapping[str, str]") -> str:
+def describe(record: Record, names: Mapping[str, str]) -> str:
     """A trial that ended, in a line of the log; names: of the searched keys, short."""
     values = "  ".join(f"{names[path]} {show_value(value)}" for path, value in record.values.items())
     head = f"trial {record.trial} {record.status.value}"

@@ -15,8 +15,7 @@ from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment.records.runs import locked
 from slm_lab.experiment.search.scheduler import Report
 from slm_lab.experiment.search.store import Plan, Store
-from slm_lab.experiment.session.results import TrialResult
-from slm_lab.experiment.session.run import Mode
+from slm_lab.experiment.session.run import Mode, TrialResult
 from slm_lab.experiment.trial.pool import Pool
 from slm_lab.experiment.trial.trial import Trial, pool_size
 from slm_lab.lib.errors import LabError, SpecError
@@ -96,20 +95,13 @@ class SearchTrial(tune.Trainable):
     _result: TrialResult | Exception | None
 
     def setup(self, config: dict[str, Any], plan: Plan) -> None:  # type: ignore[override]  # Ray's with_parameters
-        """Make ready; the sessions are started with the first steps.
-
-        Args:
-            config: {"trial": index, "values": {key path: value}}.
-            plan: what all trials have in common.
-        """
+        """Make ready for {"trial": index, "values": {key path: value}}; sessions are started with the first steps."""
         self._plan = plan
         self._store = Store(plan)
         self._stack = ExitStack()
-        fds = (
-            []
-            if self._store.is_remote
-            else self._stack.enter_context(locked(self._store.layout, PATIENCE, workers=True, shared=True))
-        )
+        fds = []
+        if not self._store.is_remote:
+            fds = self._stack.enter_context(locked(self._store.layout, PATIENCE, workers=True, shared=True))
         self._pool = self._stack.enter_context(Pool(plan.workers, pass_fds=fds))
         self._take(config)
 
@@ -129,7 +121,7 @@ class SearchTrial(tune.Trainable):
                 return self._crashed("; ".join(e.faults) if isinstance(e, SpecError) else str(e), misuse=True)
             if self._backlog:
                 # before a session continues: it may be stopped for what it did already
-                return self._handed(self._backlog)
+                return {"trial": self._index, "rows": self._backlog}
         if self._thread is None or self._is_laid_down():
             self._result = None
             self._thread = threading.Thread(target=self._run, args=self._trial, daemon=True)
@@ -137,7 +129,7 @@ class SearchTrial(tune.Trainable):
         rows = self._wait()
         self._store.send(self._index)
         if rows or self._is_running() or self._is_laid_down():
-            return self._handed(rows)
+            return {"trial": self._index, "rows": rows}
         return self._ended()
 
     def cleanup(self) -> None:
@@ -174,7 +166,7 @@ class SearchTrial(tune.Trainable):
         layout = self._store.open(self._index)
         setup(plan.options.log_level, layout.log(layout.t(self._index)), console=False)
         if self._store.is_remote:
-            logger.info("files go from here to {}, on another machine", plan.root)
+            logger.info("files go from here to {}, on another machine", plan.layout.root)
         import_plugins(plan.spec["meta"].get("plugins", []))
         spec = trial_spec(Spec.model_validate(plan.spec), self._values)
         path = layout.trial_spec(self._index)
@@ -232,9 +224,6 @@ class SearchTrial(tune.Trainable):
                 continue
             reports += self._merge.drop(session) if row is None else self._merge.row(session, row)
         return reports
-
-    def _handed(self, rows: list[Report]) -> dict[str, Any]:
-        return {"trial": self._index, "rows": rows}
 
     def _ended(self) -> dict[str, Any]:
         result = self._result

@@ -1,7 +1,7 @@
 """One session: an agent, its env, one seed. Knows nothing of other sessions, but for what they share (`commons`).
 
-- The loop: `session`; in tensor envs `rollouts`, `device_rollouts` and `cycles` play many steps as one call.
-- Which session it is: `run`; cores, threads and devices: `resources`; a changed spec: `extend`.
+- The loop: `session`; in tensor envs `rollouts` and `cycles` play many steps as one call.
+- Which session it is, and what it gives back: `run`; cores, threads, devices: `resources`; a changed spec: `extend`.
 - When something is due: `clock`; greedy episodes beside training: `evaluate`; a caller's functions: `callbacks`.
-- What leaves it: `outlets` (rows, metrics), `checkpoint` (its whole state), `results` (plain data for the trial).
+- What leaves it: `outlets` (rows, metrics), `checkpoint` (its whole state).
 """

@@ -80,11 +80,7 @@ class Callbacks:
 
 
 class EpisodeFeed:
-    """Gathers the episodes of a session, so that short ones do not flood the pipe to the parent.
-
-    Args:
-        send: called with the episodes of FEED seconds, or up to a row.
-    """
+    """Sends the episodes of FEED seconds, or up to a row, together: short ones would flood the pipe to the parent."""
 
     def __init__(self, send: Callable[[list[Episode]], None]) -> None:
         self._send = send

@@ -37,13 +37,7 @@ def exists(path: Path) -> bool:
 
 
 def save(path: Path, tree: State, *, keep: bool = True) -> None:
-    """Write a tree in the place of what was at `path`.
-
-    Args:
-        path: its folder must exist.
-        tree: tensors, numbers, strings, bools and None in dicts, lists and tuples.
-        keep: what was at `path` stays beside it, as the previous one.
-    """
+    """Write a tree (see `State`) in the place of what was at `path`, which with `keep` stays beside it."""
     temp = path.with_name(f".{path.name}.tmp")
     try:
         with temp.open("wb") as file:
@@ -111,13 +105,7 @@ def _read(path: Path) -> State:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], **metadata: object) -> None:
-    """Write named tensors as safetensors, for use elsewhere.
-
-    Args:
-        path: its folder must exist.
-        weights: may be views of one buffer, and on any device.
-        metadata: goes into the file's header, as text.
-    """
+    """Write named tensors, on any device, as safetensors for use elsewhere; metadata goes into the header, as text."""
     # the format needs each tensor in its own memory
     tensors = {name: w.detach().to("cpu", copy=True).contiguous() for name, w in weights.items()}
     write_atomic(path, to_safetensors(tensors, {k: str(v) for k, v in metadata.items()}))

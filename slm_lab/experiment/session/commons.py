@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -27,12 +26,9 @@ _FILLED, _LOST = 0, 1
 
 
 class Commons:
-    """One session's access to it. Use as a context manager: a session that leaves is no longer waited for.
+    """One session's access to it.
 
-    Args:
-        fd: number of the open file, empty at the start of the trial.
-        session: index of this session.
-        sessions: how many there are, all running at the same time.
+    The open file with the number `fd` is empty at the start of the trial; all its sessions run at the same time.
     """
 
     def __init__(self, fd: int, session: int, sessions: int) -> None:
@@ -46,14 +42,6 @@ class Commons:
                 os.ftruncate(fd, self._size)
         # each count is one aligned word, written by one session: no reader sees half of one
         self._counts = memoryview(mmap.mmap(fd, self._size)).cast("q")
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Leave."""
-        self.leave()
 
     def leave(self) -> None:
         """Say that this session is not to be waited for: it has begun, or never will."""

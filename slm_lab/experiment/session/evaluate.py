@@ -22,20 +22,11 @@ def play(
     *,
     explore: bool = False,
 ) -> tuple[list[float], list[int]]:
-    """Play episodes from the beginning.
+    """Play episodes from the beginning; gives their undiscounted returns, and lengths in steps, env by env.
 
-    Every env plays its share of the episodes; taking those that end first would favour short ones.
-
-    Args:
-        agent: acts; it is not changed.
-        env: is reset.
-        episodes: how many.
-        seed: of the env.
-        on_step: called before each step; to film, say.
-        explore: draw actions from the policy; else its likeliest ones.
-
-    Returns:
-        Undiscounted returns, and lengths in steps; env by env.
+    Every env plays its share of the episodes; taking those that end first would favour short ones. The agent is not
+    changed; with `explore` its actions are drawn, else they are the likeliest. `on_step` is called before each step; to
+    film, say.
     """
     n = env.info.num_envs
     left = np.array([episodes // n + (i < episodes % n) for i in range(n)])
@@ -69,12 +60,7 @@ class Evaluator:
     def __call__(self, agent: Agent, frame: int, normalizer: State | None = None) -> tuple[list[float], list[int]]:
         """Play at a frame of the training; gives returns and lengths of the episodes.
 
-        The global random streams are put back, whatever the env draws from them.
-
-        Args:
-            agent: acts; it is not changed.
-            frame: of the training; each has evaluations of its own.
-            normalizer: running statistics of the training env; they do not change.
+        Agent and running statistics do not change, and the global random streams are put back, whatever the env draws.
         """
         rng = get_rng()
         try:

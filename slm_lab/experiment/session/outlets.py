@@ -9,8 +9,7 @@ from slm_lab.agent.sinks import CsvSink, LogSink, SafeSink, SinkRun, TensorBoard
 from slm_lab.env.names import find
 from slm_lab.experiment.records.analysis import RunningMetrics, save_session
 from slm_lab.experiment.records.wording import block
-from slm_lab.experiment.session.results import SessionResult
-from slm_lab.experiment.session.run import Mode, Run
+from slm_lab.experiment.session.run import Mode, Run, SessionResult
 from slm_lab.lib.log import file_logger
 
 

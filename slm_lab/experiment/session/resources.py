@@ -140,21 +140,6 @@ def choose_device(spec: Spec, device: str, session: int, offset: int, cuda_count
     return device
 
 
-def batch_size(spec: Spec, device: str, cuda_count: int) -> int:
-    """Sessions of a trial that one process computes together: `meta.batch_sessions`.
-
-    Args:
-        spec: sets it
-        device: what the user said; as for `choose_device`
-        cuda_count: GPUs present; `cuda` shares the sessions out among them
-    """
-    setting, sessions = spec.meta.batch_sessions, spec.meta.max_session
-    chosen = choose_device(spec, device, 0, 0, cuda_count)
-    if chosen == "cpu":
-        return 1 if setting == "auto" else sessions
-    return sessions if device == chosen else -(-sessions // max(1, cuda_count))
-
-
 def search_shares(spec: Spec) -> tuple[int | None, float | None]:
     """Cores and GPUs that each trial of a search asks for; None: what suits it."""
     asked = spec.meta.search_resources
@@ -186,13 +171,7 @@ def take_device(run: "Run") -> str:
 
 
 def share_faults(spec: Spec, cores: int, gpus: float) -> list[str]:
-    """Where a trial of a search asks for more than a machine has.
-
-    Args:
-        spec: with a search block
-        cores: of the machine that has the most
-        gpus: of all machines
-    """
+    """Where a trial of a search asks for more cores than the largest machine has, or GPUs than all have."""
     return [
         f"meta.search_resources.{name}: a trial asks for {asked:g}, no machine has more than {there:g}"
         for name, asked, there in zip(("cpu", "gpu"), search_shares(spec), (cores, gpus), strict=True)

@@ -1,9 +1,13 @@
-"""Rollouts of tensor envs: policy and envs as one compiled step, and many steps as one call."""
+"""Rollouts of tensor envs: policy and envs as one compiled step, and many steps as one call.
+
+Of envs that live on a device policy, env and memory talk there, and Python hears of it once a rollout.
+"""
 
 from typing import Any
 
 import torch
 from loguru import logger
+from torch import Tensor
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.actor_critic import ActorCritic
@@ -16,10 +20,10 @@ from slm_lab.env.make import make_env
 from slm_lab.env.modes import prefers_tensor, tensor_class
 from slm_lab.env.names import find
 from slm_lab.env.tensor import QUEUE, TENSOR_ENVS, TensorVec
-from slm_lab.experiment.session.device_rollouts import DeviceRollouts
 from slm_lab.experiment.session.resources import thread_share, use_compile
 from slm_lab.experiment.session.run import Run
 from slm_lab.lib.compile import Compiled, CompileError, compile_function
+from slm_lab.lib.graphs import Replayed
 from slm_lab.lib.native.build import compiler
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State
@@ -75,7 +79,7 @@ class Rollouts:
             logger.info("rollouts are not compiled: {}", e)
         return self._run is not None
 
-    def _step(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _step(self, *args: Tensor) -> tuple[Tensor, ...]:
         """One step of all envs; the outcome goes into its place."""
         n, held, moving = len(self._actor.state()), len(self._env.held), len(self._moving)
         state, (obs, *slots) = args[n : n + held], args[n + held : n + held + moving]
@@ -86,9 +90,7 @@ class Rollouts:
             slot.copy_(value)
         return ()
 
-    def _arguments(
-        self, inputs: tuple[torch.Tensor, ...], steps: int
-    ) -> tuple[list[torch.Tensor], dict[int, torch.Tensor]]:
+    def _arguments(self, inputs: tuple[Tensor, ...], steps: int) -> tuple[list[Tensor], dict[int, Tensor]]:
         """All arguments of `_step`, and by position those that move on, which have a row for each step."""
         fixed = [*self._actor.state(), *self._env.held]
         moving = [*self._moving, self._env.noise(steps), *inputs]
@@ -123,12 +125,65 @@ class Rollouts:
         return returns.tolist(), lengths.tolist()
 
 
+class DeviceRollouts:
+    """Plays steps of the current rollout. On a GPU a whole one is a single CUDA graph, where the env allows it."""
+
+    whole = True
+    learned = None
+    """See Rollouts; it never learns by itself."""
+
+    def __init__(self, algorithm: ActorCritic, memory: OnPolicyBatchReplay, env: DeviceVec) -> None:
+        self._algorithm, self._memory, self._env = algorithm, memory, env
+        device = algorithm.setting.device
+        memory.place_(device)
+        t, n = memory.tensors["reward"].shape
+        assert memory.successors is not None
+        places = [memory.tensors[k] for k in ("reward", "terminated", "truncated")]
+        self._ret = torch.zeros((t, n), dtype=torch.float64, device=device)
+        self._length = torch.zeros((t, n), dtype=torch.int64, device=device)
+        self._slots = [*places, memory.successors, self._ret, self._length]
+        """[T, N, ...] for the fields of `Moved` after its observations."""
+        self._noise: Tensor = algorithm.noise.ahead(t, example=True).to(device)
+        self._replayed = Replayed(lambda: self._steps(0, t), device) if env.capturable else None
+
+    def left(self, frames: int) -> int:
+        """See Rollouts."""
+        return min(self._memory.room, -(-frames // self._env.info.num_envs))
+
+    def _steps(self, begin: int, end: int) -> None:
+        """Steps [begin, end) of the rollout, without reading their outcomes."""
+        obs = self._memory.tensors["obs"]
+        obs[begin].copy_(self._env.seen)
+        for t in range(begin, end):
+            action = self._algorithm.choose(obs[t], self._noise[t]).action
+            self._memory.tensors["action"][t].copy_(action)
+            following, *made = self._env.advance(action)
+            obs[t + 1].copy_(following)
+            for slot, value in zip(self._slots, made, strict=True):
+                slot[t].copy_(value)
+
+    def play(self, steps: int) -> tuple[list[float], list[int]]:
+        """See Rollouts."""
+        begin = self._memory.horizon - self._memory.room
+        rows = slice(begin, begin + steps)
+        with torch.no_grad():
+            self._noise[rows].copy_(self._algorithm.noise.ahead(steps))
+            if self._replayed is not None and steps == self._memory.horizon:
+                self._replayed()
+            else:
+                self._steps(begin, begin + steps)
+        self._memory.advance(steps)
+        _, terminated, truncated, *_ = self._slots
+        ended = (terminated[rows] | truncated[rows]).flatten().nonzero().squeeze(1)
+        found = torch.stack([x[rows].flatten()[ended].double() for x in (self._ret, self._length)])
+        returns, lengths = found.tolist()
+        return returns, [int(x) for x in lengths]
+
+
 def plays_rollouts(spec: Spec, *, on_device: bool = False) -> bool:
     """Whether several steps may be played in one call: nobody has a say in between, and it can be done.
 
-    Args:
-        spec: of the run
-        on_device: whether the envs live on a device; else a compiler is needed
+    On a device, where the envs live, no compiler is needed.
     """
     if spec.meta.distributed:
         return False
@@ -160,14 +215,9 @@ def _acts_by_inputs(algorithm: type[Algorithm]) -> bool:
 
 
 def training_env(run: Run, state: State | None, device: str = "cpu") -> VecEnv:
-    """The envs of a session.
+    """The envs of a session; those of tensors live on the device of the agent.
 
-    Compiled or not, drawn or not: a resumed run keeps the kind of env that it started with.
-
-    Args:
-        run: the session
-        state: its checkpoint; None: it begins
-        device: of the agent; tensor envs live there
+    Compiled or not, drawn or not: a resumed run keeps the kind of env that it started with, which its checkpoint tells.
     """
     spec = run.spec
     tensor = None if state is None else _is_tensor_state(state["env"])

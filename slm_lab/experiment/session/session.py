@@ -21,9 +21,8 @@ from slm_lab.experiment.session.evaluate import Evaluator
 from slm_lab.experiment.session.extend import can_change, changed_keys
 from slm_lab.experiment.session.outlets import attach_sinks, resume_rows, session_result
 from slm_lab.experiment.session.resources import session_threads, take_device, use_compile
-from slm_lab.experiment.session.results import SessionResult
 from slm_lab.experiment.session.rollouts import rollouts_of, training_env
-from slm_lab.experiment.session.run import Mode, Run
+from slm_lab.experiment.session.run import Mode, Run, SessionResult
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.registry import import_plugins
 from slm_lab.lib.seeding import derive, seed_everything
@@ -76,7 +75,8 @@ class Session:
         run = self.lab_run
         with ExitStack() as stack:
             if run.shared_fd is not None:
-                self._commons = stack.enter_context(Commons(run.shared_fd, run.session, run.spec.meta.max_session))
+                self._commons = Commons(run.shared_fd, run.session, run.spec.meta.max_session)
+                stack.callback(self._commons.leave)
             import_plugins(run.spec.meta.plugins)
             state = checkpoint.load(self._path) if checkpoint.exists(self._path) else None
             if state is not None and state["counters"]["frame"] >= run.spec.env.max_frame:

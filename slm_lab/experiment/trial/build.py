@@ -1,7 +1,7 @@
 """The last check of a spec: its env and agent are built once, and thrown away."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,9 +63,7 @@ def show(env: VecEnv, num_envs: int) -> Shown:
 def build(spec: Spec, shown: Shown | None = None) -> Built:
     """Build env and agent, and take a first action: what does not fit together inside the nets shows up there.
 
-    Args:
-        spec: is watched; nothing of it is changed.
-        shown: by the spec's env. No env is made then, and the keys of `env` count as far as the agent reads them.
+    Given what the spec's env shows, none is made, and the keys of `env` count as far as the agent reads them.
     """
     if spec.meta.batch_sessions is True and (why := why_no_batch(spec)):
         return Built([f"meta.batch_sessions: {why}"])
@@ -143,7 +141,7 @@ def _why_idle(spec: Spec, path: str, shown: Callable[[], Shown]) -> str:
         return f"{name} has no {role}"
     # the keys that are tried lie in the same block: those of the agent leave the env as it is
     has_effect = functools.partial(_has_effect, spec, path, shown=shown() if path.startswith("agent.") else None)
-    given = [other for other in _leaves(spec.to_dict()) if not _overlap(other, path)]
+    given = [other for other in _leaves(spec.to_dict()) if not covers([other], path)]
     winners = [other for other in _nearest(given, path) if has_effect(other, remove=True)]
     if winners:
         return f"{' and '.join(winners)} {'count' if len(winners) > 1 else 'counts'} instead"
@@ -163,12 +161,13 @@ def _has_effect(
         pydash.set_(data, other, value)
     with suppress(ValidationError, LabError):
         built = build(Spec.model_validate(data), shown)
-        return not built.faults and not any(_overlap(path, idle) for idle in built.idle)
+        return not built.faults and not covers(built.idle, path)
     return False
 
 
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+def covers(paths: Iterable[str], path: str) -> bool:
+    """Whether a key path is one of these, or is inside one of them or around it."""
+    return any(path == p or path.startswith((f"{p}.", f"{p}[")) or p.startswith(f"{path}.") for p in paths if path)
 
 
 def _leaves(data: dict[str, Any]) -> list[str]:
@@ -194,9 +193,7 @@ def _alternatives(spec: Spec, path: str) -> list[tuple[str, Any]]:
     """Other values of the keys beside a key, for kinds that have a known set of values."""
     parts = path.split(".")
     depth = 2 if parts[0] == "agent" else 1
-    node: Any = spec
-    for part in parts[:depth]:
-        node = getattr(node, part)
+    node = pydash.get(spec, ".".join(parts[:depth]))
     schema = type(node).model_json_schema(mode="validation").get("properties", {})
     found: list[tuple[str, Any]] = []
     for key, rule in schema.items():

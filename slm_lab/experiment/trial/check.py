@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from slm_lab.agent.net.check import net_faults
 from slm_lab.env.check import check_env
 from slm_lab.experiment.session.resources import share_faults
-from slm_lab.experiment.trial.build import UNUSED, Built, build, explain_idle
+from slm_lab.experiment.trial.build import UNUSED, Built, build, covers, explain_idle
 from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec import load
@@ -69,39 +69,27 @@ def load_spec(
     return load.load_spec(source, name, sets=sets, checker=check_spec)
 
 
-def require(spec: Spec) -> None:
-    """Refuse a spec that can't run."""
-    if _passed.get(id(spec)) is spec:
+def require(spec: Spec, changed: Iterable[str] | None = None) -> None:
+    """Refuse a spec that can't run; changed: keys that a resumed run changes.
+
+    A key that was not changed may be without effect: the run was started with it.
+    """
+    if changed is None and _passed.get(id(spec)) is spec:
         return
     faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
     if not faults:
         built = build(spec)
-        faults = built.faults or explain_idle(spec, built.idle)
-    if faults:
-        raise SpecError(faults, spec.name)
-
-
-def require_change(spec: Spec, keys: Iterable[str]) -> None:
-    """Refuse a spec of a resumed run, of which these keys were changed.
-
-    A key that was not changed may be without effect: the run was started with it.
-    """
-    faults = [*net_faults(spec.agent.net), *check_env(spec.env)]
-    if not faults:
-        built, changed = build(spec), set(keys)
-        idle = {path: why for path, why in (built.idle | built.yielding).items() if _covers(changed, path)}
+        idle = built.idle
+        if changed is not None:
+            keys = set(changed)
+            idle = {path: why for path, why in (idle | built.yielding).items() if covers(keys, path)}
         faults = built.faults or explain_idle(spec, idle)
     if faults:
         raise SpecError(faults, spec.name)
 
 
 def require_search(spec: Spec, device: str, *, cluster: bool) -> None:
-    """Refuse a spec that runs but can't be searched.
-
-    Args:
-        spec: what `require` takes
-        device: what the user said; as for `resources.choose_device`
-        cluster: it is searched on machines that are not known yet
+    """Refuse a spec that runs but can't be searched, on this device; with `cluster` on machines that are not known yet.
 
     Raises:
         SpecError: all that is wrong with its search block; a trial asks for more than there is.
@@ -148,7 +136,7 @@ def _deep_faults(
         The faults; the keys without effect where there are none; and what finds those beside faults.
     """
     buildable = not any(path in _NAMED for path in changed) and not check_env(spec.env)
-    faults = [fault for fault in net_faults(spec.agent.net) if not _covers(changed, _path(fault))]
+    faults = [fault for fault in net_faults(spec.agent.net) if not covers(changed, _path(fault))]
     for _ in range(ROUNDS if buildable else 0):
         paths = {_path(fault) for fault in faults} - changed
         if paths:
@@ -160,7 +148,7 @@ def _deep_faults(
         if not built.faults:
             beside = functools.partial(_idle_beside, spec, built, changed)
             return faults, Built([]) if changed else built, beside
-        new = [f for f in built.faults if f not in faults and not _covers(changed, _path(f))]
+        new = [f for f in built.faults if f not in faults and not covers(changed, _path(f))]
         faults += new if not changed else [f for f in new if _path(f)]
         if not any(_path(f) for f in new):
             break
@@ -169,7 +157,7 @@ def _deep_faults(
 
 def _idle_beside(spec: Spec, built: Built, changed: set[str]) -> list[str]:
     """Keys without effect of a spec of which some keys were changed: those whose reason is another key than these."""
-    idle = {path: why for path, why in built.idle.items() if not _covers(changed, path)}
+    idle = {path: why for path, why in built.idle.items() if not covers(changed, path)}
     names = {path.rpartition(".")[2] for path in changed}
     return [
         fault
@@ -182,8 +170,8 @@ def _without_idle(checked: Checked, built: Built, sets: dict[str, str]) -> Check
     """Keys without effect are faults; in a spec of an older version they are left out, but for those just given."""
     spec = checked.spec
     assert spec is not None
-    given = {path: why for path, why in built.idle.items() if not checked.old or _covers(set(sets), path)}
-    given |= {path: why for path, why in built.yielding.items() if _covers(set(sets), path)}
+    given = {path: why for path, why in built.idle.items() if not checked.old or covers(set(sets), path)}
+    given |= {path: why for path, why in built.yielding.items() if covers(set(sets), path)}
     if given:
         return replace(checked, spec=None, faults=explain_idle(spec, given))
     if not built.idle:
@@ -233,7 +221,7 @@ def _search_faults(spec: Spec) -> list[str]:
         built = build(variant)
         faults += built.faults
         whys = built.idle | built.yielding
-        idle = {path: next((i for i in whys if _covers({i}, path)), None) for path in without}
+        idle = {path: next((i for i in whys if covers({i}, path)), None) for path in without}
         without = {path: explain_idle(variant, {i: whys[i]})[0] for path, i in idle.items() if i is not None}
     for path, why in without.items():
         faults.append(f"search.{axes[path].key}: {why.partition(': ')[2]}")
@@ -244,8 +232,3 @@ def _path(fault: str) -> str:
     """The key path that a fault begins with; empty where it names none."""
     found = _PATH.match(fault)
     return found[0] if found else ""
-
-
-def _covers(paths: set[str], path: str) -> bool:
-    """Whether a key path is one of these, or is inside one of them or around it."""
-    return any(path == p or path.startswith((f"{p}.", f"{p}[")) or p.startswith(f"{path}.") for p in paths if path)

@@ -15,19 +15,18 @@ from loguru import logger
 
 from slm_lab.agent.net.precision import float32_products
 from slm_lab.experiment.session import checkpoint
-from slm_lab.experiment.session.results import Crash, Outcome
-from slm_lab.experiment.session.run import Options, Run
+from slm_lab.experiment.session.run import Crash, Outcome, Run
 from slm_lab.experiment.session.session import Session
 from slm_lab.experiment.trial.pool import Job
 from slm_lab.lib.compile import CompileInterrupted
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_atomic
-from slm_lab.lib.log import FILE_FORMAT, check_level
+from slm_lab.lib.log import add_handler, log_file, of_thread
 from slm_lab.lib.registry import import_plugins
 from slm_lab.spec.model import Spec
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    from loguru import Message
 
 Event = dict[str, Any]
 """What a session reports on its way: {"kind": "begin"}, {"kind": "row", "row": ...}, {"kind": "episodes", "episodes":
@@ -61,13 +60,9 @@ def from_job(job: Job) -> list[Run]:
 def run_together(
     runs: Sequence[Run], *, report: Callable[[int, Event], None], stop: Callable[[], bool], forward: bool = True
 ) -> None:
-    """Run the sessions of a process: one, or a batch.
+    """Run the sessions of a process, of one spec: one, or a batch; see `run_contained`.
 
-    Args:
-        runs: of one spec.
-        report: called with a session's index and its events; the outcome of the last one is what `run_contained` gave.
-        stop: see `run_contained`.
-        forward: see `run_contained`.
+    `report` is called with a session's index and its events; the outcome of the last one is what `run_contained` gave.
     """
     if forward:
         logger.remove()
@@ -102,11 +97,8 @@ def run_contained(
 ) -> Outcome:
     """Run a session; an exception becomes a crash, with its traceback in the run folder.
 
-    Args:
-        run: which session.
-        report: called with its events.
-        stop: true asks it to save and stop.
-        forward: report warnings of the log as events too; for a process whose own log nobody sees.
+    `report` is called with its events; with `forward`, for a process whose own log nobody sees, warnings of the log are
+    among them. A true `stop` asks it to save and stop.
     """
     crash_file = run.layout.crash(run.trial, run.session)
     report({"kind": "begin"})
@@ -152,17 +144,13 @@ def out_of_memory(error: BaseException, spec: Spec) -> LabError | None:
     if found and found[2] == "bytes":
         size = f"{float(found[1]) / 2**30:,.1f} GiB more"
     on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search(r"CUDA|CUBLAS|CUDNN|RESOURCE_EXHAUSTED", text)
-    keys = (
-        ("algorithm", "time_horizon"),
-        ("algorithm", "training_frequency"),
-        ("algorithm", "minibatch_size"),
-        ("memory", "batch_size"),
-        ("memory", "max_size"),
+    keys = {"algorithm": ("time_horizon", "training_frequency", "minibatch_size"), "memory": ("batch_size", "max_size")}
+    given = {f"agent.{p}.{k}": getattr(getattr(spec.agent, p), k, None) for p, names in keys.items() for k in names}
+    sizes = {"env.num_envs": spec.env.num_envs, **given}
+    told = ", ".join(f"{key} ({n:,})" for key, n in sizes.items() if n is not None)
+    text = (
+        f"not enough memory{' on the GPU' if on_gpu else ''}: {size} would be needed; it grows with {told} and the net"
     )
-    given = {f"agent.{part}.{key}": getattr(getattr(spec.agent, part), key, None) for part, key in keys}
-    sizes = [f"{key} ({n:,})" for key, n in {"env.num_envs": spec.env.num_envs, **given}.items() if n is not None]
-    text = f"not enough memory{' on the GPU' if on_gpu else ''}: {size} would be needed; it grows with "
-    text += f"{', '.join(sizes)} and the net"
     if on_gpu:
         text += "; fewer sessions at a time, or --device cpu, would do too"
     return SpecError([text])
@@ -187,38 +175,17 @@ def _process() -> Iterator[None]:
 @contextmanager
 def _logging(run: Run, report: Callable[[Event], None] | None) -> Iterator[None]:
     """The session's own log file, beside what the process logs anyway; or instead, where its warnings are reported."""
+    # of several sessions in a process, each hears its own
+    thread = threading.get_ident() if run.batch > 1 else None
     with ExitStack() as stack:
-        # of several sessions in a process, each hears its own
-        thread = threading.get_ident() if run.batch > 1 else None
         if report is not None:
 
             def forward(message: "Message") -> None:
                 record = message.record
                 report({"kind": "log", "level": record["level"].name, "message": record["message"]})
 
-            hears = functools.partial(_is_of, thread)
-            handler = logger.add(
-                forward, level="WARNING", format="{message}", filter=hears, backtrace=False, diagnose=False
-            )
+            handler = add_handler(forward, level="WARNING", format="{message}", filter=of_thread(thread))
             stack.callback(logger.remove, handler)
         path = run.layout.log(run.layout.s(run.trial, run.session))
-        stack.enter_context(log_file(path, run.options, thread))
+        stack.enter_context(log_file(path, run.options.log_level, thread))
         yield
-
-
-def _is_of(thread: int | None, record: "Record") -> bool:
-    """Whether a message is of this thread; None: of any."""
-    return thread is None or record["thread"].id == thread
-
-
-@contextmanager
-def log_file(path: Path, options: Options, thread: int | None = None) -> Iterator[None]:
-    """A log file, beside where the process logs anyway; of what one thread logs, where one is named."""
-    level, hears = check_level(options.log_level), functools.partial(_is_of, thread)
-    handler = logger.add(
-        path, level=level, format=FILE_FORMAT, filter=hears, encoding="utf-8", backtrace=False, diagnose=False
-    )
-    try:
-        yield
-    finally:
-        logger.remove(handler)

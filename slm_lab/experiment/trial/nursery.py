@@ -50,12 +50,7 @@ def read_end(output: IO[bytes], begin: int = 0) -> str:
 
 
 class Child:
-    """A worker as the nursery's parent sees it; used like `subprocess.Popen`, from several threads too.
-
-    Args:
-        nursery: the process that forks it.
-        told: pipe on which the nursery tells of it.
-    """
+    """A worker as a pipe tells of it to the nursery's parent; used like `subprocess.Popen`, by several threads too."""
 
     def __init__(self, nursery: subprocess.Popen[bytes], told: IO[bytes]) -> None:
         self._nursery = nursery
@@ -222,11 +217,7 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def main(fd: int) -> None:
-    """Import, then fork until the socket is closed.
-
-    Args:
-        fd: file descriptor of the socket.
-    """
+    """Import, then fork until the socket, a file descriptor, is closed."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     asked = socket.socket(fileno=fd)

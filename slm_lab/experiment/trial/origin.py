@@ -20,10 +20,7 @@ _SHOWN = 12
 def open_origin(spec: Spec, mode: Mode, options: Options) -> SavedPolicy | None:
     """Find the policy that a run is to start from, and check that it fits; None where the run starts from nothing.
 
-    Args:
-        spec: of the run that starts.
-        mode: of the run.
-        options: `start_from`, as for `SavedPolicy.open`; `out`, where `latest` looks.
+    `options.start_from` is as for `SavedPolicy.open`; `latest` looks in `options.out`.
 
     Raises:
         LabError: there is none; its nets, or what its env normalizes, are not those of the spec.
@@ -58,12 +55,7 @@ def save_origin(saved: SavedPolicy | None, layout: Layout) -> None:
 
 
 def net_misfits(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """What keeps nets from taking over the weights of others: a line for each name or shape that differs.
-
-    Args:
-        here: {net: {name: tensor}} of the spec
-        there: those of the saved policy
-    """
+    """What keeps nets {net: {name: tensor}} from taking over weights: a line for each name or shape that differs."""
     mine, theirs = (
         {f"{net}.{name}": tuple(w.shape) for net, weights in nets.items() for name, w in weights.items()}
         for nets in (here, there)

@@ -46,13 +46,17 @@ class _Worker:
         with suppress(OSError):
             self.conn.send(message)
 
-    def death(self) -> str:
-        """Wait for the end of a process whose pipe is closed; say how it ended."""
+    def end(self, patience: float) -> int | None:
+        """Exit code of a process whose pipe is closed; it is killed where its end takes longer."""
         try:
-            code = self.process.wait(_PATIENCE)
+            return self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            code = self.process.wait()
+            return self.process.wait()
+
+    def death(self) -> str:
+        """Wait for its end; say how it ended."""
+        code = self.end(_PATIENCE)
         if code is None:
             return "its process ended, and the process that could say how had died before"
         if code >= 0:
@@ -74,11 +78,9 @@ class _Worker:
 
 
 class Pool:
-    """Use as a context manager; leaving it ends every worker.
+    """So many processes, the workers. Use as a context manager; leaving it ends them.
 
-    Args:
-        size: processes.
-        pass_fds: open files that the workers keep open as long as they live.
+    They keep the open files `pass_fds` open as long as they live.
     """
 
     def __init__(self, size: int, pass_fds: Sequence[int] = ()) -> None:
@@ -105,7 +107,7 @@ class Pool:
     def fill(self, size: int) -> None:
         """Start workers until there are as many: some may have died."""
         while len(self._workers) < size:
-            self._workers.append(self._start())
+            self._workers.append(_Worker(self._nursery, self._keep))
 
     def kill(self) -> None:
         """End every worker on the spot; `run`, which may be waiting in another thread, takes them for dead."""
@@ -155,9 +157,8 @@ class Pool:
                 except (EOFError, OSError):
                     self._bury(worker, on_death, job)
                     if waiting:
-                        fresh = self._start()
-                        self._workers.append(fresh)
-                        self._next(fresh, waiting)
+                        self.fill(len(self._workers) + 1)
+                        self._next(self._workers[-1], waiting)
                     continue
                 worker.heard = True
                 if kind == "done":
@@ -165,9 +166,6 @@ class Pool:
                     self._next(worker, waiting)
                 else:
                     on_event(job, content)
-
-    def _start(self) -> _Worker:
-        return _Worker(self._nursery, self._keep)
 
     def _next(self, worker: _Worker, waiting: deque[Job]) -> None:
         worker.job = waiting.popleft() if waiting else None
@@ -187,11 +185,7 @@ class Pool:
             # a closed pipe makes it end
             worker.conn.close()
         for worker in self._workers:
-            try:
-                worker.process.wait(patience)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            worker.end(patience)
             self.output += filter(None, [read_end(worker.output)])
             worker.close()
         self._workers.clear()

@@ -7,8 +7,8 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class StopRequest:
-    """While entered, a first SIGINT, SIGTERM or SIGHUP only raises a flag and a second one raises KeyboardInterrupt.
+class StopRequest(threading.Event):
+    """While entered, a first SIGINT, SIGTERM or SIGHUP only sets it and a second one raises KeyboardInterrupt.
 
     A first one that comes upon the compiler at work ends it as well (CompileInterrupted): it may last minutes.
 
@@ -18,12 +18,8 @@ class StopRequest:
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        super().__init__()
         self._before: dict[int, Any] = {}
-        self.is_set = self._event.is_set
-        """Whether to stop; cheap enough to be asked at each step."""
-        self.set = self._event.set
-        """Ask for a stop."""
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -40,8 +36,8 @@ class StopRequest:
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._event.is_set():
+        if self.is_set():
             raise KeyboardInterrupt(signal.Signals(number).name)
-        self._event.set()
+        self.set()
         if (compiler := sys.modules.get("slm_lab.lib.compile")) is not None:
             compiler.interrupt_compiler(frame)

@@ -13,13 +13,12 @@ from loguru import logger
 
 from slm_lab.agent.metrics import Row
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.records.analysis import Metrics, save_trial, trial_metrics
+from slm_lab.experiment.records.analysis import save_trial, trial_metrics
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.commons import Commons
-from slm_lab.experiment.session.resources import batch_size, parallel_sessions, thread_share
-from slm_lab.experiment.session.results import Crash, Outcome, SessionResult, TrialResult
+from slm_lab.experiment.session.resources import choose_device, parallel_sessions, thread_share
 from slm_lab.experiment.session.rollouts import why_no_batch
-from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.run import Crash, Mode, Options, Outcome, Run, SessionResult, TrialResult
 from slm_lab.experiment.trial.contain import Event, run_together, to_job, write_crash
 from slm_lab.experiment.trial.pool import Job, Pool
 from slm_lab.experiment.trial.progress import Progress
@@ -38,10 +37,18 @@ def session_count(spec: Spec, mode: Mode) -> int:
 
 
 def batch_of(spec: Spec, mode: Mode, device: str) -> int:
-    """Sessions that a process computes together; a single session, as in dev mode, is no batch."""
-    if session_count(spec, mode) == 1 or not spec.meta.batch_sessions or why_no_batch(spec) is not None:
+    """Sessions that a process computes together, as `meta.batch_sessions` sets it; see `choose_device`.
+
+    A single session, as in dev mode, is no batch. Device `cuda` shares the sessions out among the GPUs.
+    """
+    setting, sessions = spec.meta.batch_sessions, session_count(spec, mode)
+    if sessions == 1 or not setting or why_no_batch(spec) is not None:
         return 1
-    return batch_size(spec, device, torch.cuda.device_count() if device != "cpu" else 0)
+    gpus = torch.cuda.device_count() if device != "cpu" else 0
+    chosen = choose_device(spec, device, 0, 0, gpus)
+    if chosen == "cpu":
+        return 1 if setting == "auto" else sessions
+    return sessions if device == chosen else -(-sessions // gpus)
 
 
 def worker_count(spec: Spec, mode: Mode, device: str = "auto") -> int:
@@ -90,16 +97,11 @@ class Trial:
     Sessions that have a checkpoint continue from it, so running a trial of an existing folder again resumes it.
 
     Args:
-        spec: is run as it is.
-        mode: dev, train or search.
         layout: where files go; its folders must exist.
-        options: what the command line says beside the spec.
-        trial: index.
         pool: workers that were started early; by default the trial starts its own.
         stop: asked now and then; true makes the sessions save and stop. By default SIGINT and SIGTERM do.
         cores: that the trial may use; by default all of the machine.
         listen: called with each session and row, and with None where a session crashed.
-        callbacks: of whoever started the run.
     """
 
     def __init__(
@@ -236,7 +238,7 @@ class Trial:
         # metrics are of a trial that ended; the graphs show how far a stopped one got
         metrics = trial_metrics(found) if stopped else save_trial(self.layout, self.trial, found)
         if not self._spare(stopped):
-            self._draw(functools.partial(self._draw_trial, metrics))
+            self._draw(lambda graphs: graphs.trial(self.trial, metrics))
         for drawing in self._drawn:
             drawing.result()
         return TrialResult(self.trial, {} if stopped else metrics["scalar"], results, crashed, stopped)
@@ -245,10 +247,12 @@ class Trial:
         """A search stops many trials, and draws them together."""
         return stopped and self._mode is Mode.SEARCH
 
-    def _draw(self, draw: Callable[[], None]) -> None:
+    def _draw(self, draw: "Callable[[Graphs], object]") -> None:
         def safely() -> None:
             try:
-                draw()
+                from slm_lab.experiment.graphs.plot import Graphs  # not before something is drawn
+
+                draw(Graphs(self.layout, self.spec.env.name, self.options.log_metrics))
             except OSError as e:
                 logger.warning("the graphs could not be drawn: {}", e)
             except Exception as e:  # noqa: BLE001  a graph that can't be drawn must not take a training with it
@@ -259,16 +263,8 @@ class Trial:
         else:
             self._drawn.append(self._painter.submit(safely))
 
-    def _draw_session(self, r: SessionResult) -> None:
+    def _draw_session(self, r: SessionResult, graphs: "Graphs") -> None:
         kinds = {"train": r.metrics} if r.eval_metrics is None else {"train": r.metrics, "eval": r.eval_metrics}
         for kind, found in kinds.items():
             rows = read_rows(self.layout.session_df(r.trial, r.session, kind))
-            self._graphs().session(r.trial, r.session, rows, found, kind)
-
-    def _draw_trial(self, metrics: Metrics) -> None:
-        self._graphs().trial(self.trial, metrics)
-
-    def _graphs(self) -> "Graphs":
-        from slm_lab.experiment.graphs.plot import Graphs  # not before something is drawn
-
-        return Graphs(self.layout, self.spec.env.name, self.options.log_metrics)
+            graphs.session(r.trial, r.session, rows, found, kind)

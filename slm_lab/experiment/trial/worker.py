@@ -17,11 +17,7 @@ from typing import Any
 
 
 def main(fd: int) -> None:
-    """Work until the pipe is closed.
-
-    Args:
-        fd: file descriptor of the pipe.
-    """
+    """Work until the pipe, a file descriptor, is closed."""
     term, stop = threading.Event(), threading.Event()
     # Ctrl-C, and the terminal's end, go to every process of it; the parent decides what becomes of them
     signal.signal(signal.SIGINT, signal.SIG_IGN)

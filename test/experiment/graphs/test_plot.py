@@ -176,7 +176,7 @@ def test_tick_labels_of_a_search_never_overlap(layout, points):
 def test_import_is_cheap_and_pyplot_is_never_loaded(tmp_path):
     run = make_run(tmp_path, sessions=[[1.0, 2.0]])
     code = (
-        "import sys; from slm_lab.experiment.graphs.plot_runs import plot;"
+        "import sys; from slm_lab.experiment.graphs.plot import plot;"
         "print('matplotlib' in sys.modules);"
         f"plot({str(run.root)!r}, {str(tmp_path / 'c.png')!r});"
         "print('matplotlib.pyplot' in sys.modules)"

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from support.runs import make_run
 
 from slm_lab.experiment.graphs import draw
-from slm_lab.experiment.graphs.plot_runs import plot
+from slm_lab.experiment.graphs.plot import plot
 from slm_lab.lib.errors import LabError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from slm_lab import api
 from slm_lab.experiment.launch import run_spec
-from slm_lab.experiment.play.measure import Evaluation, PolicyScore, evaluate, find_checkpoints
+from slm_lab.experiment.play.measure import Evaluation, PolicyScore, choose, evaluate
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
@@ -41,7 +41,7 @@ def test_the_latest_policy_in_place_of_the_best_is_told(folder: Path, tmp_path: 
     layout = Layout.open(Path(shutil.copytree(folder, tmp_path / folder.name)))
     for session in (0, 1):
         layout.best(0, session).unlink()
-    assert [path.name for path in find_checkpoints(layout, "best", all_sessions=True)] == [
+    assert [path.name for path in choose(layout.root, "best", out=tmp_path, all_sessions=True)] == [
         f"tiny_t0_s{session}_ckpt.pt" for session in (0, 1)
     ]
     told = [line.strip() for line in log_text if "no best policy was saved" in line]
@@ -86,4 +86,5 @@ def test_which_checkpoint(folder: Path) -> None:
         evaluate(folder, 2, checkpoint="500")
     with pytest.raises(LabError, match="unknown 'lates', did you mean 'latest'"):
         evaluate(folder, 2, checkpoint="lates")
-    assert find_checkpoints(layout, "best", all_sessions=True) == [layout.best(0, session) for session in (0, 1)]
+    best = choose(folder, "best", out=folder.parent, all_sessions=True)
+    assert best == [layout.best(0, session) for session in (0, 1)]

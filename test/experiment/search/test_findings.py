@@ -163,7 +163,7 @@ def test_live_table(search: Journal) -> None:
 def test_live_table_fits_the_screen(search: Journal) -> None:
     console = Console(width=120, height=9, record=True)
     console.print(SearchTable(search, [LR], 5, 1000, live=False, console=console).render())
-    assert "(1 more trials)" in console.export_text()
+    assert "(1 more trial)" in console.export_text()
 
 
 def test_time_that_is_left(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

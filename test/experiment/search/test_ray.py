@@ -26,8 +26,7 @@ from slm_lab.experiment.launch import resume, run_spec
 from slm_lab.experiment.records.runs import RunFile, Status
 from slm_lab.experiment.report.write import report
 from slm_lab.experiment.search.journal import Journal, TrialStatus
-from slm_lab.experiment.session.results import RunResult
-from slm_lab.experiment.session.run import Mode, Options
+from slm_lab.experiment.session.run import Mode, Options, RunResult
 from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.layout import Layout

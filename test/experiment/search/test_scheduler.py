@@ -109,6 +109,14 @@ def test_a_resumed_search_stops_the_same_trials(journal: Journal, killed_in: int
     assert outcome(again) == EXPECTED
 
 
+def test_a_stopped_trial_stays_so_whatever_is_told_of_it_still(journal: Journal) -> None:
+    made = scheduler(journal, count=2)
+    for index in range(2):
+        feed(made, index, rows(index), 1)
+    assert made.on_trial_result(None, trial(1), {"rows": rows(1)}) == TrialScheduler.STOP
+    assert outcome(journal) == EXPECTED[:2]
+
+
 def test_without_the_rungs_it_would_not(journal: Journal) -> None:
     """What Ray's own restore does: the rungs are empty again, and a trial that was to be stopped runs to its end."""
     made = scheduler(journal, count=6)

@@ -60,7 +60,7 @@ def make(searched: Callable[..., Spec], tmp_path: Path) -> Iterator[Make]:
     def trial(values: dict[str, Any] | None = None, cpu: int = 1, **changes: Any) -> SearchTrial:
         spec = searched(**changes)
         options = Options(out=tmp_path, device="cpu", progress=False)
-        plan = Plan(spec.to_dict(), str(layout.root), "tiny", options, cpu, min(cpu, spec.meta.max_session), 0.0, "")
+        plan = Plan(spec.to_dict(), layout, options, cpu, min(cpu, spec.meta.max_session), 0.0, "")
 
         class Planned(SearchTrial):
             """As tune.with_parameters makes it."""

@@ -82,12 +82,10 @@ def test_waiting_ends_when_the_last_one_comes_or_leaves(fd: int) -> None:
     first, second, third = (Commons(fd, i, 3) for i in range(3))
     waiting = threading.Thread(target=first.wait, args=(lambda: False,), daemon=True)
     waiting.start()
-    with third:
+    for one in (third, second):
         waiting.join(0.1)
         assert waiting.is_alive()
-    waiting.join(0.1)
-    assert waiting.is_alive()
-    second.leave()
+        one.leave()
     waiting.join(10)
     assert not waiting.is_alive()
 

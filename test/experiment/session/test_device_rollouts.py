@@ -13,8 +13,7 @@ from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.learner import NonFiniteLoss
 from slm_lab.env.make import make_env
 from slm_lab.experiment.session import session as session_module
-from slm_lab.experiment.session.device_rollouts import DeviceRollouts
-from slm_lab.experiment.session.rollouts import plays_rollouts, rollouts_for
+from slm_lab.experiment.session.rollouts import DeviceRollouts, plays_rollouts, rollouts_for
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.session.session import Session
 from slm_lab.lib.files import write_json

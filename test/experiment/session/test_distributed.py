@@ -13,8 +13,7 @@ from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
 from slm_lab.experiment.records.runs import RunFile, Status
 from slm_lab.experiment.session.resources import choose_device
-from slm_lab.experiment.session.results import RunResult
-from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.run import Mode, Options, Run, RunResult
 from slm_lab.experiment.session.session import Session, checkpoint
 from slm_lab.experiment.trial.trial import Trial, worker_count
 from slm_lab.lib.errors import SpecError

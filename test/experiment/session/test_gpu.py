@@ -10,8 +10,7 @@ from loguru import logger
 from slm_lab.agent.agent import Agent
 from slm_lab.env.counted import CountedVec
 from slm_lab.env.make import make_env
-from slm_lab.experiment.session.device_rollouts import DeviceRollouts
-from slm_lab.experiment.session.rollouts import rollouts_for
+from slm_lab.experiment.session.rollouts import DeviceRollouts, rollouts_for
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.session.session import Session
 from slm_lab.lib.files import write_json

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from slm_lab import api
 from slm_lab.agent.sinks import read_rows
-from slm_lab.experiment.session.resources import batch_size, take_device
+from slm_lab.experiment.session.resources import take_device
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.trial.build import build
 from slm_lab.experiment.trial.contain import run_together
@@ -128,9 +128,9 @@ def test_how_many_are_computed_together(tiny: Tiny, monkeypatch: pytest.MonkeyPa
     assert batch_of(spec, Mode.DEV, "cpu") == 1
     assert worker_count(spec, Mode.TRAIN, "cpu") == 1
     # on GPUs a batch each
-    on_gpu = [batch_size(s, device, 2) for s in (spec, auto) for device in ("cuda", "cuda:1", "cpu")]
-    assert on_gpu == [2, 3, 3, 2, 3, 1]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    on_gpu = [batch_of(s, Mode.TRAIN, device) for s in (spec, auto) for device in ("cuda", "cuda:1", "cpu")]
+    assert on_gpu == [2, 3, 3, 2, 3, 1]
     runs = [
         Run(spec, Mode.TRAIN, Layout(Path(), "x"), session=i, options=Options(device="cuda"), batch=2) for i in range(3)
     ]

@@ -24,8 +24,7 @@ from slm_lab.agent.sinks import read_rows
 from slm_lab.experiment import launch
 from slm_lab.experiment.records.runs import RunFile, Status
 from slm_lab.experiment.session.resources import take_device
-from slm_lab.experiment.session.results import Crash, RunResult, SessionResult
-from slm_lab.experiment.session.run import Mode, Options, Run
+from slm_lab.experiment.session.run import Crash, Mode, Options, Run, RunResult, SessionResult
 from slm_lab.experiment.session.session import Session
 from slm_lab.experiment.trial import nursery as nursery_module
 from slm_lab.experiment.trial.contain import out_of_memory, to_job
