@@ -183,7 +183,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
         if options.start_from is not None:
             raise LabError("--from is where a new run starts from; a resumed run has its own weights")
         target = locate(request.target, options.out)
-        return [functools.partial(_uploaded, command, functools.partial(_resume, request, target))]
+        return [functools.partial(_resume, request, target, command)]
     specs = _load(request, command)
     for spec in specs:
         if command.folder is not None:
@@ -262,15 +262,20 @@ def _uploaded(command: Command, work: "Callable[[Command, Upload | None], RunRes
     return code if good else CRASHED
 
 
-def _resume(request: Request, target: str | Path, command: Command, upload: "Upload | None") -> "RunResult":
+def _resume(request: Request, target: str | Path, command: Command) -> int:
     name, search = _run_name(request, command), request.mode == "search"
     if not search:
         start_sessions_ahead(target, command.options.out, name, changed=bool(command.sets))
-    from slm_lab.experiment.launch import resume  # imports torch
+    # imports torch: before signals are caught, of which the first would be lost meanwhile
+    from slm_lab.experiment.launch import resume
 
-    beside = nullcontext if upload is None else upload.beside
     sets = {key: value for key, value in command.sets.items() if key != "env"}
-    return resume(target, command.options, name, sets=sets, search=search, beside=beside)
+
+    def work(command: Command, upload: "Upload | None") -> "RunResult":
+        beside = nullcontext if upload is None else upload.beside
+        return resume(target, command.options, name, sets=sets, search=search, beside=beside)
+
+    return _uploaded(command, work)
 
 
 def _enjoy(request: Request, command: Command) -> int:

@@ -26,7 +26,7 @@ from slm_lab.spec.basics import (
     wrong,
 )
 from slm_lab.spec.effect import given, passed_on
-from slm_lab.spec.env import EnvSpec
+from slm_lab.spec.env import EnvSpec, WrapperSpec
 from slm_lab.spec.meta import MetaSpec, SinkSpec
 
 # what is defined elsewhere: who writes a class imports all that its Spec needs from here
@@ -44,6 +44,7 @@ __all__ = [
     "SpecModel",
     "Unit",
     "UnitSchedule",
+    "WrapperSpec",
 ]
 
 

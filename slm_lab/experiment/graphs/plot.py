@@ -227,6 +227,6 @@ def _line(sessions: Sequence[Session], metric: str, clock: str) -> tuple[Line, i
 def _mean_line(xs: list[Floats], ys: list[Floats], label: str = "", *, faint: bool = False) -> Line:
     """The mean of J sessions, [N_j] each, with its interval where there are several; faint: they are drawn too."""
     curve = average(xs, ys)
-    if len(xs) == 1:
+    if len(xs) < 2:
         return Line(curve.x, curve.mean, label=label)
     return Line(curve.x, curve.mean, (curve.low, curve.high), list(zip(xs, ys, strict=True)) if faint else (), label)

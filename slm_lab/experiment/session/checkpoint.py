@@ -37,7 +37,10 @@ def exists(path: Path) -> bool:
 
 
 def save(path: Path, tree: State, *, keep: bool = True) -> None:
-    """Write a tree (see `State`) in the place of what was at `path`, which with `keep` stays beside it."""
+    """Write a tree (see `State`) in the place of what was at `path`, which with `keep` stays beside it.
+
+    Its folder must exist.
+    """
     temp = path.with_name(f".{path.name}.tmp")
     try:
         with temp.open("wb") as file:
@@ -105,7 +108,10 @@ def _read(path: Path) -> State:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], **metadata: object) -> None:
-    """Write named tensors, on any device, as safetensors for use elsewhere; metadata goes into the header, as text."""
+    """Write named tensors as safetensors for use elsewhere; metadata goes into the header, as text.
+
+    They may be views of one buffer, and on any device. The folder of `path` must exist.
+    """
     # the format needs each tensor in its own memory
     tensors = {name: w.detach().to("cpu", copy=True).contiguous() for name, w in weights.items()}
     write_atomic(path, to_safetensors(tensors, {k: str(v) for k, v in metadata.items()}))

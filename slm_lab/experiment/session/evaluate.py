@@ -24,9 +24,9 @@ def play(
 ) -> tuple[list[float], list[int]]:
     """Play episodes from the beginning; gives their undiscounted returns, and lengths in steps, env by env.
 
-    Every env plays its share of the episodes; taking those that end first would favour short ones. The agent is not
-    changed; with `explore` its actions are drawn, else they are the likeliest. `on_step` is called before each step; to
-    film, say.
+    Every env plays its share of the episodes; taking those that end first would favour short ones. The env is reset
+    with the seed; the agent is not changed. With `explore` its actions are drawn, else they are the likeliest.
+    `on_step` is called before each step; to film, say.
     """
     n = env.info.num_envs
     left = np.array([episodes // n + (i < episodes % n) for i in range(n)])
@@ -60,7 +60,8 @@ class Evaluator:
     def __call__(self, agent: Agent, frame: int, normalizer: State | None = None) -> tuple[list[float], list[int]]:
         """Play at a frame of the training; gives returns and lengths of the episodes.
 
-        Agent and running statistics do not change, and the global random streams are put back, whatever the env draws.
+        Each frame has evaluations of its own. Agent and running statistics do not change, and the global random
+        streams are put back, whatever the env draws.
         """
         rng = get_rng()
         try:
