@@ -46,6 +46,24 @@ def run_dir(folder: Path, name: str, stamp: str, raw: dict[str, Any]) -> Path:
     return path
 
 
+def test_a_resume_has_imported_all_before_it_catches_signals(
+    slm: Any, folder: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first signal only sets a flag, which nobody would read after the import."""
+    run_dir(folder, "toy", "2026_01_31_120000", raw)
+    seen = []
+
+    def look(every: float) -> None:
+        seen.append("slm_lab.experiment.launch" in sys.modules)
+        raise LabError("no hub")
+
+    monkeypatch.setattr("slm_lab.cli.upload.Upload", look)
+    monkeypatch.setattr("slm_lab.experiment.launch", launch)
+    monkeypatch.delitem(sys.modules, "slm_lab.experiment.launch")
+    assert slm("train@latest", "--upload-hf").exit_code == 2
+    assert seen == [True]
+
+
 @pytest.mark.parametrize("words", [["toy.json", "toy", "dev"], ["run", "toy.json", "toy", "dev"]])
 def test_with_and_without_the_word_run(slm: Any, spec_file: Path, calls: Calls, words: list[str]) -> None:
     done = slm(*words)
