@@ -27,7 +27,7 @@ TASK = Task("a.json", "ppo", "train", "ppo_2026_01_31_120000", {"env": "CartPole
 
 
 def made(task: Task = TASK, *, gpu: bool = False, here: Path = Path("/nowhere")) -> dict[str, Any]:
-    found = yaml.safe_load(render(task, "name", gpu=gpu, here=here, archive=Path("/tmp/job.tar.gz")))
+    found = yaml.safe_load(render(task, "name", gpu=gpu, here=here, archive=Path("/nowhere/job.tar.gz")))
     assert isinstance(found, dict)
     return found
 
