@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from slm_lab.lib.errors import LabError
 from slm_lab.lib.stateful import State
 
 if TYPE_CHECKING:
@@ -65,8 +66,15 @@ class MetricsTracker:
         Args:
             returns: undiscounted returns; usually empty.
             lengths: in steps t, as many.
+
+        Raises:
+            LabError: a return is not a number.
         """
         if returns:
+            if any(map(math.isnan, returns)):
+                raise LabError(
+                    f"the return of episode {self.epi + 1} or a later one is not a number: see the env's rewards"
+                )
             self.epi += len(returns)
             self._returns.extend(returns)
             self._lengths.extend(lengths)

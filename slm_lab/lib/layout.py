@@ -179,9 +179,10 @@ class Layout:
         return self.root / "info" / f"{self.name}_best_metrics_scalar.json"
 
     def trial_files(self, trial: int) -> list[Path]:
-        """All files of a trial that there are."""
+        """All files of a trial that there are; those of another run folder inside this one are not meant."""
         own = re.compile(rf"{re.escape(self.t(trial))}[_.]")
-        return [p for p in sorted(self.root.rglob("*")) if own.match(p.name) and p.is_file()]
+        paths = [*self.root.glob("*"), *self.root.glob("*/*")]
+        return [p for p in sorted(paths) if own.match(p.name) and p.is_file()]
 
     def make_folders(self) -> None:
         """Create info, graph, log and model."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from slm_lab.experiment.records.history import RunLine, get
+from slm_lab.experiment.records.history import RunLine, best_trial, get
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import FOLDER_NAME, fitting
 from slm_lab.lib.suggest import did_you_mean
@@ -70,7 +70,8 @@ def _look(hub: Hub, revision: str, name: str) -> RunLine:
     spec_name = match["spec"]
     folder = f"{FOLDER}/{name}/{spec_name}"
     spec = loads(hub.read(f"{folder}_spec.json", revision))
-    scalars = loads(hub.read(f"{folder}_t0_trial_metrics_scalar.json", revision))
+    trial = best_trial(loads(hub.read(f"{FOLDER}/{name}/info/{spec_name}_trial_data_dict.json", revision))) or 0
+    scalars = loads(hub.read(f"{folder}_t{trial}_trial_metrics_scalar.json", revision))
     line = RunLine(
         name,
         spec_name,

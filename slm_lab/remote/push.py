@@ -8,7 +8,7 @@ from typing import Any
 
 from loguru import logger
 
-from slm_lab.experiment.records.history import describe
+from slm_lab.experiment.records.history import best_trial, describe
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog
@@ -42,7 +42,8 @@ def push(hub: Hub, layout: Layout) -> str:
             return None if copy is None else catalog.loads(copy.read_text(encoding="utf-8", errors="replace"))
 
         mine = describe(layout)
-        spec, scalars = held(layout.spec()), held(layout.trial_scalar(0, top=True)) or {}
+        trial = best_trial(held(layout.trial_data())) or 0
+        spec, scalars = held(layout.spec()), held(layout.trial_scalar(trial, top=True)) or {}
         page = run_readme(mine, spec, scalars, held(layout.run_file()) or {}, files, hub.account.repo)
         content: dict[str, Path | bytes] = {f"{FOLDER}/{name}/{path}": held for path, held in files.items()}
         content[f"{FOLDER}/{name}/{_CARD}"] = page.encode()

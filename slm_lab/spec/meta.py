@@ -45,7 +45,9 @@ class SearchSchedulerSpec(SpecModel):
     time_attr: Literal["frame", "training_iteration", "time_total_s"] = "frame"
     """The clock of grace_period and max_t."""
     metric: Literal["total_reward_ma", "total_reward"] = "total_reward_ma"
-    mode: Literal["max", "min"] = "max"
+    """Judges the trials that reached the same rung."""
+    mode: Literal["max"] = "max"
+    """The higher return is the better one."""
     stop_last_trials: bool = True
     """Judge trials again at each report after a rung, not only when they reach it."""
 

@@ -9,6 +9,7 @@ import torch
 from loguru import logger
 
 from slm_lab.agent.metrics import COLUMNS, MetricsTracker
+from slm_lab.lib.errors import LabError
 
 
 def checkpoint(tracker, frame, wall_t=2.0, **variables):
@@ -36,6 +37,14 @@ def test_before_the_first_episode_nothing_is_known():
     assert math.isnan(tracker.final_total_reward)
     assert math.isnan(tracker.total_reward_ma)
     assert not tracker.is_best
+
+
+def test_a_return_that_is_not_a_number_is_an_error():
+    tracker = MetricsTracker()
+    tracker.episodes([1.0], [5])
+    with pytest.raises(LabError, match="the return of episode 2 or a later one is not a number"):
+        tracker.episodes([2.0, math.nan], [5, 5])
+    assert tracker.epi == 1
 
 
 def test_total_reward_is_the_mean_of_the_last_hundred_episodes():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from slm_lab.agent.agent import Agent
 from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
+from slm_lab.experiment.records.history import read_best_trial
 from slm_lab.experiment.records.runs import find_run
 from slm_lab.experiment.session import checkpoint
 from slm_lab.experiment.session.evaluate import play
@@ -201,9 +202,10 @@ def _load(path: Path) -> State:
 def best_checkpoint(layout: Layout) -> Path:
     """The best policy of the session with the highest total_reward_ma, of those in the run folder.
 
-    Where a session has no metrics yet its best checkpoint tells.
+    Of a search it is the best trial's, as long as its models are kept. Where a session has no metrics yet its best
+    checkpoint tells.
     """
-    found = []
+    found, best_trial = [], read_best_trial(layout)
     for best in [*layout.root.glob("model/*_ckpt-best.pt"), *layout.root.glob("model/*_ckpt.pt")]:
         trial, session = indices(layout, best)
         score, is_best = None, best.name.endswith("_ckpt-best.pt")
@@ -213,7 +215,8 @@ def best_checkpoint(layout: Layout) -> Path:
             with suppress(LabError):
                 score = checkpoint.load(best)["total_reward_ma"]
         # of one session the best comes before the last
-        found.append((-math.inf if score is None else score, is_best, -session, best))
+        value = -math.inf if score is None else score
+        found.append((trial == best_trial, value, is_best, -session, best))
     if not found:
         raise LabError(f"{layout.root}: no checkpoint in its model folder; did a session get far enough to save one?")
     return max(found)[-1]

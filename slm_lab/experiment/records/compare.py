@@ -144,9 +144,10 @@ def compare(
     methods = [_method(label, env, found, metric, at, goals[env]) for (env, label), found in groups.items()]
     references = {}
     for env in envs if metric in ("total_reward", "total_reward_ma", "final_total_reward") else ():
-        if ref := reference(env, [m.mean.value for m in methods if m.env == env]):
+        means = [m.mean.value for m in methods if m.env == env]
+        if ref := reference(env, means):
             references[env] = ref
-        else:
+        elif np.isfinite(means).any():
             notes.append(f"{env}: {no_reference(env)}, so scores are not normalized and not part of the aggregates")
     names = list(dict.fromkeys(m.label for m in methods))
     found = Comparison(metric, at, envs, names, methods, goals, references, notes)
@@ -265,7 +266,7 @@ def _short(value: Any) -> str:
 
 
 def _method(label: str, env: str, histories: list[History], metric: str, at: int | None, target: float) -> Method:
-    sessions = [s for h in histories for s in h.judged]
+    sessions = _distinct(histories)
     scores = [v for s in sessions if np.isfinite(v := score(s.train, metric, env=env, at=at))]
     nothing = Estimate(np.nan, np.nan, np.nan)
     mean, median, iqm = (
@@ -281,6 +282,20 @@ def _method(label: str, env: str, histories: list[History], metric: str, at: int
         for clock in ("frame", "wall_t")
     )
     return Method(label, env, histories, sessions, scores, mean, median, iqm, frames, seconds)
+
+
+def _distinct(histories: Sequence[History]) -> list[Session]:
+    """The sessions of a method, without those that repeat another one: of the same seed, with the same returns.
+
+    A repeated session is no sample of its own: with it intervals would be too narrow.
+    """
+    found: dict[Any, Session] = {}
+    for history in histories:
+        for session in history.judged:
+            rewards = session.train.get("total_reward", session.train["frame"])
+            same = history.seed, session.trial, session.index, session.train["frame"].tobytes(), rewards.tobytes()
+            found.setdefault(same, session)
+    return list(found.values())
 
 
 def _target(methods: Sequence[list[History]], at: int | None) -> float:
@@ -320,6 +335,10 @@ def _notes(found: Comparison) -> list[str]:
             notes.append(f"{where}: sessions {_uneven(frames)}")
         if found.at is not None and frames and max(frames) < found.at:
             notes.append(f"{where}: ended at {max(frames):,} frames, before --at {found.at:,}: its last score counts")
+        if repeated := sum(len(h.judged) for h in m.histories) - len(m.sessions):
+            counted = "1 session that repeats" if repeated == 1 else f"{repeated} sessions that repeat"
+            verb = "is" if repeated == 1 else "are"
+            notes.append(f"{where}: {counted} another one of the same seed {verb} left out")
         crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
         counted = sum(s.crash is not None for s in m.sessions)
         if crashed > counted:

@@ -66,8 +66,8 @@ class RunLine:
 
 def describe(layout: Layout) -> RunLine:
     """What the files of a run folder say."""
-    spec = read_spec(layout)
-    frames, score = _progress(layout)
+    spec, status = read_spec(layout), read_status(layout)
+    frames, score = _progress(layout, status)
     return RunLine(
         layout.root.name,
         layout.name,
@@ -76,7 +76,7 @@ def describe(layout: Layout) -> RunLine:
         score,
         frames,
         sum(map(_has_row, session_tables(layout).values())),
-        read_status(layout),
+        status,
     )
 
 
@@ -95,11 +95,14 @@ def get(data: Any, *keys: str) -> Any:
     return data
 
 
-def _progress(layout: Layout) -> tuple[int | None, float | None]:
-    """Frames and total_reward_ma: of the finished trial, else of the sessions' tables so far."""
-    with suppress(LabError):
-        scalars = read_json(layout.trial_scalar(0))
-        return scalars.get("frame"), scalars.get("total_reward_ma")
+def _progress(layout: Layout, status: str) -> tuple[int | None, float | None]:
+    """Frames and total_reward_ma: of the finished trial (of a search the best), else of the sessions' tables so far."""
+    best = read_best_trial(layout)
+    # the metrics of a trial are older than its tables where it was extended and has not come to its end again
+    if best is not None or status not in ("running", "stopped", "killed"):
+        with suppress(LabError):
+            scalars = read_json(layout.trial_scalar(best or 0))
+            return scalars.get("frame"), scalars.get("total_reward_ma")
     last = []
     for table in session_tables(layout).values():
         with suppress(OSError, ValueError, LabError):
@@ -184,6 +187,12 @@ class History:
     def algorithm(self) -> str:
         """The label of its agent, or the class of its algorithm."""
         return str(get(self.spec, "agent", "name") or get(self.spec, "agent", "algorithm", "name") or "?")
+
+    @property
+    def seed(self) -> str:
+        """That the seeds of its sessions are derived from."""
+        given = get(self.info, "options", "seed")
+        return str(get(self.spec, "meta", "random_seed") or 0 if given is None else given)
 
     @property
     def is_search(self) -> bool:
@@ -318,9 +327,15 @@ def score(table: "Table", metric: str = "total_reward", *, env: str = "", at: in
 
 def read_best_trial(layout: Layout) -> int | None:
     """The best trial of a search that has ended trials, as its table of trials has it."""
-    with suppress(LabError, ValueError, TypeError, KeyError):
-        rows = read_json(layout.trial_data()).values()
-        ended = [row for row in rows if isinstance(row, dict) and row.get("strength") is not None]
+    with suppress(LabError):
+        return best_trial(read_json(layout.trial_data()))
+    return None
+
+
+def best_trial(trials: Any) -> int | None:
+    """The best of the trials of `Layout.trial_data`: of those that ran to their end the strongest, if there is one."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        ended = [row for row in trials.values() if isinstance(row, dict) and row.get("strength") is not None]
         ended.sort(key=lambda row: (row.get("status") != "completed", -row["strength"], row["trial"]))
         return int(ended[0]["trial"]) if ended else None
     return None

@@ -41,6 +41,10 @@ def resume_rows(tracker: MetricsTracker, csv: CsvSink) -> None:
 def session_result(run: Run, frame: int, rows: list[Row], *, stopped: bool) -> SessionResult:
     """Compute, save and log the metrics of a session that ended at a frame; `rows` are those of its training."""
     layout, trial, session = run.layout, run.trial, run.session
+    # without an optimizer there is no learning rate, and nothing to update
+    if not stopped and rows and "lr" in rows[-1] and not rows[-1]["opt_step"]:
+        why = "its first update comes later (training_start_step, training_frequency, time_horizon)"
+        logger.warning("session {} ended at frame {:,} and never learned: {}", session, frame, why)
     kinds = {"train": rows}
     if run.spec.meta.rigorous_eval:
         kinds["eval"] = read_rows(layout.session_df(trial, session, "eval"))

@@ -82,6 +82,13 @@ def test_the_best_session_counts_and_its_best_policy_before_its_last(
     assert SavedPolicy.open(layout.root).path == layout.best(0, 1)
     layout.best(0, 1).unlink()
     assert SavedPolicy.open(layout.root).path == layout.checkpoint(0, 1)
+    # the best trial of a search is the one that the search names, however its sessions ended
+    rows = {t: {"trial": t, "strength": s, "status": "completed"} for t, s in ((0, 1.0), (1, 2.0))}
+    write_json(layout.trial_data(), rows)
+    shutil.copy(layout.best(0, 2), layout.best(1, 0))
+    assert SavedPolicy.open(layout.root).path == layout.best(1, 0)
+    layout.trial_data().unlink()
+    layout.best(1, 0).unlink()
     # a session that was killed has no metrics yet: its best checkpoint tells
     tree = checkpoint.load(layout.best(0, 2))
     checkpoint.save(layout.best(0, 2), {**tree, "total_reward_ma": 99.0}, keep=False)

@@ -50,6 +50,22 @@ def test_runs_of_one_spec_are_one_method(tmp_path):
     assert len(compare(folders(*runs, runs[0])).methods[0].scores) == 6
 
 
+def test_a_session_that_repeats_another_is_no_sample_of_its_own(tmp_path):
+    def seeded(seed, returns):
+        layout = make_run(tmp_path, sessions=[returns])
+        info = json.loads(layout.run_file().read_text())
+        layout.run_file().write_text(json.dumps({**info, "options": {"seed": seed}}))
+        return layout
+
+    # the third has the seed of the first, but other returns (of another version, say); the fourth its returns by chance
+    runs = [seeded(1, [10.0]), seeded(1, [10.0]), seeded(1, [30.0]), seeded(2, [10.0])]
+    found = compare(folders(*runs))
+    assert found.methods[0].scores == [10, 30, 10]
+    where = "ppo_cartpole in CartPole-v1"
+    assert f"{where}: 1 session that repeats another one of the same seed is left out" in found.notes
+    assert "repeats" not in " ".join(compare(folders(*runs[1:])).notes)
+
+
 def test_specs_of_one_name_are_told_apart(tmp_path):
     a, b = make_run(tmp_path, lr=0.1), make_run(tmp_path, lr=0.01)
     assert compare(folders(a, b)).labels == ["ppo_cartpole (lr=0.1)", "ppo_cartpole (lr=0.01)"]

@@ -8,7 +8,7 @@ from support.runs import make_run
 
 from slm_lab.agent.sinks import CsvSink, read_rows, read_table
 from slm_lab.experiment.records.analysis import session_metrics
-from slm_lab.experiment.records.history import SCALARS, read_history, score
+from slm_lab.experiment.records.history import SCALARS, describe, read_history, score
 from slm_lab.lib.errors import LabError
 
 
@@ -131,6 +131,28 @@ def test_best_trial_of_a_search_counts(tmp_path):
     rows = {t: {"trial": t, "strength": s, "status": "completed"} for t, s in ((0, 9.0), (1, 3.0))}
     layout.trial_data().write_text(json.dumps(rows))
     assert [s.trial for s in read_history(layout).judged] == [0]
+
+
+def test_the_line_of_a_search_has_the_score_of_its_best_trial(tmp_path):
+    layout = make_run(tmp_path, sessions=[[10.0, 20.0]])
+    for trial, reached in ((0, 21.5), (1, 85.0)):
+        layout.trial_scalar(trial).write_text(json.dumps({"total_reward_ma": reached, "frame": 200}))
+    assert describe(layout).total_reward_ma == 21.5
+    rows = {t: {"trial": t, "strength": s, "status": "completed"} for t, s in ((0, 3.0), (1, 9.0))}
+    layout.trial_data().write_text(json.dumps(rows))
+    assert describe(layout).total_reward_ma == 85
+
+
+@pytest.mark.parametrize(("status", "told"), [("completed", (200, 15.0)), ("stopped", (300, 20.0))])
+def test_the_line_of_an_extended_run_follows_its_tables(tmp_path, status, told):
+    layout = make_run(tmp_path, sessions=[[10.0, 20.0, 30.0]], status=status)
+    table = layout.session_df(0, 0)
+    header, *rows = table.read_text().splitlines()
+    averages = ["total_reward_ma", "10.0", "15.0", "20.0"]
+    table.write_text("\n".join(f"{row},{ma}" for row, ma in zip([header, *rows], averages, strict=True)) + "\n")
+    layout.trial_scalar(0).write_text(json.dumps({"total_reward_ma": 15.0, "frame": 200}))
+    line = describe(layout)
+    assert (line.frames, line.total_reward_ma) == told
 
 
 def test_damage_of_all_kinds(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,9 @@ def test_files_of_trial_1_are_not_those_of_trial_10(layout: Layout) -> None:
     for trial in (1, 10):
         layout.checkpoint(trial, 0).touch()
         layout.trial_spec(trial).touch()
+    assert set(layout.trial_files(1)) == {layout.checkpoint(1, 0), layout.trial_spec(1)}
+    # a copy of the run folder in itself is another run
+    shutil.copytree(layout.root, layout.root / "copy", ignore=lambda *_: ["copy"])
     assert set(layout.trial_files(1)) == {layout.checkpoint(1, 0), layout.trial_spec(1)}
 
 

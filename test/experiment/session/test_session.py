@@ -164,6 +164,13 @@ def test_rows_beyond_the_checkpoint_are_dropped(new_run: NewRun) -> None:
     assert timeless(rows) == timeless(expected) == timeless(read_rows(parts.layout.session_df(0, 0)))
 
 
+@pytest.mark.parametrize(("max_frame", "told"), [(20, 1), (1000, 0)])
+def test_a_session_that_never_learned_says_so(new_run: NewRun, log_text: list[str], max_frame: int, told: int) -> None:
+    Session(new_run(env__max_frame=max_frame)).run()
+    warned = [line for line in log_text if f"ended at frame {max_frame:,} and never learned" in line]
+    assert len(warned) == told
+
+
 def test_a_finished_session_is_not_repeated(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run()
     expected = Session(run).run()
