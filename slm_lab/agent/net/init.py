@@ -133,3 +133,13 @@ def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
                     except ValueError as e:
                         what = f"{type(m).__name__} of shape {list(p.shape)}"
                         raise SpecError([f"agent.net.init_fn: {init_fn} does not fit a {what}: {e}"]) from e
+
+
+def init_output(module: nn.Module, init_std: float | None) -> None:
+    """Initialize output layers: orthogonal weights of this gain, biases 0; None leaves them as they are."""
+    if init_std is None:
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, gain=init_std)
+            nn.init.zeros_(layer.bias)
