@@ -53,6 +53,10 @@ def loss_function(spec: LossSpec, *, each: bool = False, key: str = "agent.net.l
     known = [n for n in nn.modules.loss.__all__ if n.endswith("Loss")]
     if spec.name not in known:
         raise SpecError([f"{key}.name: torch.nn has no loss '{spec.name}'{did_you_mean(spec.name, known)}"])
+    reduction = spec.kwargs.get("reduction", "mean")
+    if each and reduction != "mean":
+        why = f"must be mean here, as samples are weighted first (got {reduction!r})"
+        raise SpecError([f"{key}.reduction: {why}"])
     try:
         loss: nn.Module = getattr(nn, spec.name)(**spec.kwargs | ({"reduction": "none"} if each else {}))
         value = loss(torch.zeros(2), torch.zeros(2))
