@@ -62,21 +62,28 @@ class Product:
     (tensor([-1.6121]), tensor([[0., 0.]]))
     """
 
-    kinds: ClassVar[tuple[type[Distribution], ...]]
     action: ClassVar[Mixed]
+    kinds: ClassVar[tuple[type[Distribution], ...]]
+    heads: ClassVar[list[int]]
+    """Width of each part's head."""
+    noises: ClassVar[list[int]]
+    """Width of each part's noise."""
 
     parts: tuple[Distribution, ...]
 
     @classmethod
     def of(cls, action: Mixed) -> type[Self]:
         """The class for actions of these parts."""
-        kinds = tuple(distribution_for("default", part) for part in action.parts)
-        return type("Product", (cls,), {"kinds": kinds, "action": action})
+        kinds = tuple(kind for kind, _ in _kinds(action))
+        heads = [kind.head_size(part) for kind, part in zip(kinds, action.parts, strict=True)]
+        # a Normal takes a number for each dimension, all others one for each output
+        noises = [part.dim if isinstance(part, Continuous) else n for part, n in zip(action.parts, heads, strict=True)]
+        return type("Product", (cls,), {"action": action, "kinds": kinds, "heads": heads, "noises": noises})
 
     @staticmethod
     def head_size(action: ActionSpace) -> int:
         """The sum over parts."""
-        return sum(_head_sizes(action))
+        return sum(kind.head_size(part) for kind, part in _kinds(action))
 
     @staticmethod
     def noise(shape: tuple[int, ...], action: ActionSpace, generator: Generator) -> Tensor:
@@ -86,7 +93,7 @@ class Product:
     @classmethod
     def from_head(cls, raw: Tensor) -> Self:
         """From [B, K], part by part."""
-        heads = torch.split(raw, _head_sizes(cls.action), -1)
+        heads = torch.split(raw, cls.heads, -1)
         return cls(tuple(kind.from_head(head) for kind, head in zip(cls.kinds, heads, strict=True)))
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -104,8 +111,7 @@ class Product:
 
     def sample(self, noise: Tensor) -> Tensor:
         """[B, sum of widths] f32"""
-        sizes = [_noise_size(kind, part) for kind, part in _kinds(self.action)]
-        noises = torch.split(noise, sizes, -1)
+        noises = torch.split(noise, self.noises, -1)
         return self._joined([dist.sample(n) for dist, n in zip(self.parts, noises, strict=True)])
 
     def mode(self) -> Tensor:
@@ -125,15 +131,6 @@ def _kinds(action: ActionSpace) -> list[tuple[type[Distribution], ActionSpace]]:
     if not isinstance(action, Mixed):
         raise TypeError(f"Product is for mixed actions, not {action}")
     return [(distribution_for("default", part), part) for part in action.parts]
-
-
-def _head_sizes(action: ActionSpace) -> list[int]:
-    return [kind.head_size(part) for kind, part in _kinds(action)]
-
-
-def _noise_size(kind: type[Distribution], part: ActionSpace) -> int:
-    """Width of the noise of a default distribution."""
-    return part.dim if isinstance(part, Continuous) else kind.head_size(part)
 
 
 FITTING: dict[type, dict[str, type[Distribution]]] = {

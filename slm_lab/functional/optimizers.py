@@ -98,14 +98,7 @@ def adamw_(
 ) -> None:
     """Adam with decoupled decay: `p *= 1 - lr * weight_decay` first. Loshchilov and Hutter 2019, Algorithm 2.
 
-    Args:
-        param: [P]
-        grad: [P]
-        state: of `adam_state`
-        lr: 0-d
-        betas: decay of the moments
-        eps: added to the root
-        weight_decay: share of the parameter taken off per unit of lr
+    The arguments are those of `adam_`; weight_decay is the share of a parameter that is taken off per unit of lr.
 
     >>> p = torch.tensor([1.0])
     >>> adamw_(p, torch.tensor([2.0]), adam_state(p), torch.tensor(0.1), weight_decay=0.5)
@@ -279,7 +272,7 @@ def hyper_parameter_faults(given: Mapping[str, Any]) -> dict[str, str]:
             pair = value if isinstance(value, list | tuple) else ()
             if len(pair) != 2 or not all(_is_number(b) and 0 <= b < 1 for b in pair):
                 faults[name] = f"must be two numbers from 0 up to, not including, 1 (got {value!r})"
-        elif name in ("amsgrad", "centered", "nesterov", "maximize"):
+        elif name in ("centered", "nesterov"):
             if not isinstance(value, bool):
                 faults[name] = f"must be true or false (got {value!r})"
         elif not _is_number(value):

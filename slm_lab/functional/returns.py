@@ -100,15 +100,7 @@ def lambda_returns(
 
     `v'` as in `gae`; where the episode ended, and at the last step, lam is 0 and `r_t + gamma * v'` the whole return.
     With values `max_a Q(s, a)` these are the targets of Peng's Q(lambda): Peng and Williams 1996; arXiv:2407.04811.
-
-    Args:
-        reward: [T, N]
-        terminated: [T, N] bool
-        truncated: [T, N] bool
-        value: [T+1, N]
-        final_value: [T, N], V of the true successor where truncated, else 0
-        gamma: discount per step
-        lam: 0 to 1
+    The arguments are those of `gae`.
 
     Returns:
         [T, N]

@@ -1,8 +1,10 @@
 """Learning rates follow the frames from the first on; what can't work here is told."""
 
+import copy
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from slm_lab.agent.net.init import loss_function
@@ -30,6 +32,7 @@ def test_a_warm_up_begins_at_frame_0() -> None:
         ({"name": "ExponentialLR", "gamma": 0.5}, 3, 0.125),
         ({"name": "CosineAnnealingLR", "T_max": 100}, 50, 0.5),
         ({"name": "OneCycleLR", "max_lr": 1.0, "total_steps": 100}, 5000, 4e-6),
+        ({"name": "OneCycleLR", "max_lr": 1.0, "epochs": 4, "steps_per_epoch": 25}, 5000, 4e-6),
     ],
 )
 def test_torch_schedules_count_frames(spec: dict[str, Any], frame: int, rate: float) -> None:
@@ -58,3 +61,25 @@ def test_a_schedule_of_losses_is_told() -> None:
 def test_a_loss_must_compare_values_and_give_one_number(spec: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=r"agent\.net\.loss_spec"):
         loss_function(LossSpec.model_validate(spec))
+
+
+def test_a_loss_of_single_samples_is_averaged_by_the_algorithm() -> None:
+    assert loss_function(LossSpec.model_validate({"name": "L1Loss", "reduction": "mean"}), each=True)
+    with pytest.raises(SpecError, match=r"loss_spec.reduction: must be mean here, .* \(got 'sum'\)"):
+        loss_function(LossSpec.model_validate({"name": "L1Loss", "reduction": "sum"}), each=True)
+
+
+def test_later_steps_of_torchs_own_optimizers_leave_a_snapshot_as_it_is() -> None:
+    optim, other = (make(optim_spec={"name": "Adagrad", "lr": 0.01}) for _ in range(2))
+
+    def step(optim: Optim) -> None:
+        optim.params.grad.fill_(1.0)
+        optim.step_()
+
+    step(optim)
+    state = optim.state_dict()
+    before = copy.deepcopy(state)
+    other.load_state_dict(state)
+    for each in (optim, other):
+        step(each)
+        assert torch.equal(state["state"]["state"][0]["sum"], before["state"]["state"][0]["sum"])

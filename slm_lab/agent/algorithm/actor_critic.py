@@ -128,7 +128,8 @@ class ActorCritic(Algorithm):
         able = setting.compile if self.recall is None else Effort.OFF
         acting = able if small or self.notes is not None else Effort.OFF
         self.actor = Actor(self.nets, params, self.choose, compile=acting, quick=small)
-        judging = able if small else Effort.OFF
+        # a compiled estimate would evaluate what the notes hold already, and leave them full of an old rollout
+        judging = able if small and self.notes is None else Effort.OFF
         self.estimator = NetFunction(
             self.nets, params, self.estimate, compile=judging, quick=True, label="evaluating a rollout"
         )

@@ -20,6 +20,7 @@ from slm_lab.functional.schedules import at_frame
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.registry import lookup
 from slm_lab.lib.stateful import State, Stateful
+from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import AgentSpec, AlgorithmSpec, NetSpec, ScheduleSpec
 from slm_lab.types import Act, EnvInfo, Rollout, Stats
 
@@ -200,6 +201,12 @@ class Algorithm(ABC):
         if self.recall is not None:
             return self.recall.sequences(rollout, fields)
         return tuple(x.flatten(0, 1) for x in (rollout.obs[:-1], *fields))
+
+    def limit_minibatch(self) -> None:
+        """Register a `minibatch_size` above the rollout as a key without effect."""
+        size = self.training_frequency * self.info.num_envs
+        if lookup("memory", self.setting.spec.memory.name).fixed_size and self.spec.minibatch_size > size:
+            overruled(self.spec, "minibatch_size", f"a rollout has {size:,} transitions (time_horizon x env.num_envs)")
 
     def rows(self, size: int) -> int:
         """Number of rows of `learner_data` that make a minibatch of `size` transitions."""

@@ -84,9 +84,14 @@ class DQNSpec(DQNBaseSpec):
     v_max: Real | None = None
     """Highest of them; larger returns are clipped to it."""
 
+    @property
+    def distributional(self) -> bool:
+        """Whether the net gives probabilities of returns, else their mean."""
+        return self.atoms is not None
+
     @model_validator(mode="after")
     def _support_is_stated(self) -> Self:
-        if self.atoms is None:
+        if not self.distributional:
             return self
         for key in ("v_min", "v_max"):
             if getattr(self, key) is None:
@@ -141,7 +146,7 @@ class VanillaDQN(Algorithm):
 
     def make_head(self, spec: NetSpec) -> ReturnHead:
         """How the net represents returns."""
-        if self.spec.atoms is None:
+        if not self.spec.distributional:
             return MeanHead(loss_function(spec.loss_spec, each=True))
         return CategoricalHead(self.spec.v_min, self.spec.v_max, self.spec.atoms, masked=self.info.masked)
 

@@ -23,8 +23,7 @@ from slm_lab.agent.algorithm.base import Schedule, Setting
 from slm_lab.agent.algorithm.scales import AdvantageScale
 from slm_lab.functional.losses import clipped_value_loss, ppo_clip_loss
 from slm_lab.functional.normalize import standardize, symlog
-from slm_lab.lib.registry import lookup, register
-from slm_lab.spec.effect import overruled
+from slm_lab.lib.registry import register
 from slm_lab.spec.model import Count, NonNegativeSchedule, Positive, Unit
 from slm_lab.types import Sequences, Stats
 
@@ -68,11 +67,7 @@ class PPO(ActorCritic):
             self.output_names = ("approx_kl",)
         super().__init__(setting)
         self.schedules["clip_eps"] = Schedule(self.spec.clip_eps_spec, setting.device)
-        if lookup("memory", setting.spec.memory.name).fixed_size:
-            size = self.spec.time_horizon * setting.info.num_envs
-            if self.spec.minibatch_size > size:
-                why = f"a rollout has {size:,} transitions (time_horizon x env.num_envs)"
-                overruled(self.spec, "minibatch_size", why)
+        self.limit_minibatch()
         by_range = self.spec.normalize_advantages == "percentile"
         self.advantage_scale = self.parts["advantage_scale"] = AdvantageScale(setting.device) if by_range else None
 

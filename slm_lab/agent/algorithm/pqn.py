@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from slm_lab.agent.algorithm.action_value import ActionValueSpec, RolloutQ
+from slm_lab.agent.algorithm.base import Setting
 from slm_lab.functional.returns import lambda_returns
 from slm_lab.functional.targets import max_value
 from slm_lab.lib.registry import register
@@ -48,6 +49,10 @@ class PQN(RolloutQ):
     """One Q net."""
 
     Spec = PQNSpec
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.limit_minibatch()
 
     def targets(self, rollout: Rollout) -> Tensor:
         """y, [T, N]: one pass of the net over all observations, before it changes."""

@@ -26,14 +26,12 @@ from pydantic import Field
 
 from slm_lab.agent.algorithm.base import Setting
 from slm_lab.agent.algorithm.dqn import DQNSpec, VanillaDQN
-from slm_lab.agent.algorithm.return_head import MeanHead, ReturnHead
 from slm_lab.agent.net.dueling import PLAIN
-from slm_lab.agent.net.init import loss_function
 from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import register
 from slm_lab.spec.basics import NUMBER
 from slm_lab.spec.effect import overruled
-from slm_lab.spec.model import Count, NetSpec
+from slm_lab.spec.model import Count
 
 Part = Literal["double", "prioritized", "dueling", "multi_step", "distributional", "noisy"]
 USUAL_STD = 0.5
@@ -49,6 +47,11 @@ class RainbowSpec(DQNSpec):
     """n, rewards that are summed up before the target bootstraps; fewer where the episode ends."""
     atoms: Annotated[int, Field(ge=2), NUMBER] = 51
     """K, values of the return that the net gives probabilities for."""
+
+    @property
+    def distributional(self) -> bool:
+        """Whether the net gives probabilities of returns, else their mean."""
+        return "distributional" not in self.without
 
 
 @register("algorithm")
@@ -98,12 +101,6 @@ class Rainbow(VanillaDQN):
         elif spec.noisy_std is None:
             changes["noisy_std"] = USUAL_STD
         return spec.model_copy(update=changes)
-
-    def make_head(self, spec: NetSpec) -> ReturnHead:
-        """A distribution; or the mean alone."""
-        if "distributional" in self._without:
-            return MeanHead(loss_function(spec.loss_spec, each=True))
-        return super().make_head(spec)
 
     @property
     def num_step_returns(self) -> int:

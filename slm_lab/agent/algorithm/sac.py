@@ -141,9 +141,9 @@ class SoftActorCritic(Algorithm):
         self.actor = Actor({"net": self.policy}, params, self.choose, compile=setting.compile)
 
     @property
-    def critic_outputs(self) -> int:
-        """Width of a critic's output for an action."""
-        return 1
+    def critic_outputs(self) -> int | None:
+        """K, numbers that a critic gives for an action: a distribution of returns; None: a single value."""
+        return None
 
     @property
     def training_start_step(self) -> int:

@@ -49,7 +49,7 @@ class SoftActorCriticSpec(DelayedSpec):
         if self.log_alpha_min > self.log_alpha_max:
             raise PydanticCustomError("order", "log_alpha_min must not be greater than log_alpha_max")
         if self.critic_subset is not None and self.critic_subset > self.num_critics:
-            raise wrong("critic_subset", self.critic_subset, "there are num_critics to draw from")
+            raise wrong("critic_subset", self.critic_subset, f"must be at most num_critics, {self.num_critics}")
         return self
 
 

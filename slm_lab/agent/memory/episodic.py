@@ -168,4 +168,5 @@ class OnPolicyCrossEntropy(OnPolicyReplay):
             return episodes
         returns = [float(e.reward.sum(dtype=np.float64)) for e in episodes]
         bar = np.quantile(returns, self.spec.cross_entropy)
-        return [e for e, ret in zip(episodes, returns, strict=True) if ret >= bar]
+        # a return that is not a number is kept, so that the update stops with an error
+        return [e for e, ret in zip(episodes, returns, strict=True) if not ret < bar]

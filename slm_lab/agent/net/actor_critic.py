@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import Net
-from slm_lab.functional.continuous_distributions import Normal, TanhNormal
+from slm_lab.agent.net.init import init_output
+from slm_lab.functional.continuous_distributions import MultivariateNormal, Normal
 from slm_lab.functional.distributions import Distribution
 from slm_lab.types import ActionSpace, Continuous, Sequences
 
@@ -16,11 +17,8 @@ class Policy(nn.Module):
     """obs -> distribution over actions; without a value function.
 
     Args:
-        net_class: class of the net
         spec: as the actor's role sees it
         obs_shape: *O
-        dist: distribution class
-        action: action space
         others: further heads, after `policy`
     """
 
@@ -34,13 +32,14 @@ class Policy(nn.Module):
         others: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.dist = dist
-        start, width = None, 0
+        start, width = None, dist.head_size(action)
         # of other distributions the key is not read
-        if isinstance(action, Continuous) and issubclass(dist, Normal | TanhNormal):
-            start, width = spec.log_std_init, action.dim
-        if start is None:
-            width = dist.head_size(action)
+        if isinstance(action, Continuous) and issubclass(dist, Normal):
+            start = spec.log_std_init
+        if start is not None:
+            width //= 2
+        # its head would give log variances
+        self.dist: type[Distribution] = Normal if start is not None and issubclass(dist, MultivariateNormal) else dist
         self.net = net_class(spec, obs_shape, {"policy": width, **(others or {})})
         self.log_std = None if start is None else nn.Parameter(torch.full((width,), float(start)))
         """Free, in place of the head's."""
@@ -79,8 +78,6 @@ class ActorCriticNet(nn.Module):
         net_class: class of both nets
         spec: NetSpec with its role keys
         obs_shape: *O
-        dist: distribution class of the policy
-        action: action space
     """
 
     def __init__(
@@ -91,9 +88,8 @@ class ActorCriticNet(nn.Module):
         heads = {"value": 1} if spec.shared else {}
         self.actor = Policy(net_class, actor_spec, obs_shape, dist, action, heads)
         self.critic = None if spec.shared else net_class(critic_spec, obs_shape, {"value": 1})
-        if spec.shared and critic_spec.init_std is not None:
-            value_head = cast(nn.Linear, self.actor.net.heads["value"])
-            nn.init.orthogonal_(value_head.weight, gain=critic_spec.init_std)
+        if spec.shared:
+            init_output(self.actor.net.heads["value"], critic_spec.init_std)
 
     def policy(self, obs: Tensor) -> Distribution:
         """[B, *O] -> distribution over B actions"""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.init import activation, init_output, init_weights
 from slm_lab.agent.net.masked import HeadMask
 from slm_lab.agent.net.noisy import NoisyLinear
 from slm_lab.agent.net.precision import full_precision
@@ -83,12 +83,7 @@ class Net(nn.Module, ABC):
             init_weights(
                 self.heads if body_is_initialized else self, self.spec.init_fn, self.spec.hid_layers_activation
             )
-        if self.spec.init_std is None:
-            return
-        for layer in self.heads.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.orthogonal_(layer.weight, gain=self.spec.init_std)
-                nn.init.zeros_(layer.bias)
+        init_output(self.heads, self.spec.init_std)
 
     @abstractmethod
     def features(self, obs: Tensor) -> Tensor:

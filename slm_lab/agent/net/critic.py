@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_lab.agent.net.base import Net, real
-from slm_lab.agent.net.init import activation, init_weights
+from slm_lab.agent.net.init import activation, init_output, init_weights
 from slm_lab.agent.net.precision import full_precision
 from slm_lab.functional.targets import taken_value
 from slm_lab.types import Continuous, Discrete, PackedShape
@@ -28,35 +28,42 @@ class StateActionNet(nn.Module):
     depend on the state.
 
     Args:
-        net_class: class of the net
         spec: as the critic's role sees it
         obs_shape: *O
         dim: of the action
-        outputs: K, numbers for each action; more than one tell a distribution
+        outputs: K, numbers for each action, which tell a distribution; None: one value
     """
 
-    def __init__(self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], dim: int, outputs: int = 1) -> None:
+    def __init__(
+        self, net_class: type[Net], spec: Any, obs_shape: tuple[int, ...], dim: int, outputs: int | None = None
+    ) -> None:
         super().__init__()
+        self._single, width = outputs is None, outputs or 1
         self.between: nn.Sequential | None = None
         packed = isinstance(obs_shape, PackedShape) and not (obs_shape.flat and not getattr(spec, "parts", None))
         if len(obs_shape) == 1 and not packed:
-            self.net = net_class(spec, (obs_shape[0] + dim,), {"q": outputs})
+            self.net = net_class(spec, (obs_shape[0] + dim,), {"q": width})
             return
         self.net = net_class(spec, obs_shape, {})
-        width = feature_size(self.net)
-        self.between = nn.Sequential(nn.Linear(width + dim, width), activation(spec.hid_layers_activation))
-        self.head = nn.Linear(width, outputs)
+        size = feature_size(self.net)
+        self.between = nn.Sequential(nn.Linear(size + dim, size), activation(spec.hid_layers_activation))
+        self.head = nn.Linear(size, width)
         if spec.init_fn:
             for layer in (self.between, self.head):
                 init_weights(layer, spec.init_fn, spec.hid_layers_activation)
+        init_output(self.head, spec.init_std)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """[B, *O], [B, dim] -> Q [B], or [B, K]"""
         if self.between is None:
             q = self.net(torch.cat([real(obs), action], -1))[0]
         else:
-            q = full_precision(self.head, self.between(torch.cat([self.net.features(obs), action], -1)))
-        return cast(Tensor, q.squeeze(-1))
+            q = full_precision(self._output, self.between(torch.cat([self.net.features(obs), action], -1)))
+        return cast(Tensor, q.squeeze(-1) if self._single else q)
+
+    def _output(self, features: Tensor) -> Tensor:
+        q: Tensor = self.head(features)
+        return q if self.net.out is None else self.net.out(q)
 
 
 class Critics(nn.Module):
@@ -65,12 +72,11 @@ class Critics(nn.Module):
     Fujimoto et al. 2018, arXiv:1802.09477.
 
     Args:
-        net_class: class of all of them
         spec: as the critic's role sees it
         obs_shape: *O
         action: discrete actions are all valued at once, a continuous one is an input
         number: of critics
-        outputs: K, numbers for each continuous action
+        outputs: K, numbers for each continuous action; None: one value
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class Critics(nn.Module):
         obs_shape: tuple[int, ...],
         action: Discrete | Continuous,
         number: int = 2,
-        outputs: int = 1,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.discrete = isinstance(action, Discrete)

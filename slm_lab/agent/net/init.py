@@ -53,6 +53,10 @@ def loss_function(spec: LossSpec, *, each: bool = False, key: str = "agent.net.l
     known = [n for n in nn.modules.loss.__all__ if n.endswith("Loss")]
     if spec.name not in known:
         raise SpecError([f"{key}.name: torch.nn has no loss '{spec.name}'{did_you_mean(spec.name, known)}"])
+    reduction = spec.kwargs.get("reduction", "mean")
+    if each and reduction != "mean":
+        why = f"must be mean here, as samples are weighted first (got {reduction!r})"
+        raise SpecError([f"{key}.reduction: {why}"])
     try:
         loss: nn.Module = getattr(nn, spec.name)(**spec.kwargs | ({"reduction": "none"} if each else {}))
         value = loss(torch.zeros(2), torch.zeros(2))
@@ -133,3 +137,13 @@ def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
                     except ValueError as e:
                         what = f"{type(m).__name__} of shape {list(p.shape)}"
                         raise SpecError([f"agent.net.init_fn: {init_fn} does not fit a {what}: {e}"]) from e
+
+
+def init_output(module: nn.Module, init_std: float | None) -> None:
+    """Initialize output layers: orthogonal weights of this gain, biases 0; None leaves them as they are."""
+    if init_std is None:
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, gain=init_std)
+            nn.init.zeros_(layer.bias)

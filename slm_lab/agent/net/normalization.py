@@ -19,8 +19,12 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The shape of x"""
-        mean, var, momentum = self.running_mean, self.running_var, self.momentum or 0.0
+        mean, var, momentum = self.running_mean, self.running_var, self.momentum
         by_batch = torch.is_grad_enabled() and x.numel() > x.shape[1]
+        if by_batch and momentum is None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            momentum = 1 / float(self.num_batches_tracked)  # the mean of all batches
+        momentum = momentum or 0.0
         return batch_norm(x, mean, var, self.weight, self.bias, by_batch, momentum, self.eps)
 
 

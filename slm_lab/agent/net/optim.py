@@ -4,6 +4,7 @@ One vector makes an update a handful of operations in place of hundreds. The mod
 views of the vector, their gradients views of `grad`, so `loss.backward()` fills it.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -175,13 +176,15 @@ class Optim:
 
     def state_dict(self) -> State:
         """Optimizer state; the parameters belong to the module, and the learning rate follows from the spec."""
-        own = self.torch_optim.state_dict() if self.torch_optim else {k: v.clone() for k, v in self.state.items()}
-        return {"state": own}
+        if self.torch_optim is not None:
+            # torch gives its tensors themselves, and goes on with those that it is given
+            return {"state": copy.deepcopy(self.torch_optim.state_dict())}
+        return {"state": {k: v.clone() for k, v in self.state.items()}}
 
     def load_state_dict(self, state: State) -> None:
         """Restore the state that `state_dict` returned."""
         if self.torch_optim is not None:
-            self.torch_optim.load_state_dict(state["state"])
+            self.torch_optim.load_state_dict(copy.deepcopy(state["state"]))
             return
         for key, value in self.state.items():
             value.copy_(state["state"][key])
@@ -233,15 +236,16 @@ def _torch_schedule(spec: LrSchedulerSpec, base_lr: float, key: str) -> Callable
     faults = _argument_faults(cls, spec.name, spec.kwargs, key, own=("optimizer", "last_epoch", "verbose"))
     if faults:
         raise SpecError(faults)
-    last = spec.kwargs.get("total_steps")
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=base_lr)
     try:
         scheduler: Any = cls(optimizer, **spec.kwargs)
     except (TypeError, ValueError) as e:
         raise SpecError([f"{key}: {spec.name}: {e}"]) from e
+    # of OneCycleLR, also where it is epochs * steps_per_epoch
+    last = getattr(scheduler, "total_steps", None)
 
     def at(frame: int) -> float:
-        if isinstance(last, int):  # torch refuses to go further; the rate stays where it is then
+        if last is not None:  # torch refuses to go further; the rate stays where it is then
             frame = min(frame, last - 1)
         if hasattr(scheduler, "_get_closed_form_lr"):
             scheduler.last_epoch = frame

@@ -166,10 +166,12 @@ class PartsBody(nn.Module):
         """Numbers of the parts that have a body of their own, in the order of `bodies`."""
         width = 0
         for i, part in enumerate(shape.parts):
-            said = parts.get(part.name)
-            if said is None and not part.image:
-                continue
-            made = _body(part, said or image, activation_name)
+            said, key = parts.get(part.name), f"agent.net.parts.{part.name}"
+            if said is None:
+                if not part.image:
+                    continue
+                said, key = image, "agent.net.conv_hid_layers"
+            made = _body(part, said, activation_name, key)
             self.apart.append(i)
             self.bodies.append(made)
             width += made.width
@@ -206,14 +208,13 @@ class Vector(nn.Sequential):
         self.width = widths[-1] if widths else size
 
 
-def _body(part: ObsPart, said: PartSpec, activation_name: str) -> Any:
+def _body(part: ObsPart, said: PartSpec, activation_name: str, key: str) -> Any:
     if said.hid_layers is not None or not part.image:
         return Vector(math.prod(part.shape), said.hid_layers or (), activation_name)
     convolutions = said.conv_hid_layers
     if convolutions is None:
         convolutions = usual_convolutions(*part.shape[1:])
     widths = IMAGE_WIDTHS if said.fc_hid_layers is None else said.fc_hid_layers
-    key = "agent.net.conv_hid_layers" if said.conv_hid_layers is None else f"agent.net.parts.{part.name}"
     return Image(part.shape, convolutions, widths, activation_name, key)
 
 

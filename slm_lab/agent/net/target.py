@@ -24,7 +24,7 @@ class TargetNet:
     def __init__(self, online: nn.Module, spec: NetSpec) -> None:
         self._online = online
         self.net = copy.deepcopy(online).requires_grad_(False)
-        """To be called with observations."""
+        """Call it with observations."""
         self.params = FlatParams(self.net)
         self.coef = 1.0 if spec.update_type == "replace" else spec.polyak_coef
         self.frequency = spec.update_frequency

@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.net.actor_critic import Policy
+from slm_lab.agent.net.mlp import MLPNet, MLPNetSpec
+from slm_lab.functional.continuous_distributions import MultivariateNormal, Normal, TanhNormal
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.load import load_spec
 from slm_lab.types import ActionSpace, Continuous, Discrete, EnvInfo, Mixed, MultiBinary, MultiDiscrete, Step
@@ -81,3 +85,10 @@ def test_a_distribution_that_does_not_fit_is_refused() -> None:
         make("Normal", Mixed((BOX, MultiBinary(2))))
     with pytest.raises(SpecError, match=r"'Normal' does not fit MultiBinary actions \(known: Bernoulli\)"):
         make("Normal", MultiBinary(2))
+
+
+@pytest.mark.parametrize("dist", [Normal, MultivariateNormal, TanhNormal])
+def test_a_free_log_std_is_one_whatever_the_head_would_give(dist: type[Normal]) -> None:
+    spec = MLPNetSpec.model_validate({"type": "MLPNet", "hid_layers": [4], "log_std_init": -1.0})
+    policy: Any = Policy(MLPNet, spec, (3,), dist, BOX)(torch.zeros(5, 3))
+    assert torch.equal(policy.log_std, torch.full((5, 2), -1.0))

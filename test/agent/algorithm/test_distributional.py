@@ -158,6 +158,12 @@ def test_parts_of_rainbow_can_be_left_out(without: tuple[str, ...], monkeypatch:
         torch.testing.assert_close(algorithm.next_return(next_obs).view(6, each), expected)
 
 
+def test_a_mean_needs_no_bounds_of_the_return() -> None:
+    agent = make(name="Rainbow", memory=PER, algorithm__without=["distributional"])
+    live(agent, World(), 12)
+    assert agent.algorithm.opt_step > 0
+
+
 def test_without_priorities_every_transition_is_as_likely() -> None:
     agent = make(**RAINBOW, algorithm__without=["prioritized"])
     live(agent, World(), 30)

@@ -8,8 +8,11 @@ import torch
 from support.agents import DISCRETE, Chance, make_info, make_spec
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm import acting, learner
 from slm_lab.agent.algorithm.notes import Notes
-from slm_lab.types import Act, EnvInfo, Evaluated, Rollout, Step
+from slm_lab.lib.compile import CompileError
+from slm_lab.lib.compiler import Effort
+from slm_lab.types import Act, EnvInfo, Evaluated, ObsPart, PackedShape, Rollout, Step
 
 CONV: dict[str, Any] = {"type": "ConvNet", "conv_hid_layers": [[4, 3, 2, 0, 1]], "fc_hid_layers": [8], "shared": True}
 SHAPE = (2, 12, 12)
@@ -154,3 +157,33 @@ def test_what_does_not_belong_to_a_step_is_not_kept() -> None:
     assert taken is not None
     assert [t.tolist() for t in taken] == [[[-1.0], [-1.0]], [[5.0], [5.0]]]
     assert notes.take() is None
+
+
+class Rows(Chance):
+    """Random rows of bytes, each an image among parts."""
+
+    def _obs(self) -> np.ndarray:
+        return self.rng.integers(0, 256, (self.info.num_envs, *self.info.obs_shape), dtype=np.uint8)
+
+
+def test_every_rollout_has_notes_of_its_own_where_nets_of_parts_can_not_be_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise CompileError("no")
+
+    for module in (acting, learner):
+        monkeypatch.setattr(module, "compile_function", refuse)
+    shape = PackedShape((64,), (ObsPart("screen", (1, 8, 8), "uint8", 0, 64, True),))
+    info = EnvInfo("none", shape, "uint8", DISCRETE, 3, 20)
+    agent = Agent(make_spec("ppo", type="MultiInputNet", shared=True), info, seed=0, compile=Effort.QUICK)
+    algorithm: Any = agent.algorithm
+    assert algorithm.notes is not None
+    env = Rows(info)
+    for _ in range(3):
+        play(agent, env, 8)  # type: ignore[arg-type]
+        rollout = agent.memory.sample()
+        with torch.no_grad():
+            log_prob, value, *_ = algorithm._study(rollout)
+            theirs = algorithm._judge(rollout.obs[:-1].flatten(0, 1), rollout.action.flatten(0, 1))
+        torch.testing.assert_close((log_prob.flatten(), value.flatten()), theirs)

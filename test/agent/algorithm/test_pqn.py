@@ -8,7 +8,9 @@ from support.agents import Chance
 from support.values import make
 
 from slm_lab.agent.agent import Agent
+from slm_lab.agent.algorithm.pqn import PQN
 from slm_lab.agent.net.conv import ConvNet, ConvNetSpec
+from slm_lab.spec.effect import watching
 from slm_lab.spec.load import load_spec
 from slm_lab.types import Discrete, EnvInfo, Rollout, Step
 
@@ -153,3 +155,10 @@ def test_layer_norm_of_images_is_by_image() -> None:
     net(obs)
     torch.testing.assert_close(seen[0].mean((1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(seen[0].var((1, 2, 3), correction=0), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_a_minibatch_above_the_rollout_is_a_key_without_effect() -> None:
+    setting = make("PQN", algorithm__minibatch_size=9).algorithm.setting
+    with watching(setting.spec) as watch:
+        PQN(setting)
+    assert watch.idle()["algorithm.minibatch_size"].startswith("a rollout has 8 transitions")

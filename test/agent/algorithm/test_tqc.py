@@ -210,3 +210,10 @@ def test_they_find_the_best_action_of_one_step(name: str) -> None:
         obs = after
     best = agent.act(obs, explore=False)
     assert np.abs(best - [0.5, -0.5]).max() < 0.4
+
+
+def test_critics_of_one_quantile_learn() -> None:
+    agent, algo = learner("TQC", algorithm__quantiles=1, algorithm__drop_quantiles=0)
+    stats = World(agent.info).live(agent, 20)
+    assert stats
+    assert algo.opt_step > 0

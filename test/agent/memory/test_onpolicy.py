@@ -122,6 +122,16 @@ def test_cross_entropy_keeps_the_best_episodes(owner: Any, stream: Any) -> None:
             np.testing.assert_array_equal(np.array(rows(best)), np.concatenate(wanted))
 
 
+def test_rewards_that_are_no_numbers_reach_the_update(owner: Any, stream: Any) -> None:
+    me = owner(1, training_frequency=2)
+    env = stream(me.info, 3)
+    memory = make(me, "OnPolicyCrossEntropy", cross_entropy=0.5)
+    while not memory.ready():
+        obs, action, step = env.step()
+        memory.add(obs, action, step._replace(reward=np.full_like(step.reward, np.nan)))
+    assert memory.sample().reward.isnan().all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("before", [0, 3, 50])
 def test_a_restored_memory_goes_on_bitwise(owner: Any, stream: Any, kind: str, before: int) -> None:

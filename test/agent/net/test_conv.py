@@ -92,6 +92,15 @@ def test_critic_on_features_depends_on_both() -> None:
     assert grad.std(0).min() > 1e-5
 
 
+def test_the_output_of_a_critic_on_features_has_its_keys() -> None:
+    keys = {"init_std": 0.01, "out_layer_activation": "tanh"}
+    spec = ConvNetSpec.model_validate({"type": "ConvNet", **SMALL, **keys})
+    critic = StateActionNet(ConvNet, spec.for_role("critic"), (2, 8, 8), 2)
+    assert torch.linalg.vector_norm(critic.head.weight).item() == pytest.approx(0.01, rel=1e-4)
+    assert (critic.head.bias == 0).all()
+    assert critic(torch.zeros(1, 2, 8, 8), torch.full((1, 2), 1e6)).abs() <= 1
+
+
 class Bright:
     """An image is bright on the left or on the right; the action that says which earns 1. Each episode is a step."""
 

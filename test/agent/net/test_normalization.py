@@ -118,3 +118,11 @@ def test_a_minibatch_of_one_row_is_learned_from() -> None:
         agent.observe(obs, agent.act(obs), world.step())
     assert agent.maybe_update(24) is not None
     assert agent.opt_step == 8  # two nets, two epochs, of 23 rows and of one
+
+
+def test_without_a_momentum_the_running_statistics_are_means_of_all_batches() -> None:
+    ours, theirs = BatchNorm(2, momentum=None), nn.BatchNorm1d(2, momentum=None)
+    for batch in torch.randn(3, 8, 2) + 5:
+        torch.testing.assert_close(ours(batch), theirs(batch))
+    for a, b in zip(statistics(ours), statistics(theirs), strict=True):
+        torch.testing.assert_close(a, b)

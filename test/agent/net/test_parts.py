@@ -89,6 +89,12 @@ def test_parts_that_do_not_fit(parts, text):
         make(rows(SPACE)[0], parts=parts)
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 9), rows(SPACE)[0]], ids=["image", "parts"])
+def test_convolutions_of_all_images_are_told_under_their_own_key(shape):
+    with pytest.raises(SpecError, match=r"agent\.net\.conv_hid_layers: nothing is left of an image"):
+        make(shape, conv_hid_layers=[[4, 99, 1, 0, 1]])
+
+
 def test_a_part_is_an_image_or_a_vector():
     net = {"type": "auto", "parts": {"screen": {"hid_layers": [3], "fc_hid_layers": [3]}}}
     with pytest.raises(ValueError, match="kinds") as caught:
