@@ -336,9 +336,9 @@ def _notes(found: Comparison) -> list[str]:
         if found.at is not None and frames and max(frames) < found.at:
             notes.append(f"{where}: ended at {max(frames):,} frames, before --at {found.at:,}: its last score counts")
         if repeated := sum(len(h.judged) for h in m.histories) - len(m.sessions):
-            counted = "1 session that repeats" if repeated == 1 else f"{repeated} sessions that repeat"
+            told = "1 session that repeats" if repeated == 1 else f"{repeated} sessions that repeat"
             verb = "is" if repeated == 1 else "are"
-            notes.append(f"{where}: {counted} another one of the same seed {verb} left out")
+            notes.append(f"{where}: {told} another one of the same seed {verb} left out")
         crashed = sum(s.crash is not None for h in m.histories for s in h.sessions)
         counted = sum(s.crash is not None for s in m.sessions)
         if crashed > counted:
