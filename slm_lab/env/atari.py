@@ -4,7 +4,6 @@ Every use sees the same pictures: 84x84 gray, the last 4, of every fourth frame 
 an episode begins after up to 30 no-ops and FIRE. `env` keys of the spec change that, see `ARGUMENTS`.
 """
 
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from slm_lab.env.base import VecEnv
 from slm_lab.env.observations import ObsMap
 from slm_lab.env.parts import BYTE, PartMap
 from slm_lab.env.rows import picture
-from slm_lab.env.snapshot import ActionLog, pack, unpack
+from slm_lab.env.snapshot import ActionLog, checksum, pack, unpack
 from slm_lab.lib.cores import available_cores
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
@@ -71,7 +70,7 @@ class Atari(VecEnv):
 
     Args:
         game: name of the ROM.
-        max_t: steps after which an episode is truncated; None: that of max_num_frames_per_episode.
+        max_t: steps after which an episode is truncated, if max_num_frames_per_episode does not say fewer.
         training: whether life_loss_info counts.
         threads: that step the games, at most; None: one a core.
         arguments: see ARGUMENTS.
@@ -83,15 +82,15 @@ class Atari(VecEnv):
         num_envs: int,
         *,
         game: str,
-        max_t: int | None = None,
+        max_t: int,
         render: str | None = None,
         training: bool = True,
         threads: int | None = None,
         **arguments: Any,
     ) -> None:
         n = num_envs
-        own_limit = arguments.pop("max_num_frames_per_episode", 108_000) // arguments.get("frameskip", 4)
-        self._max_t = min(own_limit, max_t or own_limit)
+        own_limit = max(1, arguments.pop("max_num_frames_per_episode", 108_000) // arguments.get("frameskip", 4))
+        self._max_t = min(own_limit, max_t)
         self._heeds_lives = arguments.pop("life_loss_info", False) and training
         arguments |= {"reward_clipping": False, "max_num_frames_per_episode": NEVER}
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
@@ -164,17 +163,15 @@ class Atari(VecEnv):
 
     def _end_episodes(self, terminated: NDArray[np.bool_], before: NDArray[np.int32]) -> Step:
         late = self._t - np.array(self._start) >= self._max_t
-        truncated = late & ~terminated
         ended = np.flatnonzero(terminated | late).tolist()
         final_obs = self.obs
         returns = [float(self._returns[i]) for i in ended]
         lengths = [self._t - self._start[i] for i in ended]
-        lost = self._lives < before
+        if self._heeds_lives:
+            terminated = terminated | (self._lives < before)
         self._returns[ended] = 0
         self._begin_next(ended)
-        if self._heeds_lives:
-            terminated = terminated | (lost & ~truncated)
-        return Step(self.obs, self._reward, terminated, truncated, final_obs, returns, lengths)
+        return Step(self.obs, self._reward, terminated, late & ~terminated, final_obs, returns, lengths)
 
     def _begin_next(self, ended: list[int]) -> None:
         """Begin the next games of envs, from seeds where it is time for that."""
@@ -215,7 +212,7 @@ class Atari(VecEnv):
             "seed": self._seed,
             "seeds": list(self._seeds),
             "actions": [pack(log.actions(i).astype(kind)) for i in range(n)],
-            "check": self._checksum(),
+            "check": checksum(self._returns, self.obs),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -243,7 +240,7 @@ class Atari(VecEnv):
             if t < end:
                 self._repeat(moves[t], [i for i, age in enumerate(ages) if end - age <= t])
         self._log.set_actions(actions)
-        if self._checksum() != state["check"]:
+        if checksum(self._returns, self.obs) != state["check"]:
             logger.warning("env: {} took another course when it was played again: another version?", self.info.name)
 
     def _repeat(self, action: NDArray[Any], alive: list[int]) -> None:
@@ -257,9 +254,6 @@ class Atari(VecEnv):
         if ended:
             self._returns[ended] = 0
             self._begin(ended, anew=False)
-
-    def _checksum(self) -> int:
-        return zlib.crc32(self._returns.tobytes(), zlib.crc32(np.ascontiguousarray(self.obs).tobytes()))
 
     def render(self) -> NDArray[np.uint8] | None:
         """See VecEnv."""

@@ -43,28 +43,22 @@ def _check_limit(given: dict[str, Any]) -> list[str]:
 
 def _check_mode(found: Found, spec: EnvSpec) -> list[str]:
     faults = []
+    if (is_playground(found.id) or is_atari(found)) and spec.vectorization not in ("auto", "native"):
+        faults = [f"env.vectorization: {found.id} has a vector env of its own: use auto or native"]
     if is_playground(found.id):
         beyond = ("frame_op", *beyond_native(spec))
-        faults = [f"env.{key}: {found.id} does not support it" for key in beyond if getattr(spec, key)]
-        if spec.vectorization not in ("auto", "native"):
-            faults.append(f"env.vectorization: {found.id} has a vector env of its own: use auto or native")
-        return faults
+        return faults + [f"env.{key}: {found.id} does not support it" for key in beyond if getattr(spec, key)]
     if is_atari(found) or spec.vectorization == "native":
         why = f"the vector env of {found.id} does not support it"
-        faults = [f"env.{key}: {why}" for key in beyond_native(spec)]
+        faults += [f"env.{key}: {why}" for key in beyond_native(spec)]
     if spec.vectorization == "tensor" and not is_atari(found) and (reason := why_no_tensor(found, spec)):
         faults.append(reason)
     if spec.vectorization == "native" and not has_native(found):
         faults.append(f"env.vectorization: there is no vector env for {found.id}: use auto, sync, thread or async")
     if spec.vectorization == "thread" and found.registration.entry_point == CAR_RACING:
         faults.append(f"env.vectorization: {found.id} can't be drawn in threads: use auto, sync or async")
-    if is_atari(found):
-        if spec.vectorization not in ("auto", "native"):
-            faults.append(f"env.vectorization: {found.id} has a vector env of its own: use auto or native")
-        if spec.frame_op is not None:
-            faults.append(
-                f"env.frame_op: {found.id} shows several frames as it is: use env.stack_num for another number"
-            )
+    if is_atari(found) and spec.frame_op is not None:
+        faults.append(f"env.frame_op: {found.id} shows several frames as it is: use env.stack_num for another number")
     return faults
 
 

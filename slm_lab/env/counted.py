@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slm_lab.env.base import MAX_T
 from slm_lab.env.device import DeviceVec, Moved
 from slm_lab.env.tensor import TensorEnv, decoded, maps_of, stepped
 from slm_lab.functional.counters import uniform
@@ -27,14 +26,13 @@ class CountedVec(DeviceVec):
 
     Args:
         env: the problem; its methods put new tensors on the device of their arguments
-        max_t: steps after which an episode is truncated; None: MAX_T
         device: torch name
     """
 
     capturable = True
 
-    def __init__(self, name: str, env: TensorEnv, num_envs: int, *, max_t: int | None, device: str) -> None:
-        n, self.env, self._max_t = num_envs, env, max_t or MAX_T
+    def __init__(self, name: str, env: TensorEnv, num_envs: int, *, max_t: int, device: str) -> None:
+        n, self.env, self._max_t = num_envs, env, max_t
         self.actions, self.observations = maps_of(env, name)
         self.info = EnvInfo(name, env.obs_shape, "float32", env.action, n, self._max_t)
         self._index = torch.arange(n, device=device)[:, None]

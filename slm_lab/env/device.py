@@ -48,7 +48,8 @@ class DeviceVec(VecEnv):
     """N envs on a device."""
 
     seen: Tensor
-    """[N, *O] what is to be acted on next, on the device."""
+    """[N, *O] what is to be acted on next, on the device; one tensor from the first step to the last where `capturable`
+    is true."""
     capturable = False
     """Whether `advance` works in place on tensors that stay where they are, so that a CUDA graph can repeat it."""
 
@@ -117,7 +118,7 @@ class DevicePipeline(DeviceVec):
         self.info = replace(env.info, normalized=spec.normalize_obs or spec.normalize_reward)
         self.actions, self.observations = env.actions, env.observations
         self.capturable = env.capturable
-        self.obs, self.seen = env.obs, env.seen
+        self.obs, self.seen = env.obs, torch.zeros_like(env.seen)
         device = env.seen.device
         self._moments: dict[str, DeviceMoments] = {}
         if spec.normalize_obs:
@@ -154,16 +155,17 @@ class DevicePipeline(DeviceVec):
             self._ret.mul_(self._gamma).add_(moved.reward)
             self._moments["reward"].update_(self._ret)
             self._ret.masked_fill_(moved.terminated | moved.truncated, 0.0)
-        self.seen = self._see(moved.obs)
-        return moved._replace(obs=self.seen, reward=self._pay(moved.reward), final_obs=self._see(moved.final_obs))
+        obs = self._see(moved.obs)
+        self.seen.copy_(obs)
+        return moved._replace(obs=obs, reward=self._pay(moved.reward), final_obs=self._see(moved.final_obs))
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See VecEnv."""
         self._env.reset(seed)
         self._ret.zero_()
         self._learn(self._env.seen)
-        self.seen = self._see(self._env.seen)
-        self.obs = self.seen.cpu().numpy()
+        self.seen.copy_(self._see(self._env.seen))
+        self.obs = self.seen.cpu().numpy().copy()
         return self.obs
 
     def advance(self, action: Tensor) -> Moved:
@@ -223,18 +225,18 @@ class DevicePipeline(DeviceVec):
         if "reward" in self._moments:
             self._ret.copy_(torch.tensor(learned[-1]["ret"], dtype=torch.float64))
         self.obs = unpack(state["obs"]) if self._obs_ops else self._env.obs
-        self.seen = torch.from_numpy(self.obs.copy()).to(self._ret.device)
+        self.seen.copy_(torch.from_numpy(self.obs))
 
     def translator(self) -> Translator:
         """See VecEnv."""
-        inner, shape, kind = self._env.translator(), self.info.obs_shape, np.dtype(np.float32)
+        shape, kind = self.info.obs_shape, np.dtype(np.float32)
         ops: list[Any] = []
         if "obs" in self._moments:
             ops.append(NormalizeObs(shape, kind, training=False))
             ops[-1].moments.load_state_dict(self._moments["obs"].state_dict())
         if self._clip_obs is not None:
             ops.append(ClipObs(self._clip_obs, shape, kind))
-        return Translator(self.info.name, inner.observations, inner.actions, ops)
+        return Translator(self.info.name, self.observations, self.actions, ops)
 
     def normalizer_state(self) -> State:
         """See VecEnv."""

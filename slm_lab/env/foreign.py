@@ -109,11 +109,13 @@ def _register(module: ModuleType) -> None:
     """Call the module's `register_envs()`, where it has one."""
     register = getattr(module, REGISTER, None)
     # gymnasium has a function of that name for another purpose
+    if register is gym.register_envs:
+        return
     if callable(register) and register.__module__.partition(".")[0] == module.__name__.partition(".")[0]:
         try:
             register()
         except Exception as e:
-            raise LabError(f"{module.__name__}.{REGISTER}(): {type(e).__name__}: {e}") from e
+            raise LabError(f"env.name: {module.__name__}.{REGISTER}(): {type(e).__name__}: {e}") from e
 
 
 def _registering(root: ModuleType) -> list[str]:

@@ -1,6 +1,5 @@
 """Any gymnasium env, N of them."""
 
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from slm_lab.env.base import VecEnv
 from slm_lab.env.rows import LocalRows
-from slm_lab.env.snapshot import ActionLog, pack, unpack
+from slm_lab.env.snapshot import ActionLog, checksum, pack, unpack
 from slm_lab.lib.log import note
 from slm_lab.lib.seeding import EpisodeSeeds
 from slm_lab.lib.stateful import State
@@ -103,7 +102,7 @@ class GymVecEnv(VecEnv):
             "seed": self._seeds.seed,
             "episodes": list(self._episodes),
             "actions": [pack(self._log.actions(i)) for i in range(self.info.num_envs)],
-            "check": self._checksum(),
+            "check": checksum(self._returns, self.obs),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -114,16 +113,12 @@ class GymVecEnv(VecEnv):
         self._seeds, self._episodes = EpisodeSeeds(state["seed"], self.info.num_envs), list(state["episodes"])
         seeds = self._running_seeds(range(self.info.num_envs))
         self._returns[...] = self._rows.restore(seeds, actions, self.obs)
-        if self._checksum() != state["check"]:
+        if checksum(self._returns, self.obs) != state["check"]:
             logger.warning(
                 f"env: {self.info.name} can't be resumed exactly: its running episodes took another course when they "
                 "were repeated from the same seeds with the same actions. It keeps state over resets, draws random "
                 "numbers from elsewhere, or is of another version than before. The run continues from where they led."
             )
-
-    def _checksum(self) -> int:
-        """Of the running episodes' last observations and returns; what an env hides from both may still differ."""
-        return zlib.crc32(self._returns.tobytes(), zlib.crc32(np.ascontiguousarray(self.obs).tobytes()))
 
     def render(self) -> NDArray[np.uint8] | None:
         """See VecEnv."""

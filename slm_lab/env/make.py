@@ -4,8 +4,9 @@ import copy
 import functools
 import re
 import statistics
+import sys
 import time
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -34,6 +35,8 @@ from slm_lab.lib.seeding import own_streams
 from slm_lab.spec.model import EnvSpec
 
 if TYPE_CHECKING:
+    from slm_lab.env.device import DeviceVec
+    from slm_lab.env.tensor import TensorEnv
     from slm_lab.env.workers import SharedRows
 
 ONE_A_PROCESS = ("bluesky_gym", "retro", "stable_retro")
@@ -79,7 +82,7 @@ def make_env(
     found = find(spec.name)
     kwargs = {**found.kwargs, **spec.kwargs}
     own_limit = kwargs.pop(LIMIT, found.registration.max_episode_steps)
-    max_t = min((limit for limit in (own_limit, spec.max_t) if limit is not None), default=None)
+    max_t = _time_limit(found, spec, own_limit, training=training)
     n, cores = num_envs or spec.num_envs, threads or available_cores()
     if tensor is None:
         tensor = render is None and prefers_tensor(found, spec, whole=whole)
@@ -99,13 +102,39 @@ def make_env(
     elif mode == "tensor":
         from slm_lab.env.tensor import TensorVec
 
-        env = TensorVec(found.id, tensor_class(found)(**kwargs), n, max_t=max_t)
-    elif mode == "native" and found.registration.entry_point == CARTPOLE and max_t is not None:
+        env = TensorVec(found.id, _tensor_env(found, kwargs), n, max_t=max_t)
+    elif mode == "native" and found.registration.entry_point == CARTPOLE:
         env = CartPole(n, max_t=max_t, render=render, **found.registration.kwargs, **kwargs)
     else:
         make = functools.partial(_make_one, _bare(found, spec, own_limit), kwargs, render, Outfit.of(spec))
         env = _make_gymnasium(found, spec, make, mode, n=n, max_t=max_t, cores=cores, training=training)
     return wrap(env, spec, gamma=gamma, training=training, clip_reward=1.0 if is_atari(found) else None)
+
+
+def _time_limit(found: Found, spec: EnvSpec, own_limit: int | None, *, training: bool) -> int:
+    """Steps after which an episode is truncated: the lab's limit, and a note, where neither env nor spec states one."""
+    stated = [limit for limit in (own_limit, spec.max_t) if limit is not None]
+    if stated:
+        return min(stated)
+    if is_atari(found) or is_playground(found.id):
+        # each task states its own, and takes the shorter one
+        return sys.maxsize
+    max_t = MAX_T if training else PLAY_MAX_T
+    note(
+        f"env: {found.id} registers no time limit: an episode that does not end by itself is cut off after "
+        f"{max_t:,} steps{'' if training else ' when it is played'} (env.max_t sets another limit)"
+    )
+    return max_t
+
+
+def _tensor_env(found: Found, kwargs: dict[str, Any]) -> "TensorEnv":
+    """The problem of that id, with its arguments."""
+    try:
+        return tensor_class(found)(**kwargs)
+    except LabError:
+        raise
+    except Exception as e:
+        raise SpecError([_refusal(found.id, kwargs, e)]) from e
 
 
 def _bare(found: Found, spec: EnvSpec, own_limit: int | None) -> Registration:
@@ -119,15 +148,9 @@ def _bare(found: Found, spec: EnvSpec, own_limit: int | None) -> Registration:
 
 
 def _make_gymnasium(
-    found: Found, spec: EnvSpec, make: Make, mode: str, *, n: int, max_t: int | None, cores: int, training: bool
+    found: Found, spec: EnvSpec, make: Make, mode: str, *, n: int, max_t: int, cores: int, training: bool
 ) -> VecEnv:
     """Envs that gymnasium makes one by one: stepped by MuJoCo's threads, or by Python in one or more processes."""
-    if max_t is None:
-        max_t = MAX_T if training else PLAY_MAX_T
-        note(
-            f"env: {found.id} registers no time limit: an episode that does not end by itself is cut off after "
-            f"{max_t:,} steps{'' if training else ' when it is played'} (env.max_t sets another limit)"
-        )
     if mode == "native":
         from slm_lab.env.mujoco import MujocoVec
 
@@ -143,8 +166,8 @@ def _make_gymnasium(
 
 
 def _make_on_device(
-    found: Found, n: int, max_t: int | None, kwargs: dict[str, Any], *, render: str | None, device: str
-) -> Any:
+    found: Found, n: int, max_t: int, kwargs: dict[str, Any], *, render: str | None, device: str
+) -> "DeviceVec":
     """Envs that live on a device."""
     if is_playground(found.id):
         from slm_lab.env.playground import PlaygroundVec
@@ -152,7 +175,7 @@ def _make_on_device(
         return PlaygroundVec(found.id, n, max_t=max_t, render=render, **kwargs)
     from slm_lab.env.counted import CountedVec
 
-    return CountedVec(found.id, tensor_class(found)(**kwargs), n, max_t=max_t, device=device)
+    return CountedVec(found.id, _tensor_env(found, kwargs), n, max_t=max_t, device=device)
 
 
 def make_single(spec: EnvSpec, *, render: str | None = None) -> gym.Env[Any, Any]:
@@ -197,11 +220,15 @@ def _make_one(
                 # some open a window by default
                 env.close()
                 env = build(render_mode=None)
-            if kwargs and i == 0 and not drawn and str(registration.entry_point).startswith("gymnasium.envs."):
-                # some values are only looked at when they are used
-                env.reset(seed=0)
-                env.step(env.action_space.sample())
-            return outfit.put_on(env, registration.id)
+            with ExitStack() as refused:
+                refused.callback(env.close)
+                if kwargs and i == 0 and not drawn and str(registration.entry_point).startswith("gymnasium.envs."):
+                    # some values are only looked at when they are used
+                    env.reset(seed=0)
+                    env.step(env.action_space.sample())
+                made = outfit.put_on(env, registration.id)
+                refused.pop_all()
+            return made
     except LabError:
         raise
     except Exception as e:

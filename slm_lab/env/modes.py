@@ -65,8 +65,9 @@ def why_no_tensor(found: Found, spec: EnvSpec) -> str | None:
 
 def is_plain(spec: EnvSpec) -> bool:
     """Whether nothing is between env and agent."""
-    keys = ("frame_op", "normalize_obs", "clip_obs", "normalize_reward", "clip_reward", "reward_scale")
-    return not any(getattr(spec, key) for key in keys)
+    keys = ("frame_op", "normalize_obs", "clip_obs", "normalize_reward", "clip_reward")
+    # a factor of 0 is one too
+    return spec.reward_scale in (None, 1) and not any(getattr(spec, key) for key in keys)
 
 
 def is_atari(found: Found) -> bool:

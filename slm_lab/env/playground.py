@@ -118,14 +118,12 @@ class PlaygroundVec(DeviceVec):
 
     Args:
         name: with its prefix
-        max_t: steps after which an episode is truncated; None: the task's own limit
+        max_t: steps after which an episode is truncated, if the task's own limit is not lower
         render: "rgb_array": `render` shows env 0
         config: changes of the task's configuration
     """
 
-    def __init__(
-        self, name: str, num_envs: int, *, max_t: int | None = None, render: str | None = None, **config: Any
-    ) -> None:
+    def __init__(self, name: str, num_envs: int, *, max_t: int, render: str | None = None, **config: Any) -> None:
         import jax
 
         if render == "human":
@@ -134,7 +132,7 @@ class PlaygroundVec(DeviceVec):
         self._task = task = load_task(name, **config)
         repeat = int(task._config.get("action_repeat", 1))
         limit = int(task._config.episode_length) // repeat
-        self._max_t = min(limit, max_t or limit)
+        self._max_t = min(limit, max_t)
         shapes = jax.eval_shape(task.reset, jax.random.PRNGKey(0)).obs
         if isinstance(shapes, dict) and STATE not in shapes:
             raise LabError(f"env.name: {name} shows {', '.join(shapes)}, but no vector '{STATE}'")

@@ -60,10 +60,15 @@ def make_all(make: Make, which: Iterable[int]) -> list[gym.Env[Any, Any]]:
         for i in which:
             made.append(make(i))  # noqa: PERF401  what was made must be known where the next one fails
     except BaseException:
-        for env in made:
-            env.close()
+        close_all(made)
         raise
     return made
+
+
+def close_all(envs: Iterable[gym.Env[Any, Any]]) -> None:
+    """Close some envs."""
+    for env in envs:
+        env.close()
 
 
 class LocalRows:
@@ -77,7 +82,7 @@ class LocalRows:
         spaces: of actions and observations; None: those of the first env.
 
     Raises:
-        LabError: spaces the lab can't deal with.
+        LabError: spaces the lab can't deal with; the envs are closed then.
     """
 
     def __init__(
@@ -91,8 +96,12 @@ class LocalRows:
         self.name = name
         self._envs = list(envs)
         self.action_space, self.observation_space = spaces or (envs[0].action_space, envs[0].observation_space)
-        self.actions = map_actions(self.action_space, name)
-        self.observations = map_obs(self.observation_space, name, seen)
+        try:
+            self.actions = map_actions(self.action_space, name)
+            self.observations = map_obs(self.observation_space, name, seen)
+        except LabError:
+            close_all(self._envs)
+            raise
         self._write = None if self.observations.plain else self.observations.write
         self._seeded = [Seeded(env) for env in envs]
         self._steps = [env.step for env in envs]
@@ -160,5 +169,4 @@ class LocalRows:
     def close(self) -> None:
         """Close them. Calling it twice is harmless."""
         self._threads.close()
-        for env in self._envs:
-            env.close()
+        close_all(self._envs)

@@ -34,6 +34,11 @@ def unpack(state: State) -> NDArray[Any]:
     return np.frombuffer(data, np.dtype(state["dtype"])).reshape(state["shape"]).copy()
 
 
+def checksum(returns: NDArray[np.float64], obs: NDArray[np.generic]) -> int:
+    """Of running episodes: returns so far and last observations; what an env hides from both may still differ."""
+    return zlib.crc32(returns.tobytes(), zlib.crc32(np.ascontiguousarray(obs).tobytes()))
+
+
 class ActionLog:
     """The actions of N envs since each one's episode began.
 

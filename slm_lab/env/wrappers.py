@@ -35,6 +35,7 @@ class Pipeline(VecEnv):
 
     def __init__(self, env: VecEnv, obs_ops: Sequence[ObsOp], reward_ops: Sequence[RewardOp]) -> None:
         self._env, self._obs_ops, self._reward_ops = env, list(obs_ops), list(reward_ops)
+        self.actions, self.observations = env.actions, env.observations
         self._ops: list[ObsOp | RewardOp] = [*obs_ops, *reward_ops]
         first = next((i for i, op in enumerate(obs_ops) if isinstance(op, NormalizeObs)), len(obs_ops))
         self._raw_ops, self._running_ops = self._obs_ops[:first], self._obs_ops[first:]
@@ -110,11 +111,11 @@ class Pipeline(VecEnv):
 
     def translator(self) -> Translator:
         """See VecEnv."""
-        inner, ops = self._env.translator(), copy.deepcopy(self._obs_ops)
+        ops = copy.deepcopy(self._obs_ops)
         for op in ops:
             if isinstance(op, NormalizeObs):
                 op.training = False
-        return Translator(self.info.name, inner.observations, inner.actions, ops)
+        return Translator(self.info.name, self.observations, self.actions, ops)
 
     def normalizer_state(self) -> State:
         """See VecEnv."""

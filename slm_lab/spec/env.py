@@ -72,7 +72,7 @@ class EnvSpec(SpecModel):
     reward_scale: Real | Literal["sign"] | None = None
     """A factor for rewards, or their sign; comes last."""
 
-    reward_weights: tuple[Real, ...] | None = None
+    reward_weights: Annotated[tuple[Real, ...], Field(min_length=1)] | None = None
     """Envs that pay several rewards at once: their weights in the sum that the agent gets."""
     obs_keys: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Of observations made of parts, those to be seen, by name: `outer.inner` where they are nested, `outer` for all

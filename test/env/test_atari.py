@@ -12,7 +12,7 @@ from loguru import logger
 
 from slm_lab.env import atari
 from slm_lab.env.atari import Atari
-from slm_lab.env.check import ATARI_ELSEWHERE, check_env
+from slm_lab.env.check import check_env
 from slm_lab.env.make import make_env
 from slm_lab.env.wrappers import Pipeline
 from slm_lab.lib.errors import LabError
@@ -23,8 +23,20 @@ gym.register_envs(ale_py)
 GAMES = sorted(i for i in gym.registry if i.startswith("ALE/"))
 
 
+made = []
+
+
 def make(name="ALE/Breakout-v5", n=2, render=None, training=True, **keys):
-    return make_env(EnvSpec(name=name, num_envs=n, max_frame=1, **keys), render=render, training=training, threads=2)
+    spec = EnvSpec(name=name, num_envs=n, max_frame=1, **keys)
+    made.append(make_env(spec, render=render, training=training, threads=2))
+    return made[-1]
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    while made:
+        made.pop().close()
 
 
 def actions_for(env, steps, seed=3):
@@ -54,7 +66,6 @@ def test_preprocessing_is_the_usual_one():
         before, step = obs, env.step(action)
         assert np.array_equal(step.obs[:, :3], before[:, 1:])
         obs = step.obs
-    env.close()
 
 
 def naive_frames(seed, actions, skip=4):
@@ -93,7 +104,6 @@ def test_frames_are_skipped_pooled_and_actions_stick_as_in_the_emulator():
         assert np.array_equal(obs[0, 3], pictures[len(got) - 1])
     assert got == rewards
     assert any(rewards)
-    env.close()
 
 
 def test_resized_pictures_are_of_the_same_frames():
@@ -105,8 +115,6 @@ def test_resized_pictures_are_of_the_same_frames():
         # every pixel of the small one is a mean over 2.5 x 1.9 of the large one
         assert abs(a.mean() - b.mean()) < 1
         assert (a.min(), a.max()) >= (b.min(), 0)
-    small.close()
-    large.close()
 
 
 def test_one_env_and_many_enjoy_and_rendering_see_the_same():
@@ -125,8 +133,6 @@ def test_one_env_and_many_enjoy_and_rendering_see_the_same():
         pictures.append(rendered.render())
     assert pictures[0].shape == (210, 160, 3)
     assert not np.array_equal(pictures[0], pictures[40])
-    for env in envs:
-        env.close()
 
 
 def test_the_picture_is_of_the_game_that_is_played():
@@ -138,7 +144,6 @@ def test_the_picture_is_of_the_game_that_is_played():
         red, green, blue = np.moveaxis(env.render().astype(float), -1, 0)
         # the console's palette of grays is close to the usual weights
         assert np.abs(0.299 * red + 0.587 * green + 0.114 * blue - seen).mean() < 1
-    env.close()
 
 
 def test_episodes_are_whole_games_in_raw_points():
@@ -162,8 +167,6 @@ def test_episodes_are_whole_games_in_raw_points():
         assert all(not np.array_equal(step.final_obs[i], step.obs[i]) for i in np.flatnonzero(ended))
         assert not step.obs[ended][:, :3].any()
     assert games >= 4
-    env.close()
-    raw.close()
 
 
 def test_points_above_one_are_clipped_unless_told_otherwise():
@@ -176,8 +179,6 @@ def test_points_above_one_are_clipped_unless_told_otherwise():
         for env, rewards in zip(envs, seen, strict=True):
             rewards |= set(env.step(action).reward.tolist())
     assert seen == [{0.0, 1.0}, {0.0, 10.0}, {0.0, 5.0}]
-    for env in envs:
-        env.close()
 
 
 def test_a_lost_life_ends_an_episode_for_the_learner_alone():
@@ -198,8 +199,22 @@ def test_a_lost_life_ends_an_episode_for_the_learner_alone():
     # Breakout gives five lives
     assert games >= 2
     assert 5 * games <= lost <= 5 * games + 4 * 3
-    for env in (plain, signal, enjoyed):
-        env.close()
+
+
+def test_a_life_lost_at_the_limit_ends_the_episode_too():
+    env = make(n=1, life_loss_info=True)
+    env.reset(6)
+    actions = actions_for(env, 400)
+    lost = next(t for t, action in enumerate(actions, 1) if env.step(action).terminated[0])
+    cut = make(n=1, life_loss_info=True, max_t=lost)
+    cut.reset(6)
+    for action in actions[:lost]:
+        step = cut.step(action)
+    assert (step.terminated.tolist(), step.truncated.tolist(), step.episode_length) == ([True], [False], [lost])
+
+
+def test_the_limit_in_frames_of_the_console_is_a_step_at_least():
+    assert [make(n=1, max_num_frames_per_episode=frames).info.max_t for frames in (2, 43)] == [1, 10]
 
 
 def test_a_limit_cuts_games_off():
@@ -210,7 +225,6 @@ def test_a_limit_cuts_games_off():
         assert step.truncated.tolist() == [t % 20 == 0] * 3
         assert not step.terminated.any()
     assert step.episode_length == [20, 20, 20]
-    env.close()
 
 
 def test_a_seed_decides_everything():
@@ -223,7 +237,6 @@ def test_a_seed_decides_everything():
     one, other, again = course(1), course(2), course(1)
     assert one == again
     assert one[1:] != other[1:]
-    env.close()
 
 
 @pytest.mark.parametrize(("k", "reseed"), [(0, 20_000), (200, 60), (200, 20_000)])
@@ -247,8 +260,6 @@ def test_continues_exactly(k, reseed, monkeypatch):
     assert np.array_equal(other.obs, there)
     assert [as_bytes(other.step(a)) for a in actions[k:]] == rest
     assert other.state_dict() == env.state_dict()
-    env.close()
-    other.close()
 
 
 def test_the_picture_goes_on_too():
@@ -262,8 +273,6 @@ def test_the_picture_goes_on_too():
         for env in envs:
             env.step(a)
         assert np.array_equal(envs[0].render(), envs[1].render())
-    for env in envs:
-        env.close()
 
 
 def test_the_state_of_another_game_is_refused():
@@ -285,37 +294,12 @@ def test_another_course_is_reported():
     assert "ALE/Breakout-v5 took another course" in "".join(lines)
 
 
-@pytest.mark.parametrize(
-    ("keys", "text"),
-    [
-        ({"reward_clipping": True}, "env.reward_clipping: not a key of the spec: use env.clip_reward"),
-        ({"autoreset_mode": 1}, f"env.autoreset_mode: {ATARI_ELSEWHERE['autoreset_mode']}"),
-        (
-            {"vectorization": "sync"},
-            "env.vectorization: ALE/Pong-v5 has a vector env of its own: use auto or native",
-        ),
-        (
-            {"frame_op": "concat", "frame_op_len": 4},
-            "env.frame_op: ALE/Pong-v5 shows several frames as it is: use env.stack_num for another number",
-        ),
-    ],
-)
-def test_what_the_spec_can_not_say(keys, text):
-    assert check_env(EnvSpec(name="ALE/Pong-v5", max_frame=1, **keys)) == [text]
-
-
-def test_unknown_keys_are_told():
-    (line,) = check_env(EnvSpec(name="ALE/Pong-v5", max_frame=1, frame_skip=2))
-    assert line.startswith("env.frame_skip: ALE/Pong-v5 takes no such argument, did you mean 'frameskip'? (it takes: ")
-
-
 def test_old_ids_and_arguments_reach_the_game():
     env = make("PongNoFrameskip-v4", n=1, repeat_action_probability=0.0, full_action_space=True, stack_num=2)
     assert env.info.name == "ALE/Pong-v5"
     assert env.info.action == Discrete(18)
     assert env.info.obs_shape == (2, 84, 84)
     assert isinstance(bare(env), Atari)
-    env.close()
 
 
 def test_continuous_actions():
@@ -328,7 +312,6 @@ def test_continuous_actions():
     env.step(np.ones((2, 3), np.float32))
     env.load_state_dict(state)
     assert np.array_equal(env.obs, step.obs)
-    env.close()
 
 
 def test_colours_are_channels():
@@ -341,28 +324,6 @@ def test_colours_are_channels():
         # the console's gray is close to the usual weights
         mixed = np.einsum("c,nschw->nshw", [0.299, 0.587, 0.114], b.reshape(2, 4, 3, 84, 84))
         assert np.abs(mixed - a).mean() < 1
-    for env in (gray, colours):
-        env.close()
-
-
-@pytest.mark.parametrize(
-    ("keys", "text"),
-    [
-        ({"stack_num": 0}, "env.stack_num: must be whole, from 1 to 1000 (got 0)"),
-        ({"frameskip": -1}, "env.frameskip: must be whole, from 1 to 1000 (got -1)"),
-        ({"frameskip": [2, 5]}, "env.frameskip: must be whole, from 1 to 1000 (got [2, 5])"),
-        ({"noop_max": True}, "env.noop_max: must be whole, from 0 to 10000 (got True)"),
-        ({"repeat_action_probability": 3}, "env.repeat_action_probability: must be a number from 0 to 1 (got 3)"),
-        ({"grayscale": 1}, "env.grayscale: must be true or false (got 1)"),
-    ],
-)
-def test_values_that_make_no_sense(keys, text):
-    assert check_env(EnvSpec(name="ALE/Pong-v5", max_frame=1, **keys)) == [text]
-
-
-def test_values_that_do():
-    keys = {"repeat_action_probability": 0, "noop_max": 0, "full_action_space": True, "continuous_action_threshold": 1}
-    assert check_env(EnvSpec(name="ALE/Pong-v5", max_frame=1, **keys)) == []
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -373,7 +334,6 @@ def test_every_game_there_is(name):
     for action in actions_for(env, 4):
         step = env.step(action)
     assert obs.shape == step.obs.shape == step.final_obs.shape == (1, 4, 84, 84)
-    env.close()
 
 
 def test_the_limit_of_the_vector_env_is_never_reached():

@@ -125,6 +125,7 @@ KEYS: list[dict[str, Any]] = [
     {"normalize_obs": True, "clip_obs": 0.5, "normalize_reward": True},
     {"clip_obs": 0.02, "clip_reward": (0.0, 0.5), "reward_scale": 3.0},
     {"normalize_reward": True, "clip_reward": False, "reward_scale": "sign"},
+    {"reward_scale": 0},
 ]
 
 

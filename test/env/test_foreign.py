@@ -48,6 +48,7 @@ PACKAGES = {
     "birds.py": ENV + "\ndef register_envs():\n    gym.register('Birds-v0', 'birds:Walk')\n",
     # the class is of another package
     "lends.py": "import gymnasium as gym\ngym.register('Lent-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n",
+    "fails.py": "def register_envs():\n    raise ValueError('no licence')\n",
     # nothing is registered, but there is a class, and a function that makes envs
     "plain.py": ENV + "\ndef make(**kwargs):\n    return Walk(**kwargs)\n",
     "early.py": "",
@@ -147,6 +148,7 @@ def test_a_class_or_function_can_be_named():
             "unknown env 'Bird-v0' of the module birds, did you mean 'Birds-v0'? (it registers: Birds-v0)",
         ),
         ("birds:Pong-v5", "unknown env 'Pong-v5' of the module birds (it registers: Birds-v0)"),
+        ("fails:Pong-v5", "fails.register_envs(): ValueError: no licence"),
         ("lends:Len-v0", "unknown env 'Len-v0' of the module lends, did you mean 'Lent-v0'? (it registers: Lent-v0)"),
         (
             "plain:CartPol-v1",
@@ -168,6 +170,11 @@ def test_what_a_module_lacks_is_told_of_that_module(name, text):
     with pytest.raises(LabError) as e:
         find(name)
     assert str(e.value) == f"env.name: {text}"
+
+
+def test_gymnasiums_function_of_that_name_is_for_another_purpose():
+    with pytest.raises(LabError, match=r"^env\.name: unknown env 'Nothing' of the module gymnasium"):
+        find("gymnasium:Nothing")
 
 
 def test_of_a_module_that_was_imported_before_nothing_is_claimed():

@@ -5,10 +5,12 @@ from typing import ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from loguru import logger
+from pydantic import ValidationError
 
 from slm_lab.env.cartpole import CartPole
-from slm_lab.env.check import check_env
+from slm_lab.env.check import ATARI_ELSEWHERE, check_env
 from slm_lab.env.gym import GymVecEnv
 from slm_lab.env.make import make_env
 from slm_lab.env.rows import display_hint
@@ -70,18 +72,20 @@ def test_a_bad_value_is_told_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "value"),
+    ("name", "key", "value", "mode", "device"),
     [
-        ("LunarLander-v3", "gravity", "x"),
-        ("FrozenLake-v1", "map_name", "9x9"),
-        ("Hopper-v5", "xml_file", "nofile.xml"),
-        ("Hopper-v5", "reset_noise_scale", "x"),
-        ("Pendulum-v1", "g", "abc"),
+        ("LunarLander-v3", "gravity", "x", "auto", "cpu"),
+        ("FrozenLake-v1", "map_name", "9x9", "auto", "cpu"),
+        ("Hopper-v5", "xml_file", "nofile.xml", "auto", "cpu"),
+        ("Hopper-v5", "reset_noise_scale", "x", "auto", "cpu"),
+        ("Pendulum-v1", "g", "abc", "auto", "cpu"),
+        ("Pendulum-v1", "g", "abc", "tensor", "cpu"),
+        ("Pendulum-v1", "g", "abc", "tensor", "cpu:0"),
     ],
 )
-def test_one_bad_value_is_told_under_its_key(name, key, value):
+def test_one_bad_value_is_told_under_its_key(name, key, value, mode, device):
     with pytest.raises(SpecError) as e:
-        make_env(EnvSpec(name=name, max_frame=1, **{key: value}))
+        make_env(EnvSpec(name=name, max_frame=1, vectorization=mode, **{key: value}), device=device)
     assert e.value.faults[0].startswith(f"env.{key}: can't make {name} with {value!r}: ")
 
 
@@ -103,6 +107,41 @@ def test_a_key_that_only_the_env_itself_refuses_is_told_with_its_path():
     assert e.value.faults == [
         "env.grvity: can't make Hopper-v5 with -5: MujocoEnv.__init__() got an unexpected keyword argument 'grvity'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"reward_clipping": True}, "env.reward_clipping: not a key of the spec: use env.clip_reward"),
+        ({"autoreset_mode": 1}, f"env.autoreset_mode: {ATARI_ELSEWHERE['autoreset_mode']}"),
+        (
+            {"vectorization": "sync"},
+            "env.vectorization: ALE/Pong-v5 has a vector env of its own: use auto or native",
+        ),
+        (
+            {"frame_op": "concat", "frame_op_len": 4},
+            "env.frame_op: ALE/Pong-v5 shows several frames as it is: use env.stack_num for another number",
+        ),
+        ({"stack_num": 0}, "env.stack_num: must be whole, from 1 to 1000 (got 0)"),
+        ({"frameskip": -1}, "env.frameskip: must be whole, from 1 to 1000 (got -1)"),
+        ({"frameskip": [2, 5]}, "env.frameskip: must be whole, from 1 to 1000 (got [2, 5])"),
+        ({"noop_max": True}, "env.noop_max: must be whole, from 0 to 10000 (got True)"),
+        ({"repeat_action_probability": 3}, "env.repeat_action_probability: must be a number from 0 to 1 (got 3)"),
+        ({"grayscale": 1}, "env.grayscale: must be true or false (got 1)"),
+    ],
+)
+def test_what_a_spec_can_not_say_of_atari(keys, text):
+    assert faults("ALE/Pong-v5", **keys) == [text]
+
+
+def test_keys_that_atari_does_not_know():
+    (line,) = faults("ALE/Pong-v5", frame_skip=2)
+    assert line.startswith("env.frame_skip: ALE/Pong-v5 takes no such argument, did you mean 'frameskip'? (it takes: ")
+
+
+def test_values_that_atari_takes():
+    keys = {"repeat_action_probability": 0, "noop_max": 0, "full_action_space": True, "continuous_action_threshold": 1}
+    assert faults("ALE/Pong-v5", **keys) == []
 
 
 class Needs(gym.Env):
@@ -213,3 +252,53 @@ def test_what_can_not_be_drawn_without_a_display_gets_a_hint():
         env.render()
     assert display_hint("out of memory") == ""
     assert display_hint("angle must be single") == ""
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"frame_op": "concat"},
+        {"frame_op_len": 4},
+        {"frame_op": "mean", "frame_op_len": 4},
+        {"clip_obs": -1},
+        {"clip_reward": [2, 1]},
+        {"clip_reward": [1]},
+        {"reward_weights": []},
+        {"reward_scale": "signum"},
+        {"vectorization": "fast"},
+        {"normalize_obs": "yes please"},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(keys):
+    with pytest.raises(ValidationError):
+        EnvSpec(name="CartPole-v1", max_frame=1, **keys)
+
+
+class Closes(gym.Env):
+    """Counts how many are open."""
+
+    action_space = spaces.Discrete(2)
+    opened = 0
+
+    def __init__(self, text=False):
+        self.observation_space = spaces.Text(5) if text else spaces.Box(0, 1, (1,))
+        Closes.opened += 1
+
+    def close(self):
+        Closes.opened -= 1
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"text": True}, {"wrappers": [{"name": "support.paying:Refuses"}]}, {"action_mask": True, "actions": "box"}],
+)
+def test_envs_that_are_refused_are_closed(keys, monkeypatch):
+    if keys.pop("actions", None):
+        monkeypatch.setattr(Closes, "action_space", spaces.Box(-1, 1, (1,)))
+    gym.register("Closes-v0", Closes)
+    try:
+        with pytest.raises(LabError):
+            make_env(EnvSpec(name="Closes-v0", num_envs=3, max_frame=1, vectorization="sync", **keys))
+    finally:
+        del gym.registry["Closes-v0"]
+    assert Closes.opened == 0

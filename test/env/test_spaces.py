@@ -10,7 +10,6 @@ from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 from loguru import logger
 
-from slm_lab.env.actions import map_actions
 from slm_lab.env.base import MAX_T
 from slm_lab.env.make import make_env
 from slm_lab.lib.errors import LabError
@@ -300,12 +299,3 @@ def test_envs_made_for_an_older_gym(echo, monkeypatch, vectorization, method, gi
     monkeypatch.setattr(Echo, method, lambda self, *args, **kwargs: gives)
     with pytest.raises(LabError, match=text):
         echo(n=2, vectorization=vectorization)[0].step(np.zeros(2, int))
-
-
-def test_rounding_does_not_lead_out_of_the_bounds():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        low, high = np.sort(rng.normal(size=2) * 10.0 ** rng.integers(-3, 4)).astype(np.float32)
-        space = spaces.Box(low, high, (1,))
-        for a in (-1, 1, -0.99999994, 0.99999994):
-            assert space.contains(map_actions(space, "x").decode(np.array([[a]], np.float32))[0])

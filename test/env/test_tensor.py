@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import slm_lab.env.classic  # noqa: F401  registers them
-from slm_lab.env.base import VecEnv
+from slm_lab.env.base import MAX_T, PLAY_MAX_T, VecEnv
 from slm_lab.env.check import check_env
 from slm_lab.env.make import make_env
 from slm_lab.env.tensor import TENSOR_ENVS, TensorEnv, TensorVec, tensor_env
@@ -103,6 +103,16 @@ def test_an_own_env_is_gymnasiums_too_and_reads_its_keys() -> None:
         assert (env.info.obs_shape, env.info.max_t) == ((1,), 4)
         assert ends == [2, 2, 2, 2, 4] if (obs[:2] > 0).all() else len(ends) >= 3
         env.close()
+
+
+@pytest.mark.parametrize(("training", "limit"), [(True, MAX_T), (False, PLAY_MAX_T)])
+@pytest.mark.parametrize(("mode", "device"), [("sync", "cpu"), ("tensor", "cpu"), ("tensor", "cpu:0")])
+def test_without_a_limit_of_its_own_it_gets_that_of_the_lab(
+    mode: str, device: str, training: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gym.registry["Drift-v0"], "max_episode_steps", None)
+    spec = EnvSpec.model_validate({"name": "Drift-v0", "max_frame": 1, "vectorization": mode})
+    assert make_env(spec, training=training, device=device).info.max_t == limit
 
 
 def test_noise_of_steps_follows_from_seed_and_step() -> None:

@@ -8,24 +8,24 @@ import pytest
 from gymnasium import spaces
 from loguru import logger
 
-from slm_lab.env.actions import map_actions
 from slm_lab.env.make import make_env
 from slm_lab.env.observations import map_obs
 from slm_lab.env.parts import Seen
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.log import renew_notes
 from slm_lab.spec.model import EnvSpec
-from slm_lab.types import Continuous, PackedShape
+from slm_lab.types import PackedShape
 
 SCREEN = spaces.Box(0, 255, (12, 9, 3), np.uint8)
 
 
 class Shows(gym.Env):
-    """Shows samples of a space and keeps its actions."""
+    """Shows samples of a space."""
 
-    def __init__(self, obs, action=None):
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, obs):
         self.observation_space = obs
-        self.action_space = spaces.Discrete(2) if action is None else action
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -33,8 +33,6 @@ class Shows(gym.Env):
         return self.seen, {}
 
     def step(self, action):
-        assert self.action_space.contains(action)
-        self.got = action
         self.seen = self.observation_space.sample()
         return self.seen, 1.0, False, False, {}
 
@@ -47,11 +45,9 @@ def shows():
         made.append(Shows(**kwargs))
         return made[-1]
 
-    def make(obs=None, action=None, n=2, **keys):
+    def make(obs, n=2, **keys):
         gym.register("Shows-v0", create)
-        kwargs = {"obs": spaces.Box(-1, 1, (2,)) if obs is None else obs, "action": action}
-        keys = {"vectorization": "sync", **keys}
-        env = make_env(EnvSpec(name="Shows-v0", num_envs=n, max_frame=1, **keys, **kwargs))
+        env = make_env(EnvSpec(name="Shows-v0", num_envs=n, max_frame=1, vectorization="sync", obs=obs, **keys))
         env.reset(0)
         return env, made
 
@@ -183,19 +179,6 @@ MIXED = spaces.Dict(
 )
 
 
-@pytest.mark.parametrize(
-    ("keys", "names"),
-    [
-        (None, ["direction", "deep.a", "image", "deep.b"]),
-        (("image", "direction"), ["direction", "image"]),
-        (("deep",), ["deep.a", "deep.b"]),
-        (("deep.a", "direction"), ["direction", "deep.a"]),
-    ],
-)
-def test_parts_are_picked(keys, names):
-    assert [part.name for part in map_obs(MIXED, "x", Seen(keys)).parts] == names
-
-
 def test_a_single_part_is_the_observation():
     maps = map_obs(MIXED, "x", Seen(("image",)))
     assert maps.shape == (3, 12, 9)
@@ -215,6 +198,22 @@ SAME_NAME = spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict(b=spaces.Di
 
 
 @pytest.mark.parametrize(
+    ("space", "keys", "names"),
+    [
+        (MIXED, None, ["direction", "deep.a", "image", "deep.b"]),
+        (MIXED, ("image", "direction"), ["direction", "image"]),
+        (MIXED, ("deep",), ["deep.a", "deep.b"]),
+        (MIXED, ("deep.a", "direction"), ["direction", "deep.a"]),
+        # two parts of one name are left out, and a text of a class of its own
+        (SAME_NAME, ("c",), ["c"]),
+        (spaces.Dict(a=spaces.Discrete(2), mission=Own(str)), None, ["a"]),
+    ],
+)
+def test_parts_are_picked(space, keys, names):
+    assert [part.name for part in map_obs(space, "x", Seen(keys)).parts] == names
+
+
+@pytest.mark.parametrize(
     ("space", "seen", "text"),
     [
         (SAME_NAME, Seen(), "env.name: observations of x have several parts named 'a.b'"),
@@ -230,16 +229,6 @@ SAME_NAME = spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict(b=spaces.Di
 def test_observations_that_are_refused_by_name(space, seen, text):
     with pytest.raises(LabError, match=text):
         map_obs(space, "x", seen)
-
-
-def test_two_parts_of_one_name_can_be_left_out():
-    maps = map_obs(SAME_NAME, "x", Seen(("c",)))
-    assert [part.name for part in maps.parts] == ["c"]
-
-
-def test_a_text_of_a_class_of_its_own_is_left_out():
-    space = spaces.Dict(a=spaces.Discrete(2), mission=Own(str))
-    assert [part.name for part in map_obs(space, "x").parts] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -345,51 +334,3 @@ def test_only_vectors_of_parts_are_normalized(shows):
     assert np.abs(v).max() < 3
     for row, one in zip(env.obs, made, strict=True):
         assert np.array_equal(row[12:].reshape(3, 12, 9), np.moveaxis(one.seen["screen"], -1, 0))
-
-
-@pytest.mark.parametrize(
-    ("space", "action", "want"),
-    [
-        (spaces.Discrete(3, start=5), 2, 7),
-        (spaces.MultiDiscrete([2, 3], start=[10, -1]), [1, 0], [11, -1]),
-        (spaces.MultiDiscrete([[2, 3], [4, 5]]), [1, 2, 3, 4], [[1, 2], [3, 4]]),
-        (spaces.MultiBinary([2, 2]), [1, 0, 0, 1], [[1, 0], [0, 1]]),
-        (spaces.Box(-2, 2, (2, 2)), [-1, 0, 0.5, 9], [[-2, 0], [1, 2]]),
-        (spaces.Box(0, 5, (3,), np.int32), [-1, 0.2, 1], [0, 3, 5]),
-        (spaces.Box(10, 14, (1, 2), np.uint8), [-1, 0.26], [[10, 13]]),
-        (spaces.Box(-(2**63), 2**63 - 1, (2,), np.int64), [-1, 0], [-(2**63), -512]),
-        (spaces.Box(-1, 1, (1,), np.float16), [0.5], [0.5]),
-        (spaces.Box(-2, 4, (), np.float32), [0.5], 2.5),
-        (spaces.Box(-3, 9, (), np.int32), [0.5], 6),
-    ],
-    ids=str,
-)
-def test_actions_reach_the_env_in_its_numbers(shows, space, action, want):
-    env, made = shows(action=space, n=1)
-    env.step(np.array([action]))
-    assert np.asarray(made[0].got).tolist() == want
-    given = env.translator().act(np.array([action], env.actions.dtype), alone=True)
-    assert given.tolist() == want
-    assert space.contains(given)
-
-
-@pytest.mark.parametrize("high", [np.finfo(np.float32).max, np.float32(2e38), np.float32(1e30)])
-def test_wide_bounds_do_not_overflow(high):
-    space = spaces.Box(-high, high, (1,), np.float32)
-    maps = map_actions(space, "x")
-    for a, share in ((-0.918, -0.918), (0.25, 0.25), (-1, -1), (1, 1), (30.0, 1), (-30.0, -1)):
-        got = maps.decode(np.array([[a]], np.float32))[0]
-        assert space.contains(got)
-        assert np.isclose(got[0] / float(high), share, rtol=1e-6)
-
-
-def test_the_last_integer_is_reached():
-    space = spaces.Box(-(2**63), 2**63 - 1, (1,), np.int64)
-    got = map_actions(space, "x").decode(np.array([[1.0]], np.float32))[0]
-    assert space.contains(got)
-    assert got[0] > 0.999 * 2**63
-
-
-def test_several_axes_are_flattened_for_the_agent(shows):
-    env, _ = shows(action=spaces.Box(-1, 3, (2, 3)))
-    assert env.info.action == Continuous(6, (-1.0,) * 6, (3.0,) * 6)

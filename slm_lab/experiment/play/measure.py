@@ -162,13 +162,13 @@ def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = Fa
 
 
 def _checkpoint(layout: Layout, trial: int, session: int, which: str) -> Path:
-    if which not in WHICH and not which.isdigit():
+    if which not in WHICH and not which.isdecimal():
         near = did_you_mean(which, WHICH)
         raise LabError(f"--checkpoint: unknown '{which}'{near} (known: {', '.join(WHICH)}, or a frame)")
     best, latest = layout.best(trial, session), layout.checkpoint(trial, session)
     if which == "best" and best.exists():
         return best
-    path = layout.kept(trial, session, int(which)) if which.isdigit() else latest
+    path = layout.kept(trial, session, int(which)) if which.isdecimal() else latest
     if path.exists():
         if which == "best":
             logger.warning("session {}: no best policy was saved; using the latest checkpoint, {}", session, path.name)

@@ -50,12 +50,19 @@ def play(
 
 
 class Evaluator:
-    """Evaluations of one session. Each begins from a seed of its own, so nothing has to be saved between them."""
+    """Evaluations of one session. Each begins from a seed of its own, so nothing has to be saved between them.
 
-    def __init__(self, spec: EnvSpec, episodes: int, seed: int) -> None:
+    Args:
+        spec: of the envs that the session learns in
+        episodes: of each evaluation
+        seed: what those of the evaluations are derived from
+        threads: most threads or processes to step the envs with; None: one per core
+    """
+
+    def __init__(self, spec: EnvSpec, episodes: int, seed: int, threads: int | None = None) -> None:
         self.episodes = episodes
         self._seed = seed
-        self._env = make_env(spec, num_envs=min(episodes, spec.num_envs), training=False)
+        self._env = make_env(spec, num_envs=min(episodes, spec.num_envs), training=False, threads=threads)
 
     def __call__(self, agent: Agent, frame: int, normalizer: State | None = None) -> tuple[list[float], list[int]]:
         """Play at a frame of the training; gives returns and lengths of the episodes.

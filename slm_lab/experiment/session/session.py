@@ -20,7 +20,7 @@ from slm_lab.experiment.session.commons import Commons, restore
 from slm_lab.experiment.session.evaluate import Evaluator
 from slm_lab.experiment.session.extend import can_change, changed_keys
 from slm_lab.experiment.session.outlets import attach_sinks, resume_rows, session_result
-from slm_lab.experiment.session.resources import session_threads, take_device, use_compile
+from slm_lab.experiment.session.resources import session_threads, take_device, thread_share, use_compile
 from slm_lab.experiment.session.rollouts import rollouts_of, training_env
 from slm_lab.experiment.session.run import Mode, Run, SessionResult
 from slm_lab.lib.errors import LabError
@@ -122,7 +122,7 @@ class Session:
         self.tracker = MetricsTracker([self.csv], extras=extras)
         self.evaluator = None
         if meta.rigorous_eval:
-            self.evaluator = Evaluator(spec.env, meta.rigorous_eval, derive(seed, EVAL))
+            self.evaluator = Evaluator(spec.env, meta.rigorous_eval, derive(seed, EVAL), thread_share(spec, run.cores))
             stack.callback(self.evaluator.close)
             self.eval_csv = CsvSink(run.layout.session_df(run.trial, run.session, "eval"))
             self.eval_tracker = MetricsTracker([self.eval_csv], extras=["episode_length"], window=meta.rigorous_eval)

@@ -84,7 +84,8 @@ def test_which_checkpoint(folder: Path) -> None:
     assert evaluate(kept.policies[1].checkpoint, 2) == kept.policies[1].returns
     with pytest.raises(LabError, match=r"session \d has no checkpoint '500' \(known: best, latest, 600, 1000\)$"):
         evaluate(folder, 2, checkpoint="500")
-    with pytest.raises(LabError, match="unknown 'lates', did you mean 'latest'"):
-        evaluate(folder, 2, checkpoint="lates")
+    for which, near in (("lates", ", did you mean 'latest'"), ("\N{SUPERSCRIPT TWO}", " .known: best")):
+        with pytest.raises(LabError, match=f"unknown '{which}'{near}"):
+            evaluate(folder, 2, checkpoint=which)
     best = choose(folder, "best", out=folder.parent, all_sessions=True)
     assert best == [layout.best(0, session) for session in (0, 1)]

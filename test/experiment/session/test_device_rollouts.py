@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.algorithm.learner import NonFiniteLoss
@@ -138,19 +140,62 @@ def test_nothing_waits_inside_of_an_update() -> None:
         agent.check(broken)
 
 
-def test_a_recorded_rollout_is_the_same() -> None:
-    def record(fn: Callable[[], Any]) -> Callable[[], Any]:
-        recorded.append(fn)
-        return fn
+class Tape(TorchDispatchMode):
+    """A stand-in for a CUDA graph: repeats operations on the very tensors of the recording."""
 
-    recorded: list[Any] = []
-    agent, env = make()
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self.before: dict[int, tuple[Any, Any]] = {}
+        self.own: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for storage in (t.untyped_storage() for t in tensors_of((args, kwargs))):
+            if storage.data_ptr() not in self.own | self.before.keys():
+                self.before[storage.data_ptr()] = storage, storage.clone()
+        out = func(*args, **kwargs)
+        made = tensors_of(out)
+        self.own |= {t.untyped_storage().data_ptr() for t in made} - self.before.keys()
+        self.operations.append((func, args, kwargs, made))
+        return out
+
+    def replay(self) -> None:
+        for func, args, kwargs, made in self.operations:
+            for new, old in zip(tensors_of(func(*args, **kwargs)), made, strict=True):
+                if new.data_ptr() != old.data_ptr():
+                    old.copy_(new)
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def record(fn: Callable[[], Any]) -> Callable[[], Any]:
+    """As `lib.graphs.record_cuda`: the recording itself changes nothing."""
+    with Tape() as tape:
+        fn()
+    for storage, content in tape.before.values():
+        storage.copy_(content)
+    return tape.replay
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"normalize_obs": True, "normalize_reward": True}, {"clip_obs": 0.03}, {"reward_scale": 0.5}]
+)
+def test_a_recorded_rollout_is_the_same(keys: dict[str, Any]) -> None:
+    agent, env = make(**keys)
     rollouts: Any = rollouts_for(agent, env)
     rollouts._replayed = Replayed(lambda: rollouts._steps(0, T), torch.device("cpu"), record)
-    plain, other = make()
-    calls = [T] * 5
+    plain, other = make(**keys)
+    calls = [T] * 6
     assert play(agent, env, rollouts, calls) == play(plain, other, rollouts_for(plain, other), calls)
-    assert len(recorded) == 1
+    assert len(rollouts._replayed._replay.__self__.operations) > T
+    for name, weight in agent.weights().items():
+        assert torch.equal(weight, plain.weights()[name])
+    # a shorter stretch is not recorded, and goes on from where the recording has led
+    assert play(agent, env, rollouts, [5]) == play(plain, other, rollouts_for(plain, other), [5])
+    assert torch.equal(env.seen, other.seen)
 
 
 def test_a_session_on_a_device_is_resumed_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,20 @@
+import dataclasses
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from slm_lab.agent.agent import Agent
 from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
+from slm_lab.experiment.session import evaluate
 from slm_lab.experiment.session.evaluate import Evaluator, play
+from slm_lab.experiment.session.run import Run
+from slm_lab.experiment.session.session import Session
 from slm_lab.spec.model import Spec
 
 Tiny = Callable[..., Spec]
@@ -79,6 +86,22 @@ def test_the_global_streams_are_put_back(tiny: Tiny, monkeypatch: object) -> Non
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
     evaluator(agent, 100)
     assert (random.random(), np.random.random(), torch.rand(1).item()) == expected
+
+
+def test_an_evaluation_takes_the_threads_of_its_session_alone(
+    new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int | None] = []
+
+    def make_envs(*args: Any, **keys: Any) -> VecEnv:
+        threads.append(keys.get("threads"))
+        return make_env(*args, **keys)
+
+    monkeypatch.setattr(evaluate, "make_env", make_envs)
+    run = dataclasses.replace(new_run(meta__max_session=4, meta__rigorous_eval=2, meta__eval_frequency=500), cores=8)
+    with ExitStack() as stack:
+        Session(run)._build(stack)
+    assert threads == [2]
 
 
 def test_evaluations_at_other_frames_are_others(tiny: Tiny) -> None:
