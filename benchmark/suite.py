@@ -112,7 +112,11 @@ def status(suite: Name, only: Only = None, parallel: Parallel = None) -> None:
     plan = Suite.read(suite)
     rows = plan.only(only)
     found = sessions(plan, rows)
-    typer.echo(f"{'env':28} {'algorithm':14} {'done':>5} {'changed':>8} {'missing':>8} {'hours left':>11}")
+    wide = [max(map(len, column)) for column in zip(("env", "algorithm"), *(row.key for row in rows), strict=True)]
+    names = "{:{}} {:{}}".format
+    typer.echo(
+        f"{names('env', wide[0], 'algorithm', wide[1])} {'done':>5} {'changed':>8} {'missing':>8} {'hours left':>11}"
+    )
     total = 0.0
     unknown = 0
     for row in rows:
@@ -124,9 +128,8 @@ def status(suite: Name, only: Only = None, parallel: Parallel = None) -> None:
         total += hours or 0.0
         unknown += left if hours is None else 0
         shown = row.skip or ("" if not left else "?" if hours is None else f"{hours:.2f}")
-        typer.echo(
-            f"{row.env:28} {row.algorithm:14} {count['done']:5} {count['changed']:8} {count['missing']:8} {shown:>11}"
-        )
+        key = names(row.env, wide[0], row.algorithm, wide[1])
+        typer.echo(f"{key} {count['done']:5} {count['changed']:8} {count['missing']:8} {shown:>11}")
     workers = parallel or _cores()
     typer.echo(f"about {total / workers:.1f} hours with {workers} at a time, and {unknown} sessions of unknown length")
 

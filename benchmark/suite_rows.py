@@ -112,6 +112,8 @@ class Suite(BaseModel):
     """Sessions of each row."""
     episodes: int = Field(default=100, gt=0)
     """Greedy episodes played with the policy that training ended with."""
+    listed: bool = True
+    """Whether specs/README.md shows its scores; an ablation's are of other settings than the spec's."""
     rows: list[Row]
     folder: Path = FOLDER
 

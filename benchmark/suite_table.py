@@ -201,6 +201,7 @@ def replaced(text: str, suite: Suite, results: list[Result]) -> str:
 def spec_listing(suites: list[Suite]) -> str:
     """`specs/README.md`: every bundled spec, with its scores and the command that trains it."""
     scores: dict[tuple[str, str], list[str]] = {}
+    suites = [suite for suite in suites if suite.listed]
     rows = [row for suite in suites for row in suite.rows]
     for suite in suites:
         results = Results(suite.csv).read()
