@@ -14,6 +14,7 @@ the caller's main module, so no `if __name__ == "__main__"` is needed. What a sp
 belongs in a module that its `meta.plugins` names.
 """
 
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -74,6 +75,7 @@ def run(  # noqa: PLR0913  what a run can be asked for
 
     The callbacks are called in this process and thread, also for sessions that run in processes of their own. If one
     raises, the sessions save and stop as after Ctrl-C, and the exception is raised here; `resume` continues from there.
+    After Ctrl-C that is KeyboardInterrupt; SIGTERM and SIGHUP do, once all is saved, what they do elsewhere.
 
     Args:
         spec: a spec, or what `load_spec` takes.
@@ -99,6 +101,10 @@ def run(  # noqa: PLR0913  what a run can be asked for
     Raises:
         LabError: the spec is wrong, or its env can't be made.
     """
+    if isinstance(spec, Spec) and name not in (None, spec.name):
+        raise LabError(f"name: the spec is called '{spec.name}' (got '{name}')")
+    if isinstance(spec, Spec) and sets is not None:
+        spec = spec.to_dict()
     loaded = spec if isinstance(spec, Spec) else load_spec(spec, name, sets=sets)
     if mode == "search" and (on_row or on_episode):
         raise LabError("on_row, on_episode: a search has none, it runs trials; should_stop works there too")
@@ -115,7 +121,8 @@ def run(  # noqa: PLR0913  what a run can be asked for
     )
     adopt_console()
     with silenced() if quiet else nullcontext():
-        return launch.run_spec(loaded, Mode(mode), options, callbacks=Callbacks(on_row, on_episode, should_stop))
+        done = launch.run_spec(loaded, Mode(mode), options, callbacks=Callbacks(on_row, on_episode, should_stop))
+    return _passed_on(done)
 
 
 def resume(
@@ -123,6 +130,7 @@ def resume(
     *,
     out: str | Path = "data",
     sets: dict[str, Any] | None = None,
+    device: str | None = None,
     progress: bool = False,
     quiet: bool = False,
     on_row: Callable[[int, Row], object] | None = None,
@@ -135,6 +143,7 @@ def resume(
         target: a run folder, or `latest` of `out`.
         out: folder of the run folders.
         sets: keys of the spec to change from here on, by dotted path: `{"env.max_frame": "200000"}`.
+        device: as for `run`; by default what the run was started with.
         progress: live display, where there is a terminal.
         quiet: print nothing.
         on_row: see `run`.
@@ -144,10 +153,12 @@ def resume(
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
     """
-    options = Options(out=Path(out).expanduser(), progress=progress and not quiet)
+    options = Options(out=Path(out).expanduser(), device=device or "auto", progress=progress and not quiet)
+    given, callbacks = {"device"} if device else set[str](), Callbacks(on_row, on_episode, should_stop)
     adopt_console()
     with silenced() if quiet else nullcontext():
-        return launch.resume(target, options, sets=sets, callbacks=Callbacks(on_row, on_episode, should_stop))
+        done = launch.resume(target, options, sets=sets, given=given, callbacks=callbacks)
+    return _passed_on(done)
 
 
 def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "cpu") -> Policy:
@@ -162,3 +173,10 @@ def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "c
         LabError: there is none, or it can't be read.
     """
     return Policy(SavedPolicy.open(target, Path(out).expanduser()), device)
+
+
+def _passed_on(done: RunResult) -> RunResult:
+    """The result; a signal that stopped the run has its usual effect now, so that a loop over runs ends as well."""
+    if done.signal is not None:
+        signal.raise_signal(done.signal)
+    return done

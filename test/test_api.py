@@ -1,6 +1,7 @@
 """The library, used from a folder that has nothing to do with this one."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_wrong_arguments(arguments: Any, told: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_loaded_spec_takes_sets_and_keeps_its_name(tmp_path: Path) -> None:
+    spec = api.load_spec(SPEC)
+    with pytest.raises(LabError, match=r"name: the spec is called 'mine' \(got 'other'\)"):
+        api.run(spec, "other", out=tmp_path)
+    done = api.run(spec, "mine", out=tmp_path, device="cpu", sets={"env.max_frame": np.int64(100)})
+    assert done.metrics["frame"] == 100
+    assert spec.env.max_frame == 600
+
+
 def test_a_seed_decides(tmp_path: Path, done: api.RunResult) -> None:
     runs = [api.run(SPEC, out=tmp_path, device="cpu", seed=seed) for seed in (0, 1)]
     # 0 is what a run without a seed has
@@ -140,6 +150,18 @@ def test_resuming_a_completed_run_gives_its_metrics(done: api.RunResult) -> None
         # what scripts from before call it is found, and not shown
         assert result.metrics["final_return"] == result.metrics["final_total_reward"]
         assert "final_return" not in result.metrics
+
+
+def test_ctrl_c_ends_a_loop_over_runs_and_resume_goes_on(tmp_path: Path) -> None:
+    # whoever runs the tests in the background may have it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            api.run(SPEC, out=tmp_path, device="cpu", on_row=lambda *_: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    [folder] = tmp_path.iterdir()
+    assert api.resume(folder, device="cpu").metrics["frame"] == 600
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from slm_lab.experiment.records.runs import RunFile, Status, find_run, is_search
+from slm_lab.experiment.records.runs import RunFile, Status, find_run, mode_of
 from slm_lab.experiment.session.resources import needs_inductor, use_compile
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.experiment.trial import nursery
@@ -40,7 +40,7 @@ def start_sessions_ahead(target: str | Path, out: Path, name: str | None, *, cha
     """Start what the sessions of a resumed run will need; `changed`: keys are set, a completed run goes on too."""
     # what is wrong with the run is for `resume` to report
     with suppress(LabError, OSError, ValueError, LookupError, TypeError):
-        layout = find_run(target, out, name, fits=lambda x: not is_search(x))
+        layout = find_run(target, out, name, fits=lambda x: mode_of(x) is Mode.TRAIN)
         file, sessions = RunFile.open(layout), read_json(layout.trial_spec(0))["meta"]["max_session"]
         if file.mode is Mode.TRAIN and sessions > 1 and (changed or file.status is not Status.COMPLETED):
             nursery.start_ahead()

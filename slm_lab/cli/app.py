@@ -289,10 +289,11 @@ def _stop_ray() -> None:
 
 
 def _seen(ctx: typer.Context) -> dict[str, Any]:
-    """Which options are on the command line, not from the environment or a default; and the names of all commands."""
-    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    """Which options are on the command line, or in the environment, not defaults; and the names of all commands."""
+    sources = {name: getattr(ctx.get_parameter_source(name), "name", "") for name in ctx.params}
     return {
-        "typed": frozenset(name for name, source in sources.items() if getattr(source, "name", "") == "COMMANDLINE"),
+        "typed": frozenset(name for name, source in sources.items() if source == "COMMANDLINE"),
+        "given": frozenset(name for name, source in sources.items() if source in ("COMMANDLINE", "ENVIRONMENT")),
         "commands": list(getattr(ctx.parent and ctx.parent.command, "commands", ())),
     }
 

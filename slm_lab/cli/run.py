@@ -23,9 +23,9 @@ from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
 from slm_lab.lib.suggest import did_you_mean
 from slm_lab.spec.files import find_file
-from slm_lab.spec.load import only_name, read_file
+from slm_lab.spec.load import named, only_name, open_file, refuse_sweep
 from slm_lab.spec.model import Spec
-from slm_lab.spec.variables import short_env
+from slm_lab.spec.variables import apply_sets, short_env, variables
 
 if TYPE_CHECKING:
     from slm_lab.cli.upload import Upload
@@ -53,6 +53,8 @@ class Command:
     """Minutes."""
     typed: frozenset[str] = frozenset()
     """Options given on the command line, not in the environment: those must have an effect."""
+    given: frozenset[str] = frozenset()
+    """Options given there or in the environment: those count for a resumed run too, where they can."""
     commands: list[str] = field(default_factory=list)
     """Names of the other commands: a first word that is no file may be meant as one."""
 
@@ -176,14 +178,15 @@ def _prepare(request: Request, command: Command) -> list[Task]:
     if request.mode == "enjoy":
         if command.sets.keys() - {"env"}:
             show("note", "enjoy plays with the spec of the run: -s does not change it", "yellow")
-        return [lambda: _enjoy(request, command)]
+        return [functools.partial(_enjoy, request, _run_name(request, command), command)]
+    if request.mode != "search" and options.ray_address is not None and "RAY_ADDRESS" not in os.environ:
+        raise LabError("--ray-address belongs to the mode search")
     if request.target is not None:
-        if options.seed is not None:
-            show("note", "a resumed run keeps its seed: --seed does not change it", "yellow")
         if options.start_from is not None:
             raise LabError("--from is where a new run starts from; a resumed run has its own weights")
+        _check_kept(command)
         target = locate(request.target, options.out)
-        return [functools.partial(_resume, request, target, command)]
+        return [functools.partial(_resume, request, _run_name(request, command), target, command)]
     specs = _load(request, command)
     for spec in specs:
         if command.folder is not None:
@@ -195,9 +198,15 @@ def _prepare(request: Request, command: Command) -> list[Task]:
             require_search(spec, options.device, cluster=options.ray_address is not None)
     if options.profile and request.mode != "dev":
         show("note", "--profile: runs in dev mode", "yellow")
-    if request.mode != "search" and options.ray_address is not None and "RAY_ADDRESS" not in os.environ:
-        raise LabError("--ray-address belongs to the mode search")
-    return [functools.partial(_uploaded, command, functools.partial(_train, spec, request.mode)) for spec in specs]
+    return [functools.partial(_uploaded, command, functools.partial(_train, spec, request)) for spec in specs]
+
+
+def _check_kept(command: Command) -> None:
+    """Refuse what a resumed run can't do, and tell what it keeps."""
+    if "profile" in command.typed:
+        raise LabError("--profile belongs to a new run: a resumed one is not profiled")
+    if command.options.seed is not None:
+        show("note", "a resumed run keeps its seed: --seed does not change it", "yellow")
 
 
 def _load(request: Request, command: Command) -> list[Spec]:
@@ -206,7 +215,7 @@ def _load(request: Request, command: Command) -> list[Spec]:
     start_ahead(request.file, request.name, command.sets, command.options, request.mode)
     from slm_lab.experiment.trial.check import load_specs  # imports torch: not for a wrong file name
 
-    return load_specs(request.file, request.name, sets=command.sets, search=False)
+    return load_specs(request.file, request.name, sets=command.sets)
 
 
 def _find(file: str, command: Command) -> None:
@@ -224,10 +233,10 @@ def _find(file: str, command: Command) -> None:
         raise e
 
 
-def _train(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> "RunResult":
+def _train(spec: Spec, request: Request, command: Command, upload: "Upload | None") -> "RunResult":
     """Run a spec; or resume the run folder that was named, if it exists here or on the hub."""
     from slm_lab.cli.profile import profiled
-    from slm_lab.experiment.launch import resume, run_spec
+    from slm_lab.experiment.launch import run_spec
 
     beside = nullcontext if upload is None else upload.beside
     options, folder = command.options, command.folder
@@ -236,9 +245,12 @@ def _train(spec: Spec, mode: str, command: Command, upload: "Upload | None") -> 
         if not root.exists() and upload is not None:
             upload.fetch(folder, options.out)
         if any(root.glob("info/*_run.json")):
-            return resume(root, options, beside=beside)
+            _check_kept(command)
+            if options.start_from is not None:
+                show("note", "a resumed run keeps its weights: --from does not change them", "yellow")
+            return _go_on(root, request, spec.name, command, upload)
     if not command.options.profile:
-        return run_spec(spec, Mode(mode), options, folder=folder, beside=beside)
+        return run_spec(spec, Mode(request.mode), options, folder=folder, beside=beside)
     result, profile = profiled(lambda: run_spec(spec, Mode.DEV, options, folder=folder, beside=beside))
     show("profile", str(profile), "bold")
     return result
@@ -262,29 +274,37 @@ def _uploaded(command: Command, work: "Callable[[Command, Upload | None], RunRes
     return code if good else CRASHED
 
 
-def _resume(request: Request, target: str | Path, command: Command) -> int:
-    name, search = _run_name(request, command), request.mode == "search"
-    if not search:
+def _resume(request: Request, name: str | None, target: str | Path, command: Command) -> int:
+    if request.mode == "train":
         start_sessions_ahead(target, command.options.out, name, changed=bool(command.sets))
     # imports torch: before signals are caught, of which the first would be lost meanwhile
+    import slm_lab.experiment.launch  # noqa: F401
+
+    return _uploaded(command, functools.partial(_go_on, target, request, name))
+
+
+def _go_on(
+    target: str | Path, request: Request, name: str | None, command: Command, upload: "Upload | None"
+) -> "RunResult":
     from slm_lab.experiment.launch import resume
+    from slm_lab.experiment.session.extend import as_changes
 
-    sets = {key: value for key, value in command.sets.items() if key != "env"}
-
-    def work(command: Command, upload: "Upload | None") -> "RunResult":
-        beside = nullcontext if upload is None else upload.beside
-        return resume(target, command.options, name, sets=sets, search=search, beside=beside)
-
-    return _uploaded(command, work)
+    sets, chosen = command.sets, _chosen(request, command)
+    if sets and chosen is not None:
+        sets = as_changes(*chosen, sets)
+    mode, beside = Mode(request.mode), nullcontext if upload is None else upload.beside
+    return resume(target, command.options, name, sets=sets, mode=mode, given=command.given, beside=beside)
 
 
-def _enjoy(request: Request, command: Command) -> int:
+def _enjoy(request: Request, name: str | None, command: Command) -> int:
     from slm_lab.experiment.launch import enjoy
 
     out = command.options.out
     target: str | Path = locate(request.target or LATEST, out)
-    if target == LATEST:
-        target = find_run(LATEST, out, _run_name(request, command)).root
+    # a checkpoint may lie anywhere
+    if target == LATEST or (name is not None and Path(target).suffix != ".pt"):
+        found = find_run(target, out, name).root
+        target = found if target == LATEST else target
     returns = enjoy(target, command.options, episodes=command.episodes or 10, video=command.video)
     if not _log_is_seen(command):
         print(*(f"{ret:g}" for ret in returns))
@@ -293,10 +313,31 @@ def _enjoy(request: Request, command: Command) -> int:
 
 def _run_name(request: Request, command: Command) -> str | None:
     """Name of the spec whose runs are meant; None: any."""
+    chosen, env = _chosen(request, command), command.sets.get("env")
+    if env is None:
+        return None if chosen is None else chosen[1]
+    if chosen is None:
+        raise LabError(
+            f"-s env: a run keeps its env (got '{env}'); name the spec, too, to find its latest run on that env: "
+            f"SPEC_FILE SPEC_NAME {request.mode}@{LATEST}"
+        )
+    raw, name = chosen
+    _, faults = apply_sets(raw, {"env": env})
+    if faults:
+        raise SpecError(faults, f"{request.file}: {name}")
+    return f"{name}_{short_env(env)}" if "env" in variables(raw) else name
+
+
+def _chosen(request: Request, command: Command) -> tuple[dict[str, Any], str] | None:
+    """The spec whose runs are meant, as in its file, and its name there; None: any."""
     if request.file is None:
         return None
-    name = request.name or only_name(read_file(request.file), request.file)
-    return f"{name}_{short_env(command.sets['env'])}" if "env" in command.sets else name
+    _find(request.file, command)
+    file = open_file(request.file)
+    found = named(file, request.name or only_name(file.specs, request.file), command.sets, request.file)
+    refuse_sweep(found, request.file)
+    [(name, raw)] = found.items()
+    return raw, name
 
 
 def _tell(result: Any, command: Command) -> int:

@@ -90,7 +90,7 @@ def _checked(path: Path, name: str, sets: dict[str, str], mode: str) -> dict[str
     try:
         from slm_lab.experiment.trial.check import load_specs, require_search
 
-        [spec] = load_specs(path, name, sets=sets, search=mode != "search")
+        [spec] = load_specs(path, name, sets=sets)
         if mode == "search":
             require_search(spec, "auto", cluster=True)
     except ModuleNotFoundError as e:

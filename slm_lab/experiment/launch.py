@@ -5,14 +5,14 @@ import json
 import math
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from loguru import logger
 
 from slm_lab.experiment.play.enjoy import enjoy
-from slm_lab.experiment.records.runs import RunFile, Status, find_run, is_search, locked, versions
+from slm_lab.experiment.records.runs import RunFile, Status, find_run, locked, mode_of, versions
 from slm_lab.experiment.records.wording import block
 from slm_lab.experiment.session.callbacks import Callbacks
 from slm_lab.experiment.session.extend import extended, rewritten, tell_changes
@@ -38,6 +38,10 @@ Beside = Callable[[Layout], AbstractContextManager[object]]
 """Entered while a run is running: its uploads."""
 PATIENCE = 20.0
 """Seconds that a resume waits for what is left of a killed run to end."""
+
+
+TAKEN_OVER = frozenset({"device", "cuda_offset", "log_metrics", "keep"})
+"""Options that a resume may change, if it is told to; of those that only show the run, its own always count."""
 
 
 class Refused(LabError):
@@ -75,6 +79,9 @@ def run_spec(
     if mode is Mode.SEARCH:
         require_search(spec, options.device, cluster=options.ray_address is not None)
     origin = open_origin(spec, mode, options)
+    if origin is not None:
+        # `latest`, or the best policy of a run, may be another one by the time the run is repeated
+        options = dataclasses.replace(options, start_from=str(origin.path.resolve()))
     fresh = folder is None or not (options.out / folder).exists()
     try:
         layout = Layout.new(options.out, spec.name) if folder is None else Layout.named(options.out, spec.name, folder)
@@ -112,47 +119,44 @@ def resume(
     spec_name: str | None = None,
     *,
     sets: dict[str, str] | None = None,
-    search: bool | None = None,
+    mode: Mode | None = None,
+    given: Collection[str] = (),
     beside: Beside = nullcontext,
     callbacks: Callbacks | None = None,
 ) -> RunResult:
     """Resume a run that was stopped or killed, or whose sessions crashed; or extend one that is finished.
 
-    Every session that is not at its end continues from its checkpoint, or starts over if it has none. The seed and
-    everything else that decides the numbers are those of the run, whatever `options` say.
+    Every session that is not at its end continues from its checkpoint, or starts over if it has none. The mode, the
+    seed and everything else that decides the numbers are those of the run, whatever `options` say.
 
     Args:
         target: `latest` (of `options.out`), or a run folder.
         options: `out`, and how it is shown: progress, render, log_level.
-        spec_name: takes only runs of that spec for `latest`.
+        spec_name: takes only runs of that spec.
         sets: keys to change from here on, by path: `env.max_frame` makes the run longer. Not of a search.
-        search: only a search (true), only what is none (false); None: any run.
+        mode: takes only runs that were started in it; None: any run.
+        given: which other options count from here on, of TAKEN_OVER.
         beside: see `run_spec`.
         callbacks: see `run_spec`.
 
     Raises:
         LabError: no such run; it can't be read; another process is working on it.
     """
-    kind = "search" if search else "training"
-    layout = find_run(
-        target, options.out, spec_name, fits=lambda x: search is None or is_search(x) == search, kind=kind
-    )
+    kind = {Mode.SEARCH: "search", Mode.DEV: "dev run"}.get(mode or Mode.TRAIN, "training")
+    layout = find_run(target, options.out, spec_name, fits=lambda x: mode in (None, mode_of(x)), kind=kind)
     check_level(options.log_level)
     file = RunFile.open(layout)
-    if search is not None and (file.mode is Mode.SEARCH) != search:
-        word = Mode.SEARCH if file.mode is Mode.SEARCH else Mode.TRAIN
-        raise LabError(f"{layout.root}: was started in mode {file.mode}, resume it with {word}@{layout.root}")
-    if sets and file.mode is Mode.SEARCH:
-        raise LabError(f"{layout.root}: the spec of a search can't be changed on its way: {', '.join(sets)}")
+    if mode not in (None, file.mode):
+        raise LabError(f"{layout.root}: was started in mode {file.mode}, resume it with {file.mode}@{layout.root}")
     if file.status is Status.COMPLETED and not sets:
         return _completed(layout, file.mode)
-    shown = {key: getattr(options, key) for key in ("progress", "render", "log_level", "ray_address")}
-    merged = dataclasses.replace(file.options, **shown)
+    own = {"progress", "render", "log_level", "ray_address", *TAKEN_OVER.intersection(given)}
+    merged = dataclasses.replace(file.options, **{key: getattr(options, key) for key in own})
     with locked(layout, PATIENCE) as held:
         # it may have ended while the lock was waited for
         file = RunFile.open(layout)
         spec = load_spec(layout.spec() if file.mode is Mode.SEARCH else layout.trial_spec(0))
-        spec, changes = extended(layout, spec, sets or {})
+        spec, changes = extended(layout, spec, sets or {}, file.mode)
         if file.status is Status.COMPLETED and not changes:
             return _completed(layout, file.mode)
         if changes:
@@ -226,7 +230,7 @@ def _work(
     _tell_end(done, mode, saved, sessions)
     if callbacks.error is not None:
         raise callbacks.error
-    return done
+    return dataclasses.replace(done, signal=request.number)
 
 
 def _keep_output(pool: Pool | None, layout: Layout) -> None:
@@ -246,7 +250,7 @@ def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
     elif done.crashed:
         count = f"{len(done.crashed)} of {sessions} sessions crashed"
         analysed = "" if done.metrics else ": there is nothing to analyse"
-        resume_with = f"once you have fixed the cause, resume with: slm-lab run train@{done.folder}"
+        resume_with = f"once you have fixed the cause, resume with: {_go_on(mode, done.folder)}"
         logger.error("{}{}; {}", count, analysed, resume_with)
     if done.metrics and mode is not Mode.SEARCH:
         logger.info("{}", block(done.metrics, width=shutil.get_terminal_size().columns))
@@ -255,8 +259,7 @@ def _tell_end(done: RunResult, mode: Mode, saved: str, sessions: int) -> None:
 
 def _go_on(mode: Mode, folder: Path) -> str:
     """The command that resumes a run."""
-    word = Mode.SEARCH if mode is Mode.SEARCH else Mode.TRAIN
-    return shlex.join(["slm-lab", "run", f"{word.value}@{folder}"])
+    return shlex.join(["slm-lab", "run", f"{mode.value}@{folder}"])
 
 
 def _saved(done: TrialResult, sessions: int) -> str:

@@ -1,6 +1,7 @@
 """The pages that the hub shows: of the repository (a dataset card) and of each run."""
 
 import json
+import shlex
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -73,12 +74,16 @@ def run_readme(
     ]
     graphs = sorted(f for f in files if "/" not in f and f.endswith(".png"))
     spec_file = next((f for f in sorted(files, key=len) if f == f"{entry.spec}_spec.json"), None)
-    seed = (run.get("options") or {}).get("seed")
+    options = run.get("options") or {}
+    origin = f"model/{entry.spec}_origin.pt"
+    start_from = f"{FOLDER}/{name}/{origin}" if origin in files else options.get("start_from")
     mode = run.get("mode") or "train"
     commands = [f"HF_REPO={repo} slm-lab pull {name}"]
     if spec_file is not None:
-        seeded = "" if seed is None else f" --seed {seed}"
-        commands.append(f"slm-lab run {FOLDER}/{name}/{spec_file} {entry.spec} {mode}{seeded}    # train it again")
+        given = [("--seed", options.get("seed")), ("--from", start_from)]
+        words = ["slm-lab", "run", f"{FOLDER}/{name}/{spec_file}", entry.spec, mode]
+        words += [str(word) for option, value in given if value is not None for word in (option, value)]
+        commands.append(f"{shlex.join(words)}    # train it again")
     commands.append(f"slm-lab enjoy@{FOLDER}/{name}    # watch it play")
     parts = [
         f"# {_cell(entry.spec)} on {_cell(entry.env)}",

@@ -156,8 +156,6 @@ def load_specs(
         if told:
             head = f"{where}: {key}: of an older version; runs with these changes ('slm-lab migrate' writes them):"
             note("\n  ".join([head, *told]))
-        for fault in checked.unsearchable:
-            note(f"{where}: {key}: can't be searched: {fault}")
     return found
 
 

@@ -37,7 +37,7 @@ def parse_value(text: str) -> Any:
 
 
 def as_texts(sets: Any) -> dict[str, str]:
-    """Values as the command line would give them.
+    """Values as the command line would give them; scalars and arrays of numpy as their Python numbers.
 
     >>> as_texts({"env.max_frame": 4000, "agent.net.hid_layers": [64, 64], "env": "CartPole-v1"})
     {'env.max_frame': '4000', 'agent.net.hid_layers': '[64, 64]', 'env': 'CartPole-v1'}
@@ -47,7 +47,7 @@ def as_texts(sets: Any) -> dict[str, str]:
     """
     if not isinstance(sets, Mapping):
         raise SpecError([f'sets: must be a dict, such as {{"env.max_frame": 4000}} (got {sets!r})'])
-    return {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in sets.items()}
+    return {key: value if isinstance(value, str) else json.dumps(value, default=_plain) for key, value in sets.items()}
 
 
 def variables(data: Any) -> dict[str, list[str]]:
@@ -125,6 +125,11 @@ def short_env(name: str) -> str:
     ('mspacman', 'cartpole', 'fetchreach')
     """
     return re.split("[/:]", name)[-1].partition("-")[0].lower()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold in place of a value that it can't."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _why_no_variable(key: str, known: list[str]) -> str:

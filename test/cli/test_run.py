@@ -26,8 +26,10 @@ def calls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
 
     def note(name: str, answer: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            usual = {"folder": None, "beside": nullcontext, "search": False, "sets": {}}
+            usual = {"folder": None, "beside": nullcontext, "mode": "train", "sets": {}}
             told = {k: v for k, v in kwargs.items() if k not in usual or v != usual[k]}
+            if given := launch.TAKEN_OVER.intersection(told.pop("given", ())):
+                told["given"] = given
             made.append((name, *args, told) if told else (name, *args))
             return answer
 
@@ -286,7 +288,7 @@ class TestResume:
         assert slm("search@latest", "--ray-address", "auto").exit_code == 0
         assert calls == [
             ("resume", "latest", Options(), None),
-            ("resume", "latest", Options(ray_address="auto"), None, {"search": True}),
+            ("resume", "latest", Options(ray_address="auto"), None, {"mode": "search"}),
         ]
 
     def test_the_latest_search_where_there_is_none(self, slm: Any, folder: Path, raw: dict[str, Any]) -> None:
@@ -306,6 +308,61 @@ class TestResume:
         slm("run", f"train@{path}")
         slm(f"dev@{path.name}")
         assert [call[1] for call in calls] == [str(path), Path("data") / path.name]
+        assert calls[1][-1] == {"mode": "dev"}
+
+    def test_options_that_count_are_passed_on(self, slm: Any, calls: Calls) -> None:
+        assert slm("train@latest", "--device", "cpu", "--log-metrics", CUDA_OFFSET="2").exit_code == 0
+        assert slm("search@latest", "--keep", "-1").exit_code == 0
+        options = Options(device="cpu", log_metrics=True, cuda_offset=2)
+        assert calls == [
+            ("resume", "latest", options, None, {"given": {"device", "log_metrics", "cuda_offset"}}),
+            ("resume", "latest", Options(keep=-1), None, {"mode": "search", "given": {"keep"}}),
+        ]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("train@latest --profile", "error: --profile belongs to a new run: a resumed one is not profiled\n"),
+            ("train@latest --ray-address auto", "error: --ray-address belongs to the mode search\n"),
+            ("train@latest -s env=X-v1", "error: -s env: a run keeps its env (got 'X-v1'); name the spec, too, to "),
+            ("enjoy@latest -s env=X-v1", "error: -s env: a run keeps its env (got 'X-v1'); name the spec, too, to "),
+            ("toy.json toy train@latest -s env=X-v1", "error: toy.json: toy\n  -s env: this spec has no variables "),
+            ("nix.json toy train@latest", "error: nix.json\n  no such spec file\n"),
+            ("toy.json toi train@latest", "error: toy.json\n  no spec 'toi', did you mean 'toy'? (in this file: "),
+        ],
+    )
+    def test_what_can_not_be_done_is_refused(
+        self, slm: Any, calls: Calls, spec_file: Path, line: str, message: str
+    ) -> None:
+        done = slm(*line.split())
+        assert (done.exit_code, calls) == (2, [])
+        assert done.stderr.startswith(message)
+
+    def test_a_variable_of_the_spec_is_the_key_of_the_run(self, slm: Any, calls: Calls, spec_file: Path) -> None:
+        line = "toy.json template train@latest -s env=CartPole-v1 -s max_frame=800 -s agent.algorithm.gamma=0.5"
+        assert slm(*line.split()).exit_code == 0
+        sets = {"env.name": "CartPole-v1", "env.max_frame": "800", "agent.algorithm.gamma": "0.5"}
+        assert [call[-1] for call in calls] == [{"sets": sets}]
+
+    def test_a_named_folder_that_exists(self, slm: Any, calls: Calls, spec_file: Path, raw: dict[str, Any]) -> None:
+        path = run_dir(spec_file.parent, "toy", "2026_01_01_000000", raw)
+        path.joinpath("info").mkdir()
+        path.joinpath("info", "toy_run.json").touch()
+        words = ["toy.json", "toy", "train", "--folder", path.name]
+        done = slm(*words, "-s", "env.max_frame=800", "--device", "cpu", "--seed", "5", "--from", path.name)
+        assert done.exit_code == 0
+        assert "note: a resumed run keeps its seed" in done.stderr
+        assert "note: a resumed run keeps its weights" in done.stderr
+        [(what, target, _, name, told)] = calls
+        assert (what, target, name) == ("resume", Path("data") / path.name, "toy")
+        assert told == {"sets": {"env.max_frame": "800"}, "given": {"device"}}
+        assert slm(*words, "--profile").exit_code == 2
+
+    def test_a_run_of_another_spec(self, slm: Any, spec_file: Path, raw: dict[str, Any]) -> None:
+        path = run_dir(spec_file.parent, "other", "2026_01_01_000000", raw)
+        for word in ("train", "enjoy"):
+            done = slm("toy.json", "toy", f"{word}@{path}")
+            assert (done.exit_code, done.stderr) == (2, f"error: {path}: is a run of 'other' (got 'toy')\n")
 
     def test_changes_of_the_spec_are_passed_on(self, slm: Any, calls: Calls) -> None:
         slm("train@latest", "-s", "agent.algorithm.gamma=0.5")

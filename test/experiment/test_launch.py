@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -67,6 +68,33 @@ def test_the_seed_of_a_run_is_that_of_its_resume(tiny: Tiny, options: Options) -
     RunFile.open(layout).ended(Status.RUNNING)
     again = launch.resume(parts.folder, dataclasses.replace(options, seed=6))
     assert plain(again.metrics) == plain(whole.metrics) == plain(parts.metrics)
+
+
+def test_a_resume_takes_over_what_it_is_told_to(tiny: Tiny, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = launch.run_spec(tiny(env__max_frame=200), Mode.TRAIN, options)
+    seen: list[Options] = []
+    trial = launch.Trial
+
+    def look(spec: Spec, mode: Mode, layout: Layout, options: Options, **others: Any) -> Any:
+        seen.append(options)
+        return trial(spec, mode, layout, options, **others)
+
+    monkeypatch.setattr(launch, "Trial", look)
+    others = dataclasses.replace(options, device="cpu:0", log_metrics=True, keep=-1)
+    for frames, given in (("400", ["log_metrics", "device", "seed"]), ("600", ["keep"])):
+        launch.resume(done.folder, others, sets={"env.max_frame": frames}, given=given)
+    assert [(o.device, o.log_metrics, o.keep) for o in seen] == [("cpu:0", True, 3), ("cpu", False, -1)]
+
+
+def test_a_run_is_resumed_in_its_mode(tiny: Tiny, options: Options, log_text: list[str]) -> None:
+    dev = launch.run_spec(tiny(env__max_frame=200), Mode.DEV, options).folder
+    with pytest.raises(LabError, match=f"was started in mode dev, resume it with dev@{dev}$"):
+        launch.resume(dev, options, mode=Mode.TRAIN)
+    with pytest.raises(LabError, match="no training among the 1 run"):
+        launch.resume("latest", options, mode=Mode.TRAIN)
+    with pytest.raises(SpecError, match=r"meta\.max_session: a dev run has one session \(got 3\)"):
+        launch.resume(dev, options, sets={"meta.max_session": "3"})
+    assert launch.resume("latest", options, mode=Mode.DEV, sets={"env.max_frame": "400"}).metrics["frame"] == 400
 
 
 def test_a_run_whose_models_were_deleted_begins_anew(tiny: Tiny, options: Options) -> None:

@@ -14,7 +14,7 @@ from slm_lab.experiment.records.history import RunLine
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog
-from slm_lab.remote.card import repo_card
+from slm_lab.remote.card import repo_card, run_readme
 from slm_lab.remote.hub import Hub, HubError
 from slm_lab.remote.names import is_run_file
 from slm_lab.remote.push import push, uploads
@@ -201,3 +201,12 @@ def test_a_file_system_without_links(run: Layout, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "link", link)
     with snapshot(run.root) as files:
         assert files.keys() == {*travelling(run.root)}
+
+
+def test_the_page_says_where_the_run_started_from(run: Layout) -> None:
+    entry = RunLine(run.root.name, "tiny")
+    info = {"options": {"start_from": "/far/away_best.pt", "seed": 3}}
+    page = run_readme(entry, None, {}, info, ["tiny_spec.json", "model/tiny_origin.pt"], REPO)
+    folder = f"data/{run.root.name}"
+    assert f"{folder}/tiny_spec.json tiny train --seed 3 --from {folder}/model/tiny_origin.pt    #" in page
+    assert "train --seed 3 --from /far/away_best.pt    #" in run_readme(entry, None, {}, info, ["tiny_spec.json"], REPO)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from slm_lab.spec.variables import apply_sets, fill, key_paths, parse_value, short_env, variables
+from slm_lab.spec.variables import apply_sets, as_texts, fill, key_paths, parse_value, short_env, variables
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,8 @@ def test_key_paths(spec: dict[str, Any]) -> None:
 )
 def test_short_env(name: str, short: str) -> None:
     assert short_env(name) == short
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    sets = {"a": np.int64(400), "b": np.float32(0.5), "c": [np.int32(8), np.bool_(True)], "d": np.array([8, 16])}
+    assert as_texts(sets) == {"a": "400", "b": "0.5", "c": "[8, true]", "d": "[8, 16]"}

@@ -153,6 +153,8 @@ def choose(target: str | Path, which: str, *, out: Path, all_sessions: bool = Fa
     """Checkpoint files that are meant: of a run's best session, or of all sessions of its trial; see `evaluate`."""
     path = Path(target).expanduser()
     if path.is_file() and path.suffix == ".pt":
+        if which != "best" or all_sessions:
+            raise LabError(f"{target}: is one checkpoint; --checkpoint and --all-sessions choose among those of a run")
         return [path]
     layout = find_run(target, out)
     trial, best = indices(layout, best_checkpoint(layout))

@@ -179,7 +179,7 @@ def find_run(
     Args:
         target: `latest`, a run folder, or a file in one (a spec, a checkpoint).
         out: where `latest` looks.
-        spec_name: takes only runs of that spec for `latest`.
+        spec_name: takes only runs of that spec.
         fits: takes only runs for which it is true, for `latest`.
         kind: what such a run is called.
     """
@@ -203,17 +203,20 @@ def find_run(
     if path.is_file() and folder.name == "model":
         folder = folder.parent
     try:
-        return Layout.open(folder)
+        layout = Layout.open(folder)
     except FileNotFoundError as e:
         raise LabError(f"{target}: neither a run folder nor a checkpoint" if path.is_file() else str(e)) from None
+    if spec_name not in (None, layout.name):
+        raise LabError(f"{target}: is a run of '{layout.name}' (got '{spec_name}')")
+    return layout
 
 
-def is_search(layout: Layout) -> bool:
-    """Whether the run is a search; false where its run file can't be read."""
+def mode_of(layout: Layout) -> Mode:
+    """The mode that a run was started in; train where its run file can't be read."""
     try:
-        return RunFile.open(layout).mode is Mode.SEARCH
+        return RunFile.open(layout).mode
     except LabError:
-        return False
+        return Mode.TRAIN
 
 
 @contextmanager

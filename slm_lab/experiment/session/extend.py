@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pydash
 from loguru import logger
 
 from slm_lab.agent.net.optim import lr_schedule
 from slm_lab.agent.sinks import read_rows
+from slm_lab.experiment.session.run import Mode
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.files import write_atomic, write_json
 from slm_lab.lib.layout import Layout
-from slm_lab.spec.load import load_spec
+from slm_lab.spec.load import check, load_spec
 from slm_lab.spec.model import Spec
+from slm_lab.spec.variables import as_texts, variables
 
 _FREE = re.compile(
     r"env\.max_frame"
@@ -53,15 +56,34 @@ def can_change(key: str) -> bool:
     return _FREE.fullmatch(key) is not None
 
 
-def extended(layout: Layout, spec: Spec, sets: dict[str, str]) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
+def as_changes(raw: dict[str, Any], name: str, sets: dict[str, str]) -> dict[str, str]:
+    """What `sets` say of a spec of a file, by the key paths of its runs: variables are filled in there, old keys new.
+
+    Raises:
+        SpecError: a key that the spec does not have, or a value that it can't have; all at once.
+    """
+    before, after = (check(raw, name, sets=given) for given in ({}, sets))
+    if after.faults or after.data is None:
+        raise SpecError(after.faults, name)
+    own = [key for key in sets if key not in variables(raw) and pydash.has(after.data, key)]
+    paths = changed_keys(before.data or {}, after.data).keys() - {"name"} | set(own)
+    return as_texts({path: pydash.get(after.data, path) for path in sorted(paths)})
+
+
+def extended(
+    layout: Layout, spec: Spec, sets: dict[str, str], mode: Mode = Mode.TRAIN
+) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
     """The spec of a run with some keys changed, and the changes.
 
     Raises:
-        SpecError: a key that can't change in the middle of a run, or a value that it can't have; all at once.
+        SpecError: a key that can't change in the middle of a run, or a value that it can't have; all at once. Of a
+            search no key can.
     """
-    source = str(layout.trial_spec(0))
+    source = str(layout.spec() if mode is Mode.SEARCH else layout.trial_spec(0))
     new = load_spec(spec.to_dict(), sets=sets)
     changes = changed_keys(spec.to_dict(), new.to_dict())
+    if mode is Mode.SEARCH and changes:
+        raise SpecError([f"{key}: the spec of a search can't be changed on its way" for key in changes], source)
     faults = [
         f"{key}: can't be changed when a run is resumed; start a new run (these can: {_KNOWN})"
         for key in changes
@@ -71,6 +93,8 @@ def extended(layout: Layout, spec: Spec, sets: dict[str, str]) -> tuple[Spec, di
     if "env.max_frame" in changes and new.env.max_frame <= reached:
         why = f"must be greater than {reached}, the frame the run has reached"
         faults.append(f"env.max_frame: {why} (got {new.env.max_frame})")
+    if mode is Mode.DEV and "meta.max_session" in changes:
+        faults.append(f"meta.max_session: a dev run has one session (got {new.meta.max_session})")
     if new.meta.max_session < spec.meta.max_session:
         faults.append(
             f"meta.max_session: must be at least {spec.meta.max_session}, the number of sessions of the run "

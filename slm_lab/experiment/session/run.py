@@ -152,3 +152,5 @@ class RunResult:
     """Sessions that failed; the metrics are those of the others."""
     stopped: bool = False
     """Interrupted; `slm-lab run train@<folder>` resumes it."""
+    signal: int | None = None
+    """That asked it to stop."""

@@ -40,14 +40,10 @@ _passed: "weakref.WeakValueDictionary[int, Spec]" = weakref.WeakValueDictionary(
 
 
 def load_specs(
-    source: str | Path | dict[str, Any],
-    name: str | None = None,
-    *,
-    sets: dict[str, Any] | None = None,
-    search: bool = True,
+    source: str | Path | dict[str, Any], name: str | None = None, *, sets: dict[str, Any] | None = None
 ) -> list[Spec]:
-    """As `spec.load.load_specs`, with every check; `search`: whether to report what can't be searched."""
-    return load.load_specs(source, name, sets=sets, checker=functools.partial(check_spec, search=search))
+    """As `spec.load.load_specs`, with every check but those of a search, see `require_search`."""
+    return load.load_specs(source, name, sets=sets, checker=_CHECK)
 
 
 def load_spec(
@@ -64,9 +60,9 @@ def load_spec(
             takes over the env's short name (`ppo_atari` with env=ALE/Pong-v5: `ppo_atari_pong`).
 
     Raises:
-        SpecError: all that is wrong, a line each. Of a spec that trains and only can't be searched the log has a note.
+        SpecError: all that is wrong, a line each. What can't be searched but trains is none of it.
     """
-    return load.load_spec(source, name, sets=sets, checker=check_spec)
+    return load.load_spec(source, name, sets=sets, checker=_CHECK)
 
 
 def require(spec: Spec, changed: Iterable[str] | None = None) -> None:
@@ -125,6 +121,9 @@ def check_spec(raw: dict[str, Any], name: str, *, sets: dict[str, str] | None = 
     if checked.spec is None or not checked.spec.search or not search:
         return checked
     return replace(checked, unsearchable=search_faults(checked.spec) or _search_faults(checked.spec))
+
+
+_CHECK = functools.partial(check_spec, search=False)
 
 
 def _deep_faults(

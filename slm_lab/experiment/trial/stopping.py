@@ -20,6 +20,8 @@ class StopRequest(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self._before: dict[int, Any] = {}
+        self.number: int | None = None
+        """Of the first signal."""
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -38,6 +40,7 @@ class StopRequest(threading.Event):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.is_set():
             raise KeyboardInterrupt(signal.Signals(number).name)
+        self.number = number
         self.set()
         if (compiler := sys.modules.get("slm_lab.lib.compile")) is not None:
             compiler.interrupt_compiler(frame)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +90,11 @@ def test_which_checkpoint(folder: Path) -> None:
             evaluate(folder, 2, checkpoint=which)
     best = choose(folder, "best", out=folder.parent, all_sessions=True)
     assert best == [layout.best(0, session) for session in (0, 1)]
+
+
+@pytest.mark.parametrize("words", [{"checkpoint": 400}, {"all_sessions": True}])
+def test_of_one_checkpoint_there_is_nothing_to_choose(tmp_path: Path, words: dict[str, Any]) -> None:
+    path = tmp_path / "best.pt"
+    path.touch()
+    with pytest.raises(LabError, match=r"best\.pt: is one checkpoint; --checkpoint and --all-sessions choose among"):
+        evaluate(path, 1, **words)

@@ -238,10 +238,15 @@ def test_a_search_asks_for_what_the_machine_has() -> None:
     require_search(load_spec(TINY, sets=sets), "cpu", cluster=True)
 
 
-def test_a_spec_that_only_cannot_be_searched_loads() -> None:
+def test_a_spec_that_only_cannot_be_searched_loads(log_text: list[str]) -> None:
     sets = {"search": '{"agent.algorithm.gama__uniform": [0.9, 0.99]}'}
     assert check_spec(TINY, "tiny", sets=sets).unsearchable
     assert len(load_specs(TINY, sets=sets)) == 1
+    # and says nothing of a search that nobody asked for
+    spec = load_spec(TINY, sets=sets)
+    assert not log_text
+    with pytest.raises(SpecError, match=r"names nothing in the spec, did you mean 'agent\.algorithm\.gamma'"):
+        require_search(spec, "cpu", cluster=True)
 
 
 def test_a_whole_block_must_be_an_object() -> None:

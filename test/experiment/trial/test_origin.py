@@ -10,6 +10,7 @@ import torch
 from slm_lab.agent.agent import Agent
 from slm_lab.env.make import make_env
 from slm_lab.experiment.launch import run_spec
+from slm_lab.experiment.records.runs import RunFile
 from slm_lab.experiment.session.run import Mode, Options, Run
 from slm_lab.experiment.session.session import Session, checkpoint
 from slm_lab.experiment.trial.origin import net_misfits
@@ -25,9 +26,10 @@ def test_sessions_start_from_weights_and_normalizer(tiny: NewSpec, options: Opti
     spec = tiny(env__normalize_obs=True, env__max_frame=400)
     first = run_spec(spec, Mode.TRAIN, options)
     best = checkpoint.load(Layout.open(first.folder).best(0, 0))
-    started = dataclasses.replace(options, start_from=str(first.folder))
+    started = dataclasses.replace(options, start_from="latest")
     # no update in so few frames: the weights stay as they came
     second = run_spec(tiny(env__normalize_obs=True, env__max_frame=40), Mode.TRAIN, started)
+    assert RunFile.open(Layout.open(second.folder)).options.start_from == str(Layout.open(first.folder).best(0, 0))
     tree = checkpoint.load(Layout.open(second.folder).checkpoint(0, 0))
     nets = tree["agent"]["algorithm"]["nets"]
     assert all(torch.equal(w, best["policy"][net][name]) for net in nets for name, w in nets[net].items())
