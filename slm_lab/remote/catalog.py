@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from slm_lab.experiment.records.history import RunLine, best_trial, get
+from slm_lab.experiment.records.history import RunLine, get
+from slm_lab.experiment.records.runs import best_trial
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import FOLDER_NAME, fitting
 from slm_lab.lib.suggest import did_you_mean

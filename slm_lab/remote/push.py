@@ -8,7 +8,8 @@ from typing import Any
 
 from loguru import logger
 
-from slm_lab.experiment.records.history import best_trial, describe
+from slm_lab.experiment.records.history import describe
+from slm_lab.experiment.records.runs import best_trial
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog

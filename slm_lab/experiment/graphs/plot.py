@@ -10,9 +10,9 @@ import numpy as np
 from slm_lab.agent.metrics import Row
 from slm_lab.experiment.graphs.draw import Line, draw_panels, draw_points, floats
 from slm_lab.experiment.records.analysis import Metrics
-from slm_lab.experiment.records.compare import group
 from slm_lab.experiment.records.curves import average, moving_average
 from slm_lab.experiment.records.history import Session, Targets, check_metric, read_histories
+from slm_lab.experiment.records.methods import group
 from slm_lab.experiment.records.statistics import Floats
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.layout import Layout

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from slm_lab.agent.agent import Agent
 from slm_lab.env.base import VecEnv
 from slm_lab.env.make import make_env
-from slm_lab.experiment.records.history import read_best_trial
-from slm_lab.experiment.records.runs import find_run
+from slm_lab.experiment.records.runs import find_run, read_best_trial
 from slm_lab.experiment.session import checkpoint
 from slm_lab.experiment.session.evaluate import play
 from slm_lab.experiment.session.run import Options

@@ -5,7 +5,6 @@ normalized first: 0 is a random policy (baselines.json), 1 a stated reference (r
 best method compared here). Scores of an env without a baseline are not normalized.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,9 @@ from slm_lab.experiment.records import statistics
 from slm_lab.experiment.records.baselines import Reference, baselines, no_reference, reference
 from slm_lab.experiment.records.curves import first_reached, moving_average
 from slm_lab.experiment.records.history import SCALARS, History, Session, Targets, check_metric, read_histories, score
+from slm_lab.experiment.records.methods import group
 from slm_lab.experiment.records.statistics import FEW, Estimate
 from slm_lab.lib.errors import LabError
-from slm_lab.spec.variables import short_path
 
 AGGREGATES = {
     "iqm": statistics.iqm,
@@ -29,8 +28,6 @@ AGGREGATES = {
     "mean": statistics.mean,
     "optimality_gap": statistics.optimality_gap,
 }
-_BESIDE = ("name", "meta.", "search.")
-"""Keys, or beginnings of them, that make no other method: seeds, logging, the search."""
 _SHARE = 0.9
 """Of the way from random to the best method: the target whose frames are counted, where none is given."""
 
@@ -186,83 +183,6 @@ def to_json(found: Comparison) -> dict[str, Any]:
         "improvement": [{"better": a, "than": b, **plain(e)} for (a, b), e in found.improvement.items()],
         "notes": found.notes,
     }
-
-
-def spec_key(history: History) -> dict[str, Any]:
-    """Key path -> value of what makes a run a method of its own: not seeds, logging and the like."""
-    leaves = flatten(history.spec)
-    return {k: v for k, v in leaves.items() if k == "meta.distributed" or not k.startswith(_BESIDE)}
-
-
-def flatten(data: Any, path: str = "") -> dict[str, Any]:
-    """Leaves of a nested dict by key path; lists are leaves.
-
-    >>> flatten({"env": {"name": "A"}, "agent": {"net": {"hid_layers": [64]}}})
-    {'env.name': 'A', 'agent.net.hid_layers': [64]}
-    """
-    if not isinstance(data, dict) or not data:
-        return {path: data} if path else {}
-    leaves: dict[str, Any] = {}
-    for key, value in data.items():
-        leaves |= flatten(value, f"{path}.{key}" if path else str(key))
-    return leaves
-
-
-def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Keys whose value is not the same everywhere -> the values, None where a spec lacks it.
-
-    >>> differences([{"a": 1, "b": 2}, {"a": 1, "c": 3}])
-    {'b': [2, None], 'c': [None, 3]}
-    """
-    keys = dict.fromkeys(key for spec in specs for key in spec)
-    rows = {key: [spec.get(key) for spec in specs] for key in keys}
-    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
-
-
-def group(histories: Sequence[History], labels: Sequence[str] | None) -> dict[tuple[str, str], list[History]]:
-    """Runs by env and method, envs together; labels: one a run, None: by their specs."""
-    if labels is not None and len(labels) != len(histories):
-        raise LabError(f"{len(histories)} runs, but {len(labels)} labels (one each, in their order)")
-    if labels is None:
-        labels = _labels(histories)
-    groups: dict[tuple[str, str], list[History]] = {}
-    for history, label in zip(histories, labels, strict=True):
-        mine = groups.setdefault((history.env, label), [])
-        # a run counts once, however often it was named
-        if history.layout.root not in [known.layout.root for known in mine]:
-            mine.append(history)
-    envs = list(dict.fromkeys(env for env, _ in groups))
-    return dict(sorted(groups.items(), key=lambda item: envs.index(item[0][0])))
-
-
-def _labels(histories: Sequence[History]) -> list[str]:
-    """The shortest kind of label that distinguishes the specs run in one env."""
-    keys = [json.dumps(spec_key(h), sort_keys=True, default=str) for h in histories]
-    several = len({h.env for h in histories}) > 1
-    names = [h.layout.name for h in histories]
-    agents = [h.algorithm for h in histories]
-    for labels in (agents, names) if several else (names, agents):
-        if _tell_apart(histories, keys, labels):
-            return labels
-    labels = []
-    for i, history in enumerate(histories):
-        rivals = [spec_key(h) for h in histories if h.env == history.env and h.layout.name == names[i]]
-        own = {k: spec_key(history).get(k) for k in differences(rivals)}
-        told = ", ".join(f"{short_path(k)}={_short(v)}" for k, v in list(own.items())[:3])
-        labels.append(f"{names[i]} ({told})" if told else names[i])
-    return labels if _tell_apart(histories, keys, labels) else [h.layout.root.name for h in histories]
-
-
-def _tell_apart(histories: Sequence[History], keys: Sequence[str], labels: Sequence[str]) -> bool:
-    specs: dict[tuple[str, str], set[str]] = {}
-    for history, key, label in zip(histories, keys, labels, strict=True):
-        specs.setdefault((history.env, label), set()).add(key)
-    return all(len(found) == 1 for found in specs.values())
-
-
-def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 24 else text[:23] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _method(label: str, env: str, histories: list[History], metric: str, at: int | None, target: float) -> Method:

@@ -17,7 +17,7 @@ import numpy as np
 from slm_lab.agent.sinks import read_rows, read_table
 from slm_lab.experiment.records.analysis import MA_ROWS, session_scalars
 from slm_lab.experiment.records.baselines import baseline, current_id
-from slm_lab.experiment.records.runs import RunFile, Status, find_run, locked
+from slm_lab.experiment.records.runs import RunFile, Status, find_run, locked, read_best_trial
 from slm_lab.experiment.records.statistics import Floats
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import read_json
@@ -323,22 +323,6 @@ def score(table: "Table", metric: str = "total_reward", *, env: str = "", at: in
     last = column("total_reward" if metric == "total_reward_ma" else metric)[-MA_ROWS:]
     last = last[np.isfinite(last)]
     return float(last.mean()) if last.size else float("nan")
-
-
-def read_best_trial(layout: Layout) -> int | None:
-    """The best trial of a search that has ended trials, as its table of trials has it."""
-    with suppress(LabError):
-        return best_trial(read_json(layout.trial_data()))
-    return None
-
-
-def best_trial(trials: Any) -> int | None:
-    """The best of the trials of `Layout.trial_data`: of those that ran to their end the strongest, if there is one."""
-    with suppress(ValueError, TypeError, KeyError, AttributeError):
-        ended = [row for row in trials.values() if isinstance(row, dict) and row.get("strength") is not None]
-        ended.sort(key=lambda row: (row.get("status") != "completed", -row["strength"], row["trial"]))
-        return int(ended[0]["trial"]) if ended else None
-    return None
 
 
 def _with_frames(table: "Table") -> "Table":

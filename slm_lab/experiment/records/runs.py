@@ -19,7 +19,7 @@ import slm_lab
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError
-from slm_lab.lib.files import hold, write_json
+from slm_lab.lib.files import hold, read_json, write_json
 from slm_lab.lib.layout import FOLDER_NAME, Layout
 from slm_lab.lib.suggest import did_you_mean
 
@@ -217,6 +217,22 @@ def mode_of(layout: Layout) -> Mode:
         return RunFile.open(layout).mode
     except LabError:
         return Mode.TRAIN
+
+
+def read_best_trial(layout: Layout) -> int | None:
+    """The best trial of a search that has ended trials, as its table of trials has it."""
+    with suppress(LabError):
+        return best_trial(read_json(layout.trial_data()))
+    return None
+
+
+def best_trial(trials: Any) -> int | None:
+    """The best of the trials of `Layout.trial_data`: of those that ran to their end the strongest, if there is one."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        ended = [row for row in trials.values() if isinstance(row, dict) and row.get("strength") is not None]
+        ended.sort(key=lambda row: (row.get("status") != "completed", -row["strength"], row["trial"]))
+        return int(ended[0]["trial"]) if ended else None
+    return None
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from slm_lab.experiment.records.compare import Comparison, Method, differences, spec_key
+from slm_lab.experiment.records.compare import Comparison, Method
 from slm_lab.experiment.records.curves import moving_average
+from slm_lab.experiment.records.methods import differences, spec_key
 from slm_lab.experiment.records.statistics import Estimate, bootstrap_interval, performance_profile
 from slm_lab.experiment.records.wording import NAMES, aggregate_table, coarse, env_table, interval, number
 from slm_lab.experiment.report.figures import (

@@ -10,9 +10,9 @@ import numpy as np
 
 from slm_lab.experiment.records import statistics
 from slm_lab.experiment.records.baselines import reference
-from slm_lab.experiment.records.compare import flatten
 from slm_lab.experiment.records.curves import moving_average
 from slm_lab.experiment.records.history import SCALARS, History, Session, get, score
+from slm_lab.experiment.records.methods import flatten
 from slm_lab.experiment.records.wording import coarse, interval, number
 from slm_lab.experiment.report.figures import INK, Figure, average_traces, colour, points_for, table_trace
 from slm_lab.experiment.report.page import Markup, Page, Section, headline, note, sentences, table, tag, text

@@ -7,7 +7,8 @@ import pytest
 from support.runs import make_run
 
 from slm_lab.experiment.records.baselines import reference
-from slm_lab.experiment.records.compare import compare, differences, to_json
+from slm_lab.experiment.records.compare import compare, to_json
+from slm_lab.experiment.records.methods import differences
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import plain
 
