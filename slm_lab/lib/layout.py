@@ -181,7 +181,7 @@ class Layout:
     def trial_files(self, trial: int) -> list[Path]:
         """All files of a trial that there are; those of another run folder inside this one are not meant."""
         own = re.compile(rf"{re.escape(self.t(trial))}[_.]")
-        paths = [*self.root.glob("*"), *self.root.glob("*/*")]
+        paths = [path for folder in (".", "info", "graph", "log", "model") for path in (self.root / folder).glob("*")]
         return [p for p in sorted(paths) if own.match(p.name) and p.is_file()]
 
     def make_folders(self) -> None:

@@ -234,7 +234,7 @@ def test_both_checkpoints_are_damaged(slm: Any, trained: Path, folder: Path) -> 
     for name in (path.name, f"{path.name}.prev"):
         path.with_name(name).write_bytes(b"PK")
     RunFile.open(Layout.open(run)).ended(Status.STOPPED)
-    done = slm("train@latest", "--log-level", "error")
+    done = slm("dev@latest", "--log-level", "error")
     assert done.exit_code == 2
     assert "no readable checkpoint" in done.stderr
     assert "Traceback" not in done.output
