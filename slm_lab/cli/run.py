@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_lab.cli.ahead import start_ahead, start_sessions_ahead
-from slm_lab.cli.modes import MODES, Request, parse_words, read_job
+from slm_lab.cli.chosen import chosen_spec, find_spec_file, run_name
+from slm_lab.cli.modes import Request, parse_words, read_job
 from slm_lab.cli.report import report_user_error, show
 from slm_lab.cli.runs import check_folder, find_local_plugins, locate
 from slm_lab.experiment.records.runs import LATEST, find_run
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.errors import LabError, SpecError
 from slm_lab.lib.log import setup
-from slm_lab.lib.suggest import did_you_mean
-from slm_lab.spec.files import find_file
-from slm_lab.spec.load import named, only_name, open_file, refuse_sweep
 from slm_lab.spec.model import Spec
-from slm_lab.spec.variables import apply_sets, short_env, variables
 
 if TYPE_CHECKING:
     from slm_lab.cli.upload import Upload
@@ -178,7 +175,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
     if request.mode == "enjoy":
         if command.sets.keys() - {"env"}:
             show("note", "enjoy plays with the spec of the run: -s does not change it", "yellow")
-        return [functools.partial(_enjoy, request, _run_name(request, command), command)]
+        return [functools.partial(_enjoy, request, run_name(request, command), command)]
     if request.mode != "search" and options.ray_address is not None and "RAY_ADDRESS" not in os.environ:
         raise LabError("--ray-address belongs to the mode search")
     if request.target is not None:
@@ -186,7 +183,7 @@ def _prepare(request: Request, command: Command) -> list[Task]:
             raise LabError("--from is where a new run starts from; a resumed run has its own weights")
         _check_kept(command)
         target = locate(request.target, options.out)
-        return [functools.partial(_resume, request, _run_name(request, command), target, command)]
+        return [functools.partial(_resume, request, run_name(request, command), target, command)]
     specs = _load(request, command)
     for spec in specs:
         if command.folder is not None:
@@ -211,26 +208,11 @@ def _check_kept(command: Command) -> None:
 
 def _load(request: Request, command: Command) -> list[Spec]:
     assert request.file is not None
-    _find(request.file, command)
+    find_spec_file(request.file, command)
     start_ahead(request.file, request.name, command.sets, command.options, request.mode)
     from slm_lab.experiment.trial.check import load_specs  # imports torch: not for a wrong file name
 
     return load_specs(request.file, request.name, sets=command.sets)
-
-
-def _find(file: str, command: Command) -> None:
-    """Fail early where there is no such file; a lone word may be a misspelt command or mode."""
-    try:
-        find_file(file)
-    except SpecError as e:
-        missing, lone = "no such spec file", len(command.words) == 1
-        # words after it are a command's own, unless the first looks like a file
-        hint = did_you_mean(file, [*command.commands, *(MODES if lone else ())])
-        word = not re.search(r"[./]", file) and e.faults[0].startswith(missing)
-        if word or (hint and lone):
-            hint = hint or e.faults[0].removeprefix(missing)
-            raise LabError(f"'{file}' is neither a command nor a spec file{hint}") from None
-        raise e
 
 
 def _train(spec: Spec, request: Request, command: Command, upload: "Upload | None") -> "RunResult":
@@ -289,7 +271,7 @@ def _go_on(
     from slm_lab.experiment.launch import resume
     from slm_lab.experiment.session.extend import as_changes
 
-    sets, chosen = command.sets, _chosen(request, command)
+    sets, chosen = command.sets, chosen_spec(request, command)
     if sets and chosen is not None:
         sets = as_changes(*chosen, sets)
     mode, beside = Mode(request.mode), nullcontext if upload is None else upload.beside
@@ -309,35 +291,6 @@ def _enjoy(request: Request, name: str | None, command: Command) -> int:
     if not _log_is_seen(command):
         print(*(f"{ret:g}" for ret in returns))
     return OK
-
-
-def _run_name(request: Request, command: Command) -> str | None:
-    """Name of the spec whose runs are meant; None: any."""
-    chosen, env = _chosen(request, command), command.sets.get("env")
-    if env is None:
-        return None if chosen is None else chosen[1]
-    if chosen is None:
-        raise LabError(
-            f"-s env: a run keeps its env (got '{env}'); name the spec, too, to find its latest run on that env: "
-            f"SPEC_FILE SPEC_NAME {request.mode}@{LATEST}"
-        )
-    raw, name = chosen
-    _, faults = apply_sets(raw, {"env": env})
-    if faults:
-        raise SpecError(faults, f"{request.file}: {name}")
-    return f"{name}_{short_env(env)}" if "env" in variables(raw) else name
-
-
-def _chosen(request: Request, command: Command) -> tuple[dict[str, Any], str] | None:
-    """The spec whose runs are meant, as in its file, and its name there; None: any."""
-    if request.file is None:
-        return None
-    _find(request.file, command)
-    file = open_file(request.file)
-    found = named(file, request.name or only_name(file.specs, request.file), command.sets, request.file)
-    refuse_sweep(found, request.file)
-    [(name, raw)] = found.items()
-    return raw, name
 
 
 def _tell(result: Any, command: Command) -> int:

@@ -3,13 +3,17 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import Calls
 from typer.testing import CliRunner, Result
 
 from slm_lab.cli.app import app
+from slm_lab.experiment import launch
+from slm_lab.experiment.session.run import RunResult
 
 Slm = Callable[..., Result]
 
@@ -61,3 +65,26 @@ def spec_file(folder: Path, raw: dict[str, Any]) -> Path:
     path = folder / "toy.json"
     path.write_text(json.dumps({"toy": raw, "template": template}))
     return path
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
+    """What of `experiment.launch` was called, with which arguments."""
+    made: Calls = []
+    result = RunResult(folder / "data" / "run", {})
+
+    def note(name: str, answer: Any) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            usual = {"folder": None, "beside": nullcontext, "mode": "train", "sets": {}}
+            told = {k: v for k, v in kwargs.items() if k not in usual or v != usual[k]}
+            if given := launch.TAKEN_OVER.intersection(told.pop("given", ())):
+                told["given"] = given
+            made.append((name, *args, told) if told else (name, *args))
+            return answer
+
+        return call
+
+    monkeypatch.setattr(launch, "run_spec", note("run_spec", result))
+    monkeypatch.setattr(launch, "resume", note("resume", result))
+    monkeypatch.setattr(launch, "enjoy", note("enjoy", [1.5, 200.0]))
+    return made
