@@ -52,7 +52,7 @@ def _tables(found: Comparison) -> Iterator[tuple[str, list[str], list[list[str]]
 
 def _on_times(found: Comparison, env: str) -> str | None:
     """What the times mean where not all sessions reached the target."""
-    if all(math.isfinite(t) for m in found.of(env) for t in m.frames_to_target):
+    if math.isnan(found.targets[env]) or all(math.isfinite(t) for m in found.of(env) for t in m.frames_to_target):
         return None
     target = number(found.targets[env])
     return (

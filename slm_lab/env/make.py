@@ -114,6 +114,8 @@ def make_env(
 def _time_limit(found: Found, spec: EnvSpec, own_limit: int | None, *, training: bool) -> int:
     """Steps after which an episode is truncated: the lab's limit, and a note, where neither env nor spec states one."""
     stated = [limit for limit in (own_limit, spec.max_t) if limit is not None]
+    if own_limit is not None and spec.max_t is not None and spec.max_t > own_limit:
+        note(f"env.max_t: {found.id} ends an episode after {own_limit:,} steps: env.{LIMIT} sets a longer limit")
     if stated:
         return min(stated)
     if is_atari(found) or is_playground(found.id):

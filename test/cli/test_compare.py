@@ -25,6 +25,9 @@ def test_times_of_sessions_that_did_not_get_there(slm: Slm, folder: Path) -> Non
     told = "(1 of 2): one session of two reached 30; -: too few for a median"
     assert told in " ".join(slm("compare", "ppo*", "--target", "30").stdout.split())
     assert "too few" not in slm("compare", "ppo*", "--target", "5").stdout
+    # where no episode ended there is no target to speak of
+    make_run(folder / "data", "new", [[None]])
+    assert "reached" not in slm("compare", "new*").stdout
 
 
 def test_many_methods_have_numbers(slm: Slm, folder: Path) -> None:

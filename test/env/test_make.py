@@ -244,6 +244,12 @@ def test_a_limit_of_the_spec_needs_no_note(endless):
     assert endless == []
 
 
+def test_a_limit_beyond_that_of_the_env_is_told(endless):
+    assert make_env(EnvSpec(name="Pendulum-v1", max_frame=1, max_t=1000)).info.max_t == 200
+    told = "env.max_t: Pendulum-v1 ends an episode after 200 steps: env.max_episode_steps sets a longer limit"
+    assert endless == [told]
+
+
 @pytest.mark.usefixtures("endless")
 def test_what_can_not_be_drawn_without_a_display_gets_a_hint():
     env = make_env(EnvSpec(name="Endless-v0", max_frame=1), render="rgb_array")

@@ -12,6 +12,7 @@ from support.hub import Entry, Repo, StandInHub
 
 from slm_lab.experiment.records.history import RunLine
 from slm_lab.lib.errors import LabError
+from slm_lab.lib.files import write_json
 from slm_lab.lib.layout import Layout
 from slm_lab.remote import catalog
 from slm_lab.remote.card import repo_card, run_readme
@@ -48,6 +49,21 @@ def test_all_of_a_run_in_one_commit(hub: Hub, server: StandInHub, run: Layout) -
     card = server.repos[REPO].files["README.md"].data.decode()
     assert card.startswith("---\n")
     assert f"[{run.root.name}](data/{run.root.name}/README.md) | CartPole-v1 | ActorCritic |" in card
+
+
+def test_the_best_trial_of_a_search_is_on_the_page_and_in_the_list(hub: Hub, server: StandInHub, run: Layout) -> None:
+    for top in (False, True):
+        write_json(run.trial_scalar(1, top=top), {"total_reward_ma": 85.25, "frame": 400})
+    rows = {t: {"trial": t, "strength": s, "status": "completed"} for t, s in ((0, 3.0), (1, 9.0))}
+    write_json(run.trial_data(), rows)
+    push(hub, run)
+    assert "| total_reward_ma | 85.25 |" in pushed(server, run)["README.md"].decode()
+    [line] = catalog.read(hub, hub.head()).values()
+    assert (line.total_reward_ma, line.frames) == (85.25, 400)
+    # also where the list has lost it
+    server.put(REPO, {catalog.FILE: b""})
+    [line] = catalog.read(hub, hub.head()).values()
+    assert (line.total_reward_ma, line.frames) == (85.25, 400)
 
 
 def test_everything_a_run_makes_travels(run: Layout) -> None:

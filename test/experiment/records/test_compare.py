@@ -136,6 +136,7 @@ def test_no_finished_episode(tmp_path):
     assert found.methods[0].scores == []
     assert np.isnan(found.methods[0].mean.value)
     assert "ppo_cartpole in CartPole-v1: no session has a value of total_reward" in found.notes
+    assert not any("random" in note for note in found.notes)
     assert found.improvement == {}
 
 
