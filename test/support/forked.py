@@ -35,12 +35,18 @@ def main(fd):
         exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as e:
         status = e.code if isinstance(e.code, int) else int(e.code is not None)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        status = -signal.SIGINT
     except BaseException:
         traceback.print_exc()
         status = 1
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+    if status == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
     os._exit(status)
 
 sys.modules["slm_lab.experiment.trial.worker"] = types.SimpleNamespace(main=main)
