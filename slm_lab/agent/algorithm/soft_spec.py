@@ -34,13 +34,15 @@ class SoftActorCriticSpec(DelayedSpec):
     entropy_anneal: EntropyAnnealSpec = EntropyAnnealSpec()
     """Discrete actions, where target_entropy is auto."""
     alpha_lr: NonNegative | None = None
-    """Learning rate of the temperature; None: the policy's."""
+    """Learning rate of the temperature, which no schedule changes; None: what the policy's is at first."""
     fixed_alpha: NonNegative | None = None
     """A temperature that is not learned."""
     alpha_anneal_frames: Natural = 0
     """Frames over which fixed_alpha falls to 0; 0: it stays constant."""
     log_alpha_min: Real = -5.0
+    """Lowest logarithm of the temperature."""
     log_alpha_max: Real = 2.0
+    """Highest one."""
     symlog: bool = False
     """Q values and their targets are compared by their symlog, `sign(x) ln(1 + |x|)`."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from slm_lab.agent.net.base import Net
 from slm_lab.agent.net.init import init_output
-from slm_lab.functional.continuous_distributions import MultivariateNormal, Normal
+from slm_lab.functional.continuous_distributions import Normal
 from slm_lab.functional.distributions import Distribution
 from slm_lab.types import ActionSpace, Continuous, Sequences
 
@@ -32,23 +32,21 @@ class Policy(nn.Module):
         others: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        start, width = None, dist.head_size(action)
+        width = dist.head_size(action)
         # of other distributions the key is not read
-        if isinstance(action, Continuous) and issubclass(dist, Normal):
-            start = spec.log_std_init
-        if start is not None:
+        free = isinstance(action, Continuous) and issubclass(dist, Normal) and spec.log_std_init is not None
+        if free:
             width //= 2
-        # its head would give log variances
-        self.dist: type[Distribution] = Normal if start is not None and issubclass(dist, MultivariateNormal) else dist
+        self.dist: Any = dist
         self.net = net_class(spec, obs_shape, {"policy": width, **(others or {})})
-        self.log_std = None if start is None else nn.Parameter(torch.full((width,), float(start)))
-        """Free, in place of the head's."""
+        self.log_std = nn.Parameter(torch.full((width,), float(spec.log_std_init))) if free else None
+        """Free, in place of the head's, and not bounded: a clamp would let no gradient bring it back."""
 
     def distribution(self, raw: Tensor) -> Distribution:
         """From the policy head's output [B, K], or [B, dim] where the log standard deviation is free."""
-        if self.log_std is not None:
-            raw = torch.cat([raw, self.log_std.expand_as(raw)], -1)
-        return self.dist.from_head(raw)
+        if self.log_std is None:
+            return cast(Distribution, self.dist.from_head(raw))
+        return cast(Distribution, self.dist(raw, self.log_std.expand_as(raw)))
 
     def forward(self, obs: Tensor | Sequences) -> Distribution:
         """[B, *O] -> distribution over B actions"""

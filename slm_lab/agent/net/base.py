@@ -30,8 +30,8 @@ def linear_head(linear: Linear, width: int, n: int, each: int = 1) -> nn.Module:
     return linear(width, n * each)
 
 
-def real(obs: Tensor) -> Tensor:
-    """Observations as reals: uint8 (pixels, bytes) from 0 to 1, other numbers as they are.
+def real(obs: Tensor, normalize: bool = True) -> Tensor:
+    """Observations as reals: uint8 (pixels, bytes) from 0 to 1 if they are normalized, other numbers as they are.
 
     >>> real(torch.tensor([0, 51, 255], dtype=torch.uint8))
     tensor([0.0000, 0.2000, 1.0000])
@@ -39,7 +39,7 @@ def real(obs: Tensor) -> Tensor:
     if obs.is_floating_point():
         return obs
     x = obs.to(torch.get_default_dtype())
-    return x.div_(255) if obs.dtype == torch.uint8 else x
+    return x.div_(255) if normalize and obs.dtype == torch.uint8 else x
 
 
 class Net(nn.Module, ABC):

@@ -39,6 +39,7 @@ class StateActionNet(nn.Module):
     ) -> None:
         super().__init__()
         self._single, width = outputs is None, outputs or 1
+        self._normalize = getattr(spec, "normalize", True)
         self.between: nn.Sequential | None = None
         packed = isinstance(obs_shape, PackedShape) and not (obs_shape.flat and not getattr(spec, "parts", None))
         if len(obs_shape) == 1 and not packed:
@@ -56,7 +57,7 @@ class StateActionNet(nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """[B, *O], [B, dim] -> Q [B], or [B, K]"""
         if self.between is None:
-            q = self.net(torch.cat([real(obs), action], -1))[0]
+            q = self.net(torch.cat([real(obs, self._normalize), action], -1))[0]
         else:
             q = full_precision(self._output, self.between(torch.cat([self.net.features(obs), action], -1)))
         return cast(Tensor, q.squeeze(-1) if self._single else q)

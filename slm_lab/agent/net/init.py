@@ -68,13 +68,21 @@ def loss_function(spec: LossSpec, *, each: bool = False, key: str = "agent.net.l
     return loss
 
 
+_WITH_GAIN = ("relu", "leaky_relu", "tanh", "sigmoid", "selu")
+
+
 def gain(activation_name: str) -> float:
     """The gain torch recommends for weights before this activation; 1 where it recommends none."""
-    name = {"leakyrelu": "leaky_relu"}.get(activation_name.lower().replace("_", ""), activation_name.lower())
     try:
-        return float(nn.init.calculate_gain(cast(Any, name)))
+        return float(nn.init.calculate_gain(cast(Any, _nonlinearity(activation_name))))
     except ValueError:
         return 1.0
+
+
+def _nonlinearity(activation_name: str) -> str:
+    """What `torch.nn.init` calls it."""
+    name = activation_name.lower()
+    return "leaky_relu" if name == "leakyrelu" else name
 
 
 def init_function(name: str, key: str = "agent.net.init_fn") -> Callable[..., Tensor]:
@@ -104,7 +112,8 @@ def _missing_arguments(fn: Callable[..., Tensor]) -> list[str]:
 def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
     """Apply a function of torch.nn.init to every linear, convolution and recurrent weight; biases become 0.
 
-    The gain is that of the activation; 1 in recurrent cells, which have their own.
+    The gain is that of the activation; 1 in recurrent cells, which have their own. Where torch recommends none for the
+    activation, functions with a gain take 1 and `kaiming_*` that of a ReLU.
 
     Args:
         module: changed in place
@@ -119,8 +128,8 @@ def init_weights(module: nn.Module, init_fn: str, activation_name: str) -> None:
     kwargs: dict[str, object] = {}
     if "gain" in takes:
         kwargs["gain"] = gain(activation_name)
-    elif "nonlinearity" in takes and activation_name.lower() in ("relu", "leaky_relu", "leakyrelu"):
-        kwargs["nonlinearity"] = "relu" if activation_name.lower() == "relu" else "leaky_relu"
+    elif "nonlinearity" in takes and _nonlinearity(activation_name) in _WITH_GAIN:
+        kwargs["nonlinearity"] = _nonlinearity(activation_name)
     for m in module.modules():
         own = isinstance(m, nn.RNNCellBase)
         if own or isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d):

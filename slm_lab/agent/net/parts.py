@@ -197,7 +197,7 @@ class PartsBody(nn.Module):
         if x.dim() == 4:
             # as ConvNet does: bytes are quickly moved
             x = x.contiguous(memory_format=torch.channels_last)
-        return real(x) if self.normalize else x.to(torch.get_default_dtype())
+        return real(x, self.normalize)
 
 
 class Vector(nn.Sequential):

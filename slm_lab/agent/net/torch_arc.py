@@ -45,4 +45,4 @@ class TorchArcNet(Net):
     def features(self, obs: Tensor) -> Tensor:
         """[B, *O] -> [B, F]"""
         x = obs.contiguous(memory_format=torch.channels_last) if obs.dim() == 4 else obs
-        return self.body(real(x) if self.spec.normalize else x.to(torch.get_default_dtype()))
+        return self.body(real(x, self.spec.normalize))

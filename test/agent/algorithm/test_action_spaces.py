@@ -92,3 +92,14 @@ def test_a_free_log_std_is_one_whatever_the_head_would_give(dist: type[Normal]) 
     spec = MLPNetSpec.model_validate({"type": "MLPNet", "hid_layers": [4], "log_std_init": -1.0})
     policy: Any = Policy(MLPNet, spec, (3,), dist, BOX)(torch.zeros(5, 3))
     assert torch.equal(policy.log_std, torch.full((5, 2), -1.0))
+
+
+@pytest.mark.parametrize("start", [-6.0, 3.0])
+def test_a_free_log_std_beyond_the_bounds_of_a_head_has_a_gradient_that_brings_it_back(start: float) -> None:
+    spec = MLPNetSpec.model_validate({"type": "MLPNet", "hid_layers": [4], "log_std_init": start})
+    net = Policy(MLPNet, spec, (3,), Normal, BOX)
+    policy: Any = net(torch.zeros(5, 3))
+    assert torch.equal(policy.log_std, torch.full((5, 2), start))
+    policy.entropy().mean().backward()
+    assert net.log_std is not None
+    assert torch.equal(net.log_std.grad, torch.ones(2))

@@ -11,6 +11,7 @@ from torch import nn
 
 from slm_lab.agent.agent import Agent
 from slm_lab.agent.net.arc import LAYERS, ArcBody
+from slm_lab.agent.net.critic import StateActionNet
 from slm_lab.agent.net.mlp import MLPNet
 from slm_lab.agent.net.torch_arc import TorchArcNet
 from slm_lab.lib.errors import SpecError
@@ -179,6 +180,16 @@ def test_pixels() -> None:
     for normalize, value in ((True, 0.2), (False, 51.0)):
         net = TorchArcNet(TorchArcNet.Spec(type="TorchArcNet", arc=arc, normalize=normalize), (1, 2, 2), {})
         torch.testing.assert_close(net.features(obs), torch.full((1, 4), value))
+
+
+@pytest.mark.parametrize(("normalize", "value"), [(True, 0.2), (False, 51.0)])
+def test_a_critic_of_a_continuous_action_reads_bytes_as_the_net_does(normalize: bool, value: float) -> None:
+    arc = {"modules": {"m": "Identity"}, "graph": {"input": "x", "modules": {"m": ["x"]}, "output": "m"}}
+    spec = TorchArcNet.Spec(type="TorchArcNet", arc=arc, normalize=normalize)
+    critic = StateActionNet(TorchArcNet, spec.for_role("critic"), (1,), 1)
+    head: Any = critic.net.heads["q"]
+    q = critic(torch.full((1, 1), 51, dtype=torch.uint8), torch.zeros(1, 1))
+    torch.testing.assert_close(q, value * head.weight[0, 0] + head.bias)
 
 
 def arc_of(*layers: Any) -> dict[str, Any]:
