@@ -81,6 +81,15 @@ class Mixed:
 ActionSpace = Discrete | Continuous | MultiDiscrete | MultiBinary | Mixed
 
 
+def kind_of(action: ActionSpace) -> str:
+    """What a message calls such a space.
+
+    >>> kind_of(Discrete(2)), kind_of(Mixed((Discrete(2),)))
+    ('Discrete', 'Tuple or Dict')
+    """
+    return "Tuple or Dict" if isinstance(action, Mixed) else type(action).__name__
+
+
 MASK = "action_mask"
 """Key of the allowed actions in an env's info and in observations: 1 or 0 each."""
 

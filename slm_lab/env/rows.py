@@ -157,7 +157,10 @@ class LocalRows:
         numbers = np.asarray(reward)
         if numbers.size != 1:
             raise VectorReward(self.name, numbers.size)
-        return float(numbers.item())
+        try:
+            return float(numbers.item())
+        except (TypeError, ValueError):
+            raise LabError(f"env: step of {self.name} must give a number as its reward (got {reward!r:.80})") from None
 
     def render(self) -> NDArray[np.uint8] | None:
         """An RGB frame of the first env, if it was made for that."""

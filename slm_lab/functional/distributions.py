@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from slm_lab.functional.continuous_distributions import Beta, MultivariateNormal, Normal
 from slm_lab.functional.discrete_distributions import Argmax, Bernoulli, Categorical, GumbelSoftmax, MultiCategorical
-from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete
+from slm_lab.types import ActionSpace, Continuous, Discrete, Mixed, MultiBinary, MultiDiscrete, kind_of
 
 
 class Distribution(Protocol):
@@ -160,7 +160,7 @@ def distribution_for(name: str, action: ActionSpace) -> type[Distribution]:
     if name == "default":
         name = next(iter(known))
     if name not in known:
-        raise UnfitDistribution(f"'{name}' does not fit {type(action).__name__} actions (known: {', '.join(known)})")
+        raise UnfitDistribution(f"'{name}' does not fit {kind_of(action)} actions (known: {', '.join(known)})")
     # those whose heads can't be read without the action space
     if isinstance(action, Mixed):
         return Product.of(action)

@@ -64,7 +64,7 @@ class Layout:
 
     @classmethod
     def open(cls, root: Path) -> "Layout":
-        """The layout of an existing run folder; the name is taken from its spec file.
+        """The layout of an existing run folder, renamed or not; the name is taken from its spec file.
 
         Raises:
             FileNotFoundError: the folder holds no spec file of a run.
@@ -73,7 +73,11 @@ class Layout:
         match = FOLDER_NAME.fullmatch(root.name)
         if match is not None and (root / f"{match['spec']}_spec.json").exists():
             return cls(root, match["spec"])
-        raise FileNotFoundError(f"{root}: not a run folder (no <name>_spec.json that fits the folder's name)")
+        renamed = [cls(root, path.name.removesuffix("_spec.json")) for path in root.glob("*_spec.json")]
+        # those of trials have no run file
+        if len(found := [layout for layout in renamed if layout.run_file().exists()]) == 1:
+            return found[0]
+        raise FileNotFoundError(f"{root}: not a run folder (no <name>_spec.json, or no info/<name>_run.json)")
 
     def t(self, trial: int) -> str:
         """Stem of a trial's files."""

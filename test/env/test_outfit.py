@@ -61,6 +61,14 @@ def test_several_rewards_are_refused_by_name(pays, told, weights, text):
         returns_of_an_episode(pays(pay=[1, 2, 3], told=told, reward_weights=weights))
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async", "thread"])
+def test_a_reward_that_is_no_number_is_refused(pays, vectorization):
+    env = pays(pay="much", vectorization=vectorization)
+    with pytest.raises(LabError, match=r"step of Pays-v0 must give a number as its reward .got 'much'"):
+        returns_of_an_episode(env)
+    env.close()
+
+
 def test_a_state_goes_on_with_rewards_of_any_kind(pays):
     for keys in ({"pay": [0.25]}, {"pay": [1, 2], "reward_weights": [1, 1]}):
         env = pays(**keys)

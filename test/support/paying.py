@@ -13,7 +13,7 @@ class Pays(gym.Env):
         assert shape is None or (1,) + shape["grid"]
         self.observation_space = spaces.Dict(v=spaces.Box(-1, 1, size), day=spaces.Discrete(2), text=spaces.Text(4))
         self.action_space = spaces.Discrete(2)
-        self.pay, self.ends, self.size = np.array(pay, np.float32), ends, size
+        self.pay, self.ends, self.size = np.array(pay, np.float32) if isinstance(pay, tuple | list) else pay, ends, size
         if told:
             self.reward_space = spaces.Box(-9, 9, self.pay.shape)
 

@@ -21,7 +21,7 @@ from slm_lab.lib.registry import lookup
 from slm_lab.spec.basics import wrong
 from slm_lab.spec.effect import overruled
 from slm_lab.spec.model import AlgorithmSpec, NetSpec, NonNegativeSchedule
-from slm_lab.types import Act, Discrete, Rollout, Sequences, Stats
+from slm_lab.types import Act, Discrete, Rollout, Sequences, Stats, kind_of
 
 
 class ActionValueSpec(AlgorithmSpec):
@@ -65,8 +65,8 @@ class Explorer:
     def __init__(self, spec: ActionValueSpec, setting: Setting, *, greedy: bool = False) -> None:
         action = setting.info.action
         if not isinstance(action, Discrete):
-            kind = type(action).__name__
-            raise SpecError([f"agent.algorithm.name: {spec.name} needs discrete actions (the env has {kind} ones)"])
+            why = f"needs discrete actions (the env has {kind_of(action)} ones)"
+            raise SpecError([f"agent.algorithm.name: {spec.name} {why}"])
         self.n = action.n
         """Number of actions."""
         name = "epsilon_greedy" if greedy or spec.action_policy == "default" else spec.action_policy

@@ -13,7 +13,7 @@ from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.errors import SpecError
 from slm_lab.spec.basics import wrong
 from slm_lab.spec.model import Count, Natural, NonNegative, Real
-from slm_lab.types import ActionSpace, Continuous, Discrete
+from slm_lab.types import ActionSpace, Continuous, Discrete, kind_of
 
 PDTYPES: dict[type, tuple[str, ...]] = {
     Discrete: ("default", "Categorical", "GumbelSoftmax"),
@@ -77,7 +77,7 @@ def policy_distribution(
     """
     if type(action) not in spaces:
         known = " and ".join(space.__name__ for space in spaces)
-        why = f"{spec.name} acts in {known} spaces, not {type(action).__name__}"
+        why = f"{spec.name} acts in {known} spaces, not {kind_of(action)}"
         raise SpecError([f"agent.algorithm.name: {why}"])
     names = PDTYPES[type(action)]
     if spec.action_pdtype not in names:

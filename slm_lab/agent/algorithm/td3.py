@@ -45,7 +45,7 @@ from slm_lab.lib.errors import SpecError
 from slm_lab.lib.registry import lookup, register
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Count, NonNegative, NonNegativeSchedule, ScheduleSpec
-from slm_lab.types import Act, Continuous, Stats
+from slm_lab.types import Act, Continuous, Stats, kind_of
 
 
 class TD3Spec(DelayedSpec):
@@ -77,7 +77,7 @@ class TD3(Algorithm):
         super().__init__(setting)
         spec, action, device = setting.spec, self.info.action, setting.device
         if not isinstance(action, Continuous):
-            why = f"{self.spec.name} acts in Continuous spaces, not {type(action).__name__}"
+            why = f"{self.spec.name} acts in Continuous spaces, not {kind_of(action)}"
             raise SpecError([f"agent.algorithm.name: {why}"])
         actor_spec, critic_spec = spec.net.for_role("actor"), spec.net.for_role("critic")
         net_class: Any = lookup("net", spec.net.type)

@@ -20,7 +20,7 @@ from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.cores import available_cores
 from slm_lab.lib.errors import LabError
 from slm_lab.lib.files import hold, read_json, write_json
-from slm_lab.lib.layout import FOLDER_NAME, Layout
+from slm_lab.lib.layout import FOLDER_NAME, TIMESTAMP, Layout
 from slm_lab.lib.suggest import did_you_mean
 
 LATEST = "latest"
@@ -157,13 +157,22 @@ def git_commit(folder: Path) -> str | None:
 
 
 def list_layouts(out: Path) -> list[Layout]:
-    """All run folders in a folder by the time in their names, oldest first; names of specs do not matter."""
+    """All run folders in a folder by the time they began, oldest first; names of specs do not matter."""
     found = []
     for folder in Path(out).iterdir() if Path(out).is_dir() else ():
         with suppress(FileNotFoundError):
-            if match := FOLDER_NAME.fullmatch(folder.name):
-                found.append((match["time"], int(match["number"] or 1), folder.name, Layout.open(folder)))
+            layout = Layout.open(folder)
+            found.append((*_begun(layout), folder.name, layout))
     return [layout for *_, layout in sorted(found, key=lambda entry: entry[:3])]
+
+
+def _begun(layout: Layout) -> tuple[str, int]:
+    """When a run began, as its name says, and its number within that second; of a renamed one, as its run file says."""
+    if match := FOLDER_NAME.fullmatch(layout.root.name):
+        return match["time"], int(match["number"] or 1)
+    with suppress(LabError, ValueError, KeyError, TypeError):
+        return datetime.fromisoformat(read_json(layout.run_file())["started"]).strftime(TIMESTAMP), 1
+    return "", 1
 
 
 def find_run(

@@ -81,7 +81,7 @@ def test_ppo_finds_the_best_action(pdtype: str, action: ActionSpace, reward: Cal
 
 
 def test_a_distribution_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"'Normal' does not fit Mixed actions \(known: Product\)"):
+    with pytest.raises(SpecError, match=r"'Normal' does not fit Tuple or Dict actions \(known: Product\)"):
         make("Normal", Mixed((BOX, MultiBinary(2))))
     with pytest.raises(SpecError, match=r"'Normal' does not fit MultiBinary actions \(known: Bernoulli\)"):
         make("Normal", MultiBinary(2))

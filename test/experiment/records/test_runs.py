@@ -47,6 +47,22 @@ def test_latest_is_by_time_not_by_name(out: Path) -> None:
     assert find_run("latest", out, "ppo").root.name == "ppo_2026_01_02_100000"
 
 
+def test_a_renamed_folder_is_a_run_still(out: Path) -> None:
+    first, *_, last = list_layouts(out)
+    for layout in (first, last):
+        RunFile.create(layout, Mode.TRAIN, Options(out=out))
+    # also that of a trial, and a best spec, lie there
+    last.trial_spec(0).write_text("{}", encoding="utf-8")
+    last.best_spec().write_text("{}", encoding="utf-8")
+    moved = last.root.rename(out / "baseline")
+    assert Layout.open(moved) == Layout(moved, "a2c")
+    # it was begun just now, the others in January
+    assert list_layouts(out)[-1].root == moved
+    assert find_run("latest", out).root == moved
+    (out / "no run").mkdir()
+    assert len(list_layouts(out)) == 5
+
+
 def test_latest_of_nothing(out: Path, tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no run in"):
         find_run("latest", tmp_path / "nowhere")
