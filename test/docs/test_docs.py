@@ -14,6 +14,7 @@ from support.forked import run_forked
 from support.pages import block, page
 from typer.testing import CliRunner
 
+from slm_lab import api
 from slm_lab.agent.sinks import SinkRun
 from slm_lab.cli.app import app
 from slm_lab.lib.registry import lookup, names
@@ -121,6 +122,11 @@ def test_library_page(tmp_path: Path) -> None:
     assert float(final) > 0
     assert len(out[1].split(",")) == 3
     assert out[2] in ("0", "1")
+
+
+def test_library_page_names_every_function() -> None:
+    named = re.findall(r"^\| `(\w+)\(", page("docs/library.md"), re.MULTILINE)
+    assert sorted(named) == [name for name in api.__all__ if name.islower()]
 
 
 def test_spec_is_valid() -> None:
