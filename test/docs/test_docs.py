@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from slm_lab import api
 from slm_lab.agent.sinks import SinkRun
 from slm_lab.cli.app import app
+from slm_lab.experiment.trial.check import require
 from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import SinkSpec
@@ -135,6 +136,23 @@ def test_spec_is_valid() -> None:
     assert spec.env.name == "CartPole-v1"
     assert spec.agent.net.for_role("actor").init_std == 0.01
     assert spec.agent.net.for_role("critic").init_std is None
+
+
+@pytest.mark.parametrize(("name", "updates"), [("sb3_dqn", 25_000), ("cleanrl_ppo", 976 * 16)])
+def test_ported_specs_train_as_often_as_there(name: str, updates: int) -> None:
+    spec = load_spec(yaml.safe_load(block("docs/coming-from.md", "yaml", name)), name)
+    require(spec)
+    keys = vars(spec.agent.algorithm)
+    if name == "sb3_dqn":
+        assert spec.env.max_frame // keys["training_frequency"] * keys["training_iter"] == pytest.approx(
+            updates, rel=0.01
+        )
+        assert keys["explore_var_spec"].end_step == 0.16 * spec.env.max_frame
+    else:
+        rollout = spec.env.num_envs * keys["time_horizon"]
+        epochs = keys["training_epoch"] * rollout // keys["minibatch_size"]
+        assert spec.env.max_frame // rollout * epochs == updates
+        assert spec.agent.net.lr_scheduler_spec.frame == spec.env.max_frame
 
 
 def test_search_block_is_valid() -> None:
