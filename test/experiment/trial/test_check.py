@@ -119,15 +119,11 @@ NOISE = "has no effect: the noise of the net explores"
     ("sets", "policy", "line"),
     [
         ({}, "epsilon_greedy", None),
-        ({"agent.algorithm.explore_var_spec": "null"}, "epsilon_greedy", None),
-        ({"agent.algorithm.action_policy": "default"}, "epsilon_greedy", None),
-        ({}, "boltzmann", f"agent.algorithm.action_policy: {NOISE}"),
-        ({"agent.algorithm.action_policy": "epsilon_greedy"}, "default", f"agent.algorithm.action_policy: {NOISE}"),
-        (
-            {"agent.algorithm.explore_var_spec.start_val": "0.2"},
-            "default",
-            f"agent.algorithm.explore_var_spec: {NOISE}",
-        ),
+        ({SCHEDULE: "null"}, "epsilon_greedy", None),
+        ({POLICY: "default"}, "epsilon_greedy", None),
+        ({}, "boltzmann", f"{POLICY}: {NOISE}"),
+        ({POLICY: "epsilon_greedy"}, "default", f"{POLICY}: {NOISE}"),
+        ({f"{SCHEDULE}.start_val": "0.2"}, "default", f"{SCHEDULE}: {NOISE}"),
     ],
 )
 def test_noise_takes_the_place_of_epsilon(sets: dict[str, str], policy: str, line: str | None) -> None:
