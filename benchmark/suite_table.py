@@ -117,12 +117,12 @@ def row_text(row: Row, results: list[Result]) -> str:
 
 def short_table(rows: list[tuple[Row, list[Result]]]) -> str:
     """The scores of measured rows, for a page about their algorithm."""
-    lines = ["| env | spec | frames | seeds | score | 95 % interval | worst seed |", "|---" * 7 + "|"]
+    lines = ["| env | algorithm | spec | frames | seeds | score | 95 % interval | worst seed |", "|---" * 8 + "|"]
     for row, results in rows:
         found, number = summarize(row, results), partial(_number, row)
         lines.append(
-            f"| {row.env} | `{row.spec_file}` `{row.spec_name}` | {found.frames:,} | {found.seeds} "
-            f"| {number(found.score.value)} | [{number(found.score.low)}, {number(found.score.high)}] "
+            f"| {row.env} | {row.algorithm} | `{row.spec_file}` `{row.spec_name}` | {found.frames:,} "
+            f"| {found.seeds} | {number(found.score.value)} | [{number(found.score.low)}, {number(found.score.high)}] "
             f"| {number(found.worst)} |"
         )
     return "\n".join(lines)

@@ -24,6 +24,8 @@ from slm_lab.agent.metrics import Row
 from slm_lab.experiment import launch
 from slm_lab.experiment.graphs.plot import plot
 from slm_lab.experiment.play.enjoy import SavedPolicy
+from slm_lab.experiment.play.export import Exported
+from slm_lab.experiment.play.export import export as write_policy
 from slm_lab.experiment.play.measure import Evaluation, evaluate
 from slm_lab.experiment.play.policy import Policy
 from slm_lab.experiment.records.compare import Comparison, compare
@@ -40,11 +42,13 @@ __all__ = [
     "Comparison",
     "Episode",
     "Evaluation",
+    "Exported",
     "Policy",
     "RunResult",
     "Spec",
     "compare",
     "evaluate",
+    "export",
     "load_agent",
     "load_spec",
     "plot",
@@ -173,6 +177,20 @@ def load_agent(target: str | Path, *, out: str | Path = "data", device: str = "c
         LabError: there is none, or it can't be read.
     """
     return Policy(SavedPolicy.open(target, Path(out).expanduser()), device)
+
+
+def export(target: str | Path, file: str | Path, *, out: str | Path = "data") -> Exported:
+    """Write a policy as one file that runs without the lab, and check it against the policy.
+
+    Args:
+        target: as for `load_agent`.
+        file: `.onnx`, or `.pt2` for torch.export.load.
+        out: folder of the run folders.
+
+    Raises:
+        LabError: no such policy; another kind of file; what can't be exported.
+    """
+    return write_policy(SavedPolicy.open(target, Path(out).expanduser()), Path(file).expanduser())
 
 
 def _passed_on(done: RunResult) -> RunResult:

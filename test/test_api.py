@@ -171,6 +171,15 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         api.resume(out=tmp_path)
 
 
+def test_export(done: api.RunResult, tmp_path: Path) -> None:
+    written = api.export(done.folder, tmp_path / "policy.pt2")
+    assert written.path == tmp_path / "policy.pt2"
+    assert written.inputs == ["obs [N, 4] float32"]
+    assert written.path.exists()
+    with pytest.raises(LabError, match="unknown kind of file"):
+        api.export("latest", tmp_path / "policy.tflite", out=done.folder.parent)
+
+
 def test_compare(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, name, [[ret], [ret + 10]]) for name, ret in (("a", 1.0), ("b", 21.0))]
     found = api.compare([runs[0].root, runs[1].root])

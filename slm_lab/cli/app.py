@@ -178,7 +178,9 @@ def validate(
 ) -> None:
     """Check specs and report every fault of each. Exit code 2 if any spec can't run."""
     from slm_lab.cli.validate import main
+    from slm_lab.lib.log import setup
 
+    setup("WARNING")
     raise typer.Exit(main(paths, _pairs(sets), as_json=as_json))
 
 

@@ -38,7 +38,7 @@ ModeWord = Annotated[
     str | None,
     typer.Argument(
         metavar="MODE",
-        help="dev: one short session with extra checks. train: all sessions. train@latest, train@RUN_FOLDER: resume; "
+        help="dev: one session with extra checks. train: all sessions. train@latest, train@RUN_FOLDER: resume; "
         "with -s env.max_frame=N: extend. "
         "search: the trials of the spec's search block. search@latest, search@RUN_FOLDER: resume. "
         "enjoy, enjoy@RUN_FOLDER: watch a trained policy. A mode with @ needs no spec.",

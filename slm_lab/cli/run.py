@@ -130,7 +130,14 @@ def _check_options(command: Command, requests: list[Request]) -> None:
         faults.append("--folder names the folder of one run: it goes with one spec and no @")
     if faults:
         raise LabError("\n".join(faults))
-    if options.render and _no_display():
+    if options.render:
+        _warn_without_display()
+
+
+def _warn_without_display() -> None:
+    from slm_lab.env.rows import no_display
+
+    if no_display():
         show("note", "--render: no display here, no window will be seen; enjoy --video FILE films instead", "yellow")
 
 
@@ -138,11 +145,6 @@ def begin_work() -> None:
     """From here on Ctrl-C has something to tidy up: it is an exception again, until a run listens to it itself."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _no_display() -> bool:
-    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-    return sys.platform.startswith("linux") and not any(os.environ.get(name) for name in names)
 
 
 def _requests(command: Command) -> tuple[list[Request], list[str]]:

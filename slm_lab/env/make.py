@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import re
 import statistics
 import sys
@@ -25,7 +26,7 @@ from slm_lab.env.modes import CARTPOLE, LIMIT, choose_mode, is_atari, is_playgro
 from slm_lab.env.names import Found, find
 from slm_lab.env.outfit import Outfit, make_with_tuples
 from slm_lab.env.parts import Seen
-from slm_lab.env.rows import LocalRows, Make, OldStep, display_hint, make_all
+from slm_lab.env.rows import LocalRows, Make, OldStep, display_hint, make_all, no_display
 from slm_lab.env.snapshot import Seeded
 from slm_lab.env.wrappers import wrap
 from slm_lab.lib.cores import available_cores
@@ -79,6 +80,9 @@ def make_env(
     """
     if faults := check_env(spec):
         raise SpecError(faults)
+    if render is not None and no_display():
+        # SDL looks for a display otherwise, and prints an error of its own that means nothing
+        os.environ["SDL_VIDEODRIVER"] = "dummy"
     found = find(spec.name)
     kwargs = {**found.kwargs, **spec.kwargs}
     own_limit = kwargs.pop(LIMIT, found.registration.max_episode_steps)

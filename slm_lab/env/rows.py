@@ -1,6 +1,8 @@
 """Some gymnasium envs and how they are stepped: one after the other or in threads. `workers` does it elsewhere."""
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -45,6 +47,12 @@ class OldStep(LabError):
             f"env: step of {name} must give 5 values, as gymnasium asks: observation, reward, terminated, truncated, "
             f"info (got {count}): is it made for an older gym?"
         )
+
+
+def no_display() -> bool:
+    """Whether this machine has no display that a window could open on."""
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    return sys.platform.startswith("linux") and not any(os.environ.get(name) for name in names)
 
 
 def display_hint(error: str) -> str:

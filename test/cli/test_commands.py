@@ -20,6 +20,7 @@ from slm_lab.cli.app import app
 from slm_lab.experiment.records.runs import RunFile, Status, locked
 from slm_lab.experiment.session.run import Mode, Options
 from slm_lab.lib.layout import Layout
+from slm_lab.lib.log import setup
 
 SCRIPT = Path(sys.executable).with_name("slm-lab")
 
@@ -156,6 +157,17 @@ def test_validate(slm: Any, folder: Path, raw: dict[str, Any]) -> None:
     assert done.stdout.splitlines()[-1] == "2 of 2 can run"
     assert "needs" not in done.stdout
     assert slm("validate", "specs/a.json", "-s", "env=CartPol-v1").exit_code == 2
+
+
+def test_validate_does_not_log(slm: Any, folder: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slm_lab.lib.log._noted", set())
+    monkeypatch.setattr("slm_lab.lib.log._filed", set())
+    setup()
+    spec = {**raw, "env": {"name": "Taxi-v3", "num_envs": 2, "max_frame": 200}}
+    (folder / "old.json").write_text(json.dumps({"old": spec}))
+    done = slm("validate", "old.json")
+    assert done.exit_code == 0
+    assert done.stderr == ""
 
 
 def test_validate_says_of_a_key_that_no_spec_has(slm: Any, spec_file: Path) -> None:

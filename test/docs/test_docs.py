@@ -14,8 +14,10 @@ from support.forked import run_forked
 from support.pages import block, page
 from typer.testing import CliRunner
 
+from slm_lab import api
 from slm_lab.agent.sinks import SinkRun
 from slm_lab.cli.app import app
+from slm_lab.experiment.trial.check import require
 from slm_lab.lib.registry import lookup, names
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import SinkSpec
@@ -123,12 +125,34 @@ def test_library_page(tmp_path: Path) -> None:
     assert out[2] in ("0", "1")
 
 
+def test_library_page_names_every_function() -> None:
+    named = re.findall(r"^\| `(\w+)\(", page("docs/library.md"), re.MULTILINE)
+    assert sorted(named) == [name for name in api.__all__ if name.islower()]
+
+
 def test_spec_is_valid() -> None:
     shown = block("docs/specs.md", "yaml", "my_ppo")
     spec = load_spec(yaml.safe_load(shown), "my_ppo", sets={"env": "CartPole-v1"})
     assert spec.env.name == "CartPole-v1"
     assert spec.agent.net.for_role("actor").init_std == 0.01
     assert spec.agent.net.for_role("critic").init_std is None
+
+
+@pytest.mark.parametrize(("name", "updates"), [("sb3_dqn", 25_000), ("cleanrl_ppo", 976 * 16)])
+def test_ported_specs_train_as_often_as_there(name: str, updates: int) -> None:
+    spec = load_spec(yaml.safe_load(block("docs/coming-from.md", "yaml", name)), name)
+    require(spec)
+    keys = vars(spec.agent.algorithm)
+    if name == "sb3_dqn":
+        assert spec.env.max_frame // keys["training_frequency"] * keys["training_iter"] == pytest.approx(
+            updates, rel=0.01
+        )
+        assert keys["explore_var_spec"].end_step == 0.16 * spec.env.max_frame
+    else:
+        rollout = spec.env.num_envs * keys["time_horizon"]
+        epochs = keys["training_epoch"] * rollout // keys["minibatch_size"]
+        assert spec.env.max_frame // rollout * epochs == updates
+        assert spec.agent.net.lr_scheduler_spec.frame == spec.env.max_frame
 
 
 def test_search_block_is_valid() -> None:
@@ -198,10 +222,13 @@ def reference(generated: Any) -> str:
 
 def test_the_page_of_an_algorithm_has_its_scores_and_curves(generated: Any) -> None:
     page = generated.algorithm_page(generated.algorithm_modules()["dqn"])
-    for spec in ("dqn/dqn_cartpole.json` `dqn_cartpole", "dqn/ddqn_per_cartpole.json` `ddqn_per_cartpole"):
-        assert f"| CartPole-v1 | `{spec}` | 200,000 | 10 |" in page
+    for label, name in (("DQN", "dqn_cartpole"), ("DDQN+PER", "ddqn_per_cartpole")):
+        assert f"| CartPole-v1 | {label} | `dqn/{name}.json` `{name}` | 200,000 | 10 |" in page
     assert "![Learning curves of dqn](dqn.svg)" in page
     assert (ROOT / "docs/generated/algorithms/dqn.svg").read_text().startswith("<?xml")
+    # rows of one spec that differ in a key that the suite sets
+    masks = generated.algorithm_page(generated.algorithm_modules()["ppo"])
+    assert masks.count("| PPO with masks |") == masks.count("| PPO without masks |") == 1
     assert "Not measured yet" in generated.algorithm_page(generated.algorithm_modules()["random"])
 
 

@@ -1,5 +1,7 @@
 """Faults in the spec's env are told before it is made."""
 
+import os
+import sys
 from typing import ClassVar
 
 import gymnasium as gym
@@ -248,6 +250,19 @@ def test_a_limit_beyond_that_of_the_env_is_told(endless):
     assert make_env(EnvSpec(name="Pendulum-v1", max_frame=1, max_t=1000)).info.max_t == 200
     told = "env.max_t: Pendulum-v1 ends an episode after 200 steps: env.max_episode_steps sets a longer limit"
     assert endless == [told]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is always a display")
+@pytest.mark.parametrize("display", ["", ":0"])
+def test_no_display_is_looked_for_where_there_is_none(display, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "")  # so that what is set below is undone
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    spec = EnvSpec(name="CartPole-v1", max_frame=1)
+    make_env(spec).close()
+    assert os.environ["SDL_VIDEODRIVER"] == ""
+    make_env(spec, render="rgb_array").close()
+    assert os.environ["SDL_VIDEODRIVER"] == ("" if display else "dummy")
 
 
 @pytest.mark.usefixtures("endless")

@@ -69,7 +69,8 @@ class Explorer:
             raise SpecError([f"agent.algorithm.name: {spec.name} {why}"])
         self.n = action.n
         """Number of actions."""
-        name = "epsilon_greedy" if greedy or spec.action_policy == "default" else spec.action_policy
+        policy = spec.action_policy
+        name = "epsilon_greedy" if greedy or policy == "default" else policy
         self._way = EXPLORATION[name]
         if setting.info.masked and self._way is EpsilonGreedy:
             self._way = MaskedEpsilonGreedy
@@ -78,6 +79,7 @@ class Explorer:
             overruled(spec, "action_pdtype", f"action_policy {name} draws from {drawn}")
         schedule = Schedule(spec.explore_var_spec, setting.device)
         if greedy:
+            overruled(spec, "action_policy", "the noise of the net explores", meant=policy == "epsilon_greedy")
             overruled(spec, "explore_var_spec", "the noise of the net explores", meant=True)
         self.var = Schedule(None, setting.device) if greedy else schedule
         """Epsilon or tau."""

@@ -117,7 +117,8 @@ def enjoy(target: str | Path, options: Options, *, episodes: int = 10, video: Pa
             logger.info("episode {}: total_reward {:.2f}, {} steps{}", i + 1, ret, length, limit)
             returns.append(ret)
     spread = f", standard deviation {np.std(returns, ddof=1):.2f}" if len(returns) > 1 else ""
-    logger.info("total_reward of {} episodes: mean {:.2f}{}", len(returns), np.mean(returns), spread)
+    episodes_played = "1 episode" if len(returns) == 1 else f"{len(returns)} episodes"
+    logger.info("total_reward of {}: mean {:.2f}{}", episodes_played, np.mean(returns), spread)
     return returns
 
 

@@ -78,10 +78,16 @@ def require(spec: Spec, changed: Iterable[str] | None = None) -> None:
         idle = built.idle
         if changed is not None:
             keys = set(changed)
-            idle = {path: why for path, why in (idle | built.yielding).items() if covers(keys, path)}
+            idle = {path: why for path, why in (idle | _asked_for(spec, built)).items() if covers(keys, path)}
         faults = built.faults or explain_idle(spec, idle)
     if faults:
         raise SpecError(faults, spec.name)
+
+
+def _asked_for(spec: Spec, built: Built) -> dict[str, str]:
+    """Keys that another one is meant to come before, but for those that ask for nothing: null or `default`."""
+    data = spec.to_dict()
+    return {path: why for path, why in built.yielding.items() if pydash.get(data, path) not in (None, "default")}
 
 
 def require_search(spec: Spec, device: str, *, cluster: bool) -> None:
@@ -170,7 +176,7 @@ def _without_idle(checked: Checked, built: Built, sets: dict[str, str]) -> Check
     spec = checked.spec
     assert spec is not None
     given = {path: why for path, why in built.idle.items() if not checked.old or covers(set(sets), path)}
-    given |= {path: why for path, why in built.yielding.items() if covers(set(sets), path)}
+    given |= {path: why for path, why in _asked_for(spec, built).items() if covers(set(sets), path)}
     if given:
         return replace(checked, spec=None, faults=explain_idle(spec, given))
     if not built.idle:

@@ -154,10 +154,11 @@ def test_a_video_on_a_full_disk(
         enjoy(trained.layout.root, options, episodes=1, video=tmp_path / "out.mp4")
 
 
-def test_a_video_is_written(trained: Run, options: Options, tmp_path: Path) -> None:
+def test_a_video_is_written(trained: Run, options: Options, tmp_path: Path, log_text: list[str]) -> None:
     before = contents(options.out)
     for name in ("out.mp4", "out.gif"):
         [ret] = enjoy(trained.layout.root, options, episodes=1, video=tmp_path / name)
+    assert log_text[-1].endswith(f"total_reward of 1 episode: mean {ret:.2f}\n")
     assert contents(options.out) == before
     # a picture before each step; CartPole pays 1 a step
     assert imageio_ffmpeg.count_frames_and_secs(tmp_path / "out.mp4")[0] == ret

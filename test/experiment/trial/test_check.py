@@ -110,6 +110,27 @@ class Idle(Random):
         return {"never": self.never, "later": self.spec.later}
 
 
+NOISY = {"agent.net.noisy_std": "0.5"}
+POLICY, SCHEDULE = "agent.algorithm.action_policy", "agent.algorithm.explore_var_spec"
+NOISE = "has no effect: the noise of the net explores"
+
+
+@pytest.mark.parametrize(
+    ("sets", "policy", "line"),
+    [
+        ({}, "epsilon_greedy", None),
+        ({SCHEDULE: "null"}, "epsilon_greedy", None),
+        ({POLICY: "default"}, "epsilon_greedy", None),
+        ({}, "boltzmann", f"{POLICY}: {NOISE}"),
+        ({POLICY: "epsilon_greedy"}, "default", f"{POLICY}: {NOISE}"),
+        ({f"{SCHEDULE}.start_val": "0.2"}, "default", f"{SCHEDULE}: {NOISE}"),
+    ],
+)
+def test_noise_takes_the_place_of_epsilon(sets: dict[str, str], policy: str, line: str | None) -> None:
+    algorithm = {**DQN, "action_policy": policy}
+    assert faults(NOISY | sets, algorithm, REPLAY) == ([] if line is None else [line])
+
+
 def test_keys_of_any_class_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.names("algorithm")
     monkeypatch.setitem(registry._classes["algorithm"], "Idle", Idle)
