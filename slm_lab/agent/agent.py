@@ -19,6 +19,7 @@ from slm_lab.agent.net.work import tried_out, work_of
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
+from slm_lab.lib.log import note
 from slm_lab.lib.registry import having, lookup
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
@@ -87,7 +88,8 @@ class Agent:
         """Of matrix products in updates, as it is."""
         why_not = {"bf16": why_not_bf16, "tf32": why_not_tf32}.get(self.precision)
         if why_not is not None and (why := why_not(self.device)) is not None:
-            logger.warning("meta.precision: float32 in place of {}: {}", self.precision, why)
+            # the check of the spec makes an agent too
+            note(f"meta.precision: float32 in place of {self.precision}: {why}", "WARNING")
             self.precision = "float32"
         self._bf16 = self.precision == "bf16"
 
