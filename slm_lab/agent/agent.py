@@ -19,11 +19,15 @@ from slm_lab.agent.net.work import tried_out, work_of
 from slm_lab.functional.distributions import UnfitDistribution
 from slm_lab.lib.compiler import Effort
 from slm_lab.lib.errors import SpecError
+from slm_lab.lib.log import note
 from slm_lab.lib.registry import having, lookup
 from slm_lab.lib.seeding import derive
 from slm_lab.lib.stateful import State
 from slm_lab.spec.model import Spec
 from slm_lab.types import Act, EnvInfo, PackedShape, Stats, Step
+
+CHECKED_UPDATES = 10
+"""Updates by which every learned tensor has changed, or `debug` says so."""
 
 
 class Agent:
@@ -35,7 +39,7 @@ class Agent:
         seed: decides initial weights and every later choice
         device: torch name
         compile: compile the update, and acting; on an accelerator nothing is compiled by less than full effort
-        debug: check after each update that it changed the parameters
+        debug: check that the first updates change the parameters
         init_seed: decides the initial weights in place of `seed`
 
     Raises:
@@ -57,6 +61,8 @@ class Agent:
         self.seed = seed
         self.device = _open_device(device)
         self.debug = debug
+        self._updates = 0
+        self._still: list[str] = []
         faults = net_faults(spec.agent.net)
         if faults:
             raise SpecError(faults)
@@ -87,7 +93,8 @@ class Agent:
         """Of matrix products in updates, as it is."""
         why_not = {"bf16": why_not_bf16, "tf32": why_not_tf32}.get(self.precision)
         if why_not is not None and (why := why_not(self.device)) is not None:
-            logger.warning("meta.precision: float32 in place of {}: {}", self.precision, why)
+            # the check of the spec makes an agent too
+            note(f"meta.precision: float32 in place of {self.precision}: {why}", "WARNING")
             self.precision = "float32"
         self._bf16 = self.precision == "bf16"
 
@@ -170,14 +177,15 @@ class Agent:
         batch: Any = self.memory.sample() if self.memory.on_policy else self.memory
         if self.memory.on_policy and not self._cpu:
             batch = batch._make(t.to(self.device) for t in batch)
-        before = self.weights() if self.debug else {}
+        checks = self.debug and self._updates < CHECKED_UPDATES
+        before = self.weights() if checks else {}
         with torch.no_grad(), reduced(self.device) if self._bf16 else nullcontext():
             try:
                 stats = self.algorithm.update(batch)
             except NonFiniteLoss as e:
                 self.explain(e, batch)
         self.algorithm.set_frame(frame)
-        if self.debug:
+        if checks:
             self._check_changed(before, frame)
         return stats
 
@@ -281,11 +289,17 @@ class Agent:
             optim.share_({n: tensors[f"{k}.{n}"] for n in optim.shared()}, copy=copy)
 
     def _check_changed(self, before: dict[str, Tensor], frame: int) -> None:
-        """An update that leaves a learned tensor as it was is a fault in an algorithm, or a learning rate of 0."""
+        """A learned tensor that none of the first updates changes is a fault in an algorithm, or a learning rate of 0.
+
+        A single update may well leave one as it was: it counts for another net, or is too small for float32.
+        """
         after = self.weights()
         still = [k for k in after if after[k].is_floating_point() and torch.equal(before[k], after[k])]
-        if still and self.variables().get("lr", 1.0) > 0:
-            logger.warning("frame {}: the update did not change {}", frame, ", ".join(still))
+        self._updates += 1
+        self._still = still if self._updates == 1 else [k for k in self._still if k in still]
+        if self._updates == CHECKED_UPDATES and self._still and self.variables().get("lr", 1.0) > 0:
+            told = ", ".join(self._still)
+            logger.warning("frame {}: none of the first {} updates changed {}", frame, CHECKED_UPDATES, told)
 
 
 def _open_device(name: str) -> torch.device:

@@ -102,10 +102,10 @@ def silenced() -> Iterator[None]:
             _silent.clear()
 
 
-def note(text: str) -> None:
-    """Log a text at level info: once on the console of a process, and once in each file between `renew_notes`."""
+def note(text: str, level: str = "INFO") -> None:
+    """Log a text: once on the console of a process, and once in each file between `renew_notes`."""
     if text not in _filed:
-        (file_logger if text in _noted else logger).info("{}", text)
+        (file_logger if text in _noted else logger).log(level, "{}", text)
         _noted.add(text)
         _filed.add(text)
 

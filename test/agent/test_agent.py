@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 from support.agents import ALGORITHMS, BOX, DISCRETE, Chance, make_info, make_spec
 
 from slm_lab.agent.agent import Agent
@@ -42,6 +43,29 @@ def through_a_file(state: Any) -> Any:
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("idle", [0, 1, 2])
+def test_debug_names_what_no_update_changes(idle: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """idle: 0 no update changes anything, 1 each does, 2 every second one."""
+    told: list[str] = []
+    handler = logger.add(lambda message: told.append(message.record["message"]), level="WARNING")
+    agent = Agent(make_spec("ppo"), make_info(), seed=0, debug=True)
+    update, updates = agent.algorithm.update, 0
+
+    def now_and_then(batch: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        return update(batch) if idle and updates % idle == 0 else {}
+
+    monkeypatch.setattr(agent.algorithm, "update", now_and_then)
+    play(agent, Chance(agent.info), 400)
+    logger.remove(handler)
+    assert updates > 20
+    assert len(told) == (not idle)
+    if told:
+        assert "none of the first 10 updates changed" in told[0]
+        assert "heads" in told[0]
 
 
 @pytest.mark.parametrize("device", ["mps:7", "cuda:77", "gpu"])

@@ -19,6 +19,7 @@ from slm_lab.agent.net import precision
 from slm_lab.agent.net.critic import StateActionNet
 from slm_lab.agent.net.precision import reduced, why_not_bf16
 from slm_lab.lib.errors import SpecError
+from slm_lab.lib.log import renew_notes
 from slm_lab.lib.registry import lookup
 from slm_lab.spec.load import load_spec
 from slm_lab.spec.model import Spec
@@ -182,7 +183,9 @@ def test_a_gradient_behind_a_head_is_not_rounded() -> None:
 
 def test_where_it_would_be_slower_it_is_not_used(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
     monkeypatch.setattr(agent_module, "why_not_bf16", lambda device: "this CPU is too old")
+    renew_notes()
     agents = [Agent(spec_of("ppo", bf16), make_info(), seed=0) for bf16 in (False, True)]
+    Agent(spec_of("ppo", True), make_info(), seed=0)  # as the check of a spec does before the session
     assert warnings == ["meta.precision: float32 in place of bf16: this CPU is too old"]
     for agent in agents:
         live(agent, 10)

@@ -12,6 +12,8 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slm_lab.lib.log import note
+
 SHARE = 0.5
 """Of a GPU's free memory that observations may take under `auto`."""
 
@@ -60,9 +62,9 @@ def mirrors(asked: str, device: torch.device, nbytes: int, *, normalized: bool) 
         normalized: whether each batch is normalized on the host when it is drawn
     """
     if asked == "cuda" and device.type != "cuda":
-        logger.warning("agent.memory.device: cpu in place of cuda: the agent is on the device '{}'", device)
+        note(f"agent.memory.device: cpu in place of cuda: the agent is on the device '{device}'", "WARNING")
     if asked == "cuda" and normalized:
-        logger.warning("agent.memory.device: cpu in place of cuda: batches are normalized on the host")
+        note("agent.memory.device: cpu in place of cuda: batches are normalized on the host", "WARNING")
     if asked == "cpu" or device.type != "cuda" or normalized:
         return False
     if asked == "cuda":
