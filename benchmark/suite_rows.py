@@ -4,6 +4,7 @@ Seeds of tuning are 0 to 999, seeds of scoring are 1000 and above: no score can 
 """
 
 import json
+import shlex
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -79,9 +80,10 @@ class Row(BaseModel):
 
     def command(self, seed: int) -> str:
         """What repeats one session."""
-        sets = "".join(f" -s {k}={v}" for k, v in self.sets.items() if not k.startswith("meta.search"))
-        uv = " ".join(["uv run", *(f"--with {p}" for p in self.packages)])
-        return f"{uv} slm-lab run {self.spec_file} {self.spec_name} train --seed {seed}{sets}"
+        sets = [f"-s {shlex.quote(f'{k}={v}')}" for k, v in self.sets.items() if not k.startswith("meta.search")]
+        packages = [f"--with {package}" for package in self.packages]
+        words = ["uv run", *packages, "slm-lab run", self.spec_file, self.spec_name, f"train --seed {seed}", *sets]
+        return " ".join(words)
 
     def check_packages(self) -> None:
         """Refuse to measure beside other versions than the row states.

@@ -1,5 +1,6 @@
 """Suites: which sessions they ask for, what counts as done, what the tables say."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -276,6 +277,11 @@ def test_a_row_of_another_package_names_it_and_refuses_other_versions() -> None:
         "packages: CartPole-v1 is measured with no-such-package==1.0 (installed: none)",
         "run it as: uv run --with pyyaml==0.1 --with no-such-package==1.0 benchmark/suite.py ...",
     ]
+
+
+def test_the_command_of_a_row_passes_lists_through_a_shell() -> None:
+    row = Row(**ROW | {"set": {"agent.algorithm.without": ["noisy"]}})  # type: ignore[arg-type]
+    assert 'agent.algorithm.without=["noisy"]' in shlex.split(row.command(1000))
 
 
 def test_columns_that_no_line_uses_are_left_out(tmp_path: Path) -> None:
