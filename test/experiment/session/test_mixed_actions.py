@@ -165,5 +165,5 @@ def test_algorithms_that_can_not_act_so_refuse_it(name: str) -> None:
     spec = raw({"name": name, **keys})
     spec["agent"]["memory"] = {"name": "Replay", "batch_size": 8, "max_size": 100}
     loaded = load_spec(spec)
-    with pytest.raises(SpecError, match="Mixed"):
+    with pytest.raises(SpecError, match="Tuple or Dict"):
         Agent(loaded, make_env(loaded.env).info, seed=0)
