@@ -109,7 +109,6 @@ def run(  # noqa: PLR0913  what a run can be asked for
         raise LabError(f"name: the spec is called '{spec.name}' (got '{name}')")
     if isinstance(spec, Spec) and sets is not None:
         spec = spec.to_dict()
-    loaded = spec if isinstance(spec, Spec) else load_spec(spec, name, sets=sets)
     if mode == "search" and (on_row or on_episode):
         raise LabError("on_row, on_episode: a search has none, it runs trials; should_stop works there too")
     modes = [known.value for known in (Mode.DEV, Mode.TRAIN, Mode.SEARCH)]
@@ -125,6 +124,7 @@ def run(  # noqa: PLR0913  what a run can be asked for
     )
     adopt_console()
     with silenced() if quiet else nullcontext():
+        loaded = spec if isinstance(spec, Spec) else load_spec(spec, name, sets=sets)
         done = launch.run_spec(loaded, Mode(mode), options, callbacks=Callbacks(on_row, on_episode, should_stop))
     return _passed_on(done)
 

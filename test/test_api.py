@@ -171,6 +171,18 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         api.resume(out=tmp_path)
 
 
+def test_quiet_is_quiet_about_the_spec_too(tmp_path: Path) -> None:
+    # a note of the load says what the old id means now
+    spec = {**SPEC, "env": {**SPEC["env"], "name": "CartPole-v0"}}
+    (tmp_path / "script.py").write_text(
+        f"from slm_lab import api\nprint(api.run({spec!r}, out='out', device='cpu', quiet=True).stopped)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert (ended.stdout, ended.stderr) == ("False\n", "")
+
+
 def test_export(done: api.RunResult, tmp_path: Path) -> None:
     written = api.export(done.folder, tmp_path / "policy.pt2")
     assert written.path == tmp_path / "policy.pt2"

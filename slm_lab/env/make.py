@@ -303,8 +303,8 @@ def _gain(make: Make, n: int, cores: int) -> float:
             begin = time.perf_counter()
             told: Any = env.step(action)
             seconds.append(time.perf_counter() - begin)
-            if len(told) != 5:
-                raise OldStep(type(env.unwrapped).__name__, len(told))
+            if not OldStep.fits(told):
+                raise OldStep(type(env.unwrapped).__name__, told)
             _, _, terminated, truncated, _ = told
             if terminated or truncated:
                 seeded.begin(trial)

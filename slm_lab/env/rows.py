@@ -42,11 +42,17 @@ def picture(name: str, render: Callable[[], Any]) -> NDArray[np.uint8] | None:
 class OldStep(LabError):
     """What an env's step gave is not what gymnasium asks for."""
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(self, name: str, told: Any) -> None:
+        got = len(told) if isinstance(told, tuple | list) else told if told is None else type(told).__name__
         super().__init__(
             f"env: step of {name} must give 5 values, as gymnasium asks: observation, reward, terminated, truncated, "
-            f"info (got {count}): is it made for an older gym?"
+            f"info (got {got}): is it made for an older gym?"
         )
+
+    @staticmethod
+    def fits(told: Any) -> bool:
+        """Whether it is what gymnasium asks for."""
+        return isinstance(told, tuple | list) and len(told) == 5
 
 
 def no_display() -> bool:
@@ -134,8 +140,10 @@ class LocalRows:
 
         def one(i: int) -> None:
             told = steps[i](decoded[i])
-            if len(told) != 5:
-                raise OldStep(self.name, len(told))
+            if not OldStep.fits(told):
+                raise OldStep(self.name, told)
+            if told[1] is None:
+                self._number(None)  # which numpy would take for a NaN
             try:
                 seen, gain[i], terminated[i], truncated[i], _ = told
             except (TypeError, ValueError):

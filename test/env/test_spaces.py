@@ -292,6 +292,7 @@ def test_a_number_alone_is_a_vector_of_one(echo):
     [
         ("reset", np.zeros(2), "reset of Echo must give .observation, info., as gymnasium asks .got ndarray."),
         ("step", (np.zeros(2), 1.0, False, {}), "step of Echo.* must give 5 values.*got 4"),
+        ("step", None, "step of Echo.* must give 5 values.*got None"),
     ],
 )
 def test_envs_made_for_an_older_gym(echo, monkeypatch, vectorization, method, gives, text):
@@ -299,3 +300,9 @@ def test_envs_made_for_an_older_gym(echo, monkeypatch, vectorization, method, gi
     monkeypatch.setattr(Echo, method, lambda self, *args, **kwargs: gives)
     with pytest.raises(LabError, match=text):
         echo(n=2, vectorization=vectorization)[0].step(np.zeros(2, int))
+
+
+def test_no_reward_is_refused(echo, monkeypatch):
+    monkeypatch.setattr(Echo, "step", lambda self, action: (self.observation_space.sample(), None, False, False, {}))
+    with pytest.raises(LabError, match=r"step of Echo.* must give a number as its reward .got None"):
+        echo(n=2, vectorization="sync")[0].step(np.zeros(2, int))
